@@ -1,0 +1,94 @@
+"""Per-exit thresholds for a wanted accuracy, each calibrated on the survivors that reach it."""
+
+from typing import Any
+
+import numpy as np
+
+from offramp.policy import exits_of
+from offramp.sweep import accuracy_or_none
+from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
+
+METHODS = ("empirical",)
+
+
+def largest_threshold(scores: np.ndarray, correct: np.ndarray, target: float) -> float | None:
+    """The largest score t such that the samples with score <= t reach the target accuracy.
+
+    Parameters: ``scores`` float64 (n,), ``correct`` bool (n,). Returns the score of the last sample
+    that leaves, or None when no threshold will do. The accuracy is not monotone in t, so all
+    candidates are looked at; equal scores leave together, so only the end of a tie is a candidate.
+    """
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    accuracy = correct[order].cumsum() / np.arange(1, len(ordered) + 1)
+    end_of_tie = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
+    passing = np.flatnonzero(end_of_tie & (accuracy >= target))
+    return float(ordered[passing[-1]]) if len(passing) else None
+
+
+def calibrate(entropy: np.ndarray, correct: np.ndarray, target: float) -> tuple[float | None, ...]:
+    """Thresholds of the K-1 side exits, so that on these data every exit's leaving samples are at
+    least as accurate as the target; None disables an exit.
+
+    Parameters: ``entropy`` float64 (N, K), ``correct`` bool (N, K).
+    """
+    survivors = np.arange(len(entropy))
+    thresholds: list[float | None] = []
+    for k in range(entropy.shape[1] - 1):
+        scores = entropy[survivors, k]
+        threshold = largest_threshold(scores, correct[survivors, k], target)
+        thresholds.append(threshold)
+        if threshold is not None:
+            survivors = survivors[scores > threshold]
+    return tuple(thresholds)
+
+
+def evaluate(
+    entropy: np.ndarray,
+    correct: np.ndarray,
+    thresholds: tuple[float | None, ...],
+    model: TimeModel,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """What thresholds do on a split: ``n``, ``correct`` int64 (K+1,), ``seconds`` float64 (K+1,),
+    entry 0 overall, and ``speedup`` over the full network, a float."""
+    samples, exits = entropy.shape
+    taken = exits_of(entropy, thresholds)
+    right = correct[np.arange(samples), taken - 1]
+    n = np.bincount(taken, minlength=exits + 1)
+    hits = np.bincount(taken[right], minlength=exits + 1)
+    enabled = np.array([t is not None for t in thresholds] + [True])
+    seconds = stage_seconds(model, reached_by(taken, batch_size, exits), enabled)
+    n[0], hits[0] = samples, right.sum()
+    total = seconds.sum()
+    return {
+        "n": n,
+        "correct": hits,
+        "seconds": np.concatenate([[total], seconds]),
+        "speedup": full_network_seconds(model, samples, batch_size) / total,
+    }
+
+
+def calibration_rows(
+    calibrated_on: str,
+    method: str,
+    target: float,
+    thresholds: tuple[float | None, ...],
+    split: str,
+    result: dict[str, Any],
+) -> dict[str, list]:
+    """The rows of `calibration.parquet` for one policy on one split: exits 0 (overall) to K."""
+    exits = len(result["n"])
+    return {
+        "calibrated_on": [calibrated_on] * exits,
+        "method": [method] * exits,
+        "target": [target] * exits,
+        "exit": list(range(exits)),
+        "threshold": [None, *thresholds, None],
+        "split": [split] * exits,
+        "n": result["n"].tolist(),
+        "correct": result["correct"].tolist(),
+        "accuracy": accuracy_or_none(result["correct"], result["n"]),
+        "seconds": result["seconds"].tolist(),
+        "speedup": [result["speedup"]] + [None] * (exits - 1),
+    }

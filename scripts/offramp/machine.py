@@ -1,0 +1,80 @@
+"""The machine that computes: device, threads, memory allocator, and how it is named in tables."""
+
+import ctypes
+import platform
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+
+from offramp import OfframpError
+
+# Parameters of glibc's mallopt, from its malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+def prepare(config: Mapping[str, Any]) -> tuple[torch.device, dict[str, str]]:
+    """Set allocator and compute threads as the config says; call once, before anything large.
+
+    Returns the device and what a table of timings says of it: device, dtype, threads, CPU name.
+    """
+    keep_freed_memory()
+    threads = config["threads"] or joblib.cpu_count()
+    torch.set_num_threads(threads)
+    device = choose_device(config["device"])
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
+    return device, {
+        "device": device.type,
+        "device_name": name,
+        "dtype": "float32",
+        "threads": str(threads),
+        "torch": torch.__version__,
+    }
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed memory instead of mapping large tensors afresh on every call, which
+    costs a slow first touch of every page. Does nothing where the C library is not glibc."""
+    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_MAX, 0)
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_TOP_PAD, 256 * 2**20)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that the config names; ``auto`` takes cuda, then mps, then cpu.
+
+    Raises OfframpError when the named device is not there.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(kind for kind, here in present.items() if here)
+    if not present[name]:
+        raise OfframpError(f"config: device: {name} is not available here; use auto or cpu")
+    return torch.device(name)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a clock reads true."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def cpu_name() -> str:
+    """The processor's name as its maker gives it, with the number of usable cores."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    return f"{name}, {joblib.cpu_count()} cores"

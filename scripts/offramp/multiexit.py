@@ -1,0 +1,20 @@
+"""What every network here is: blocks and heads of equal length."""
+
+from torch import Tensor, nn
+
+
+class MultiExitNetwork(nn.Module):
+    """Block k maps the features of block k-1 (the image for the first) to those of k; head k maps
+    the features of block k to (N, classes) logits. Everything past this class works for any number
+    of exits and classes."""
+
+    blocks: tuple[nn.Module, ...]
+    heads: tuple[nn.Module, ...]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The logits (N, classes) of every exit."""
+        logits = []
+        for block, head in zip(self.blocks, self.heads, strict=True):
+            x = block(x)
+            logits.append(head(x))
+        return logits

@@ -1,0 +1,100 @@
+"""Policies: everything needed to decide who leaves where, as a value and as a JSON file."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from offramp import OfframpError
+from offramp.criteria import CRITERIA
+
+SCHEMA = {"schema": "policy", "schema_version": 1}
+
+
+class Policy(NamedTuple):
+    """A criterion with one threshold per side exit.
+
+    ``thresholds`` has K-1 entries; None is a disabled exit, which never fires. ``temperatures``
+    divide the logits of each side exit before the criterion; None means raw logits.
+    """
+
+    criterion: str
+    thresholds: tuple[float | None, ...]
+    temperatures: tuple[float, ...] | None = None
+
+    @property
+    def enabled(self) -> np.ndarray:
+        """bool (K,): the exits whose heads run; the final exit always does."""
+        return np.array([t is not None for t in self.thresholds] + [True])
+
+
+def shared_cutoff(cutoff: float, side_exits: int, criterion: str = "entropy") -> Policy:
+    """The policy that uses one cutoff at every side exit."""
+    return Policy(criterion, (float(cutoff),) * side_exits)
+
+
+def exits_of(scores: np.ndarray, thresholds: tuple[float | None, ...]) -> np.ndarray:
+    """The exit, 1..K, at which each sample leaves: the first k with score <= threshold, else K.
+
+    ``scores`` is (N, K) or (N, K-1), float64; a sample that ties with the threshold leaves.
+    """
+    side = len(thresholds)
+    limits = np.array([-np.inf if t is None else t for t in thresholds])
+    fires = scores[:, :side] <= limits
+    last = np.ones((len(scores), 1), dtype=bool)
+    return np.hstack([fires, last]).argmax(axis=1) + 1
+
+
+def policy_scores(policy: Policy, logits: np.ndarray) -> np.ndarray:
+    """Scores float64 (N, K-1) of raw ``logits`` float32 (N, K, C) under the policy's criterion and
+    temperatures."""
+    side = logits[:, : len(policy.thresholds)].astype(np.float64)
+    if policy.temperatures is not None:
+        side = side / np.array(policy.temperatures)[:, None]
+    return CRITERIA[policy.criterion].score(side)
+
+
+def save_policy(path: str | Path, policy: Policy, **about: Any) -> None:
+    """Write the policy as JSON; ``about`` says where it came from and what to expect of it."""
+    text = json.dumps({**SCHEMA, **policy._asdict(), **about}, indent=2) + "\n"
+    temporary = Path(f"{path}.part")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Read a policy file, checking every field.
+
+    Raises OfframpError, naming file and field, when the file is not a policy that can be run.
+    """
+    try:
+        found = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise OfframpError(f"{path}: not a readable policy file ({error})") from None
+    if not isinstance(found, dict) or {k: found.get(k) for k in SCHEMA} != SCHEMA:
+        raise OfframpError(f"{path}: not a policy of schema version 1")
+    if found.get("criterion") not in CRITERIA:
+        raise OfframpError(
+            f"{path}: criterion: {found.get('criterion')!r} is none of {sorted(CRITERIA)}"
+        )
+    thresholds = found.get("thresholds")
+    if not isinstance(thresholds, list) or not all(t is None or _finite(t) for t in thresholds):
+        raise OfframpError(f"{path}: thresholds: want a list of finite numbers or nulls")
+    temperatures = found.get("temperatures")
+    if temperatures is not None and not (
+        isinstance(temperatures, list)
+        and len(temperatures) == len(thresholds)
+        and all(_finite(t) and t > 0 for t in temperatures)
+    ):
+        raise OfframpError(f"{path}: temperatures: want null or {len(thresholds)} positive numbers")
+    return Policy(
+        found["criterion"],
+        tuple(thresholds),
+        None if temperatures is None else tuple(temperatures),
+    )
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
