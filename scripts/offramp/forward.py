@@ -56,13 +56,13 @@ def timed_stage(
     network: MultiExitNetwork,
     k: int,
     x: Tensor,
-    policy: Policy,
     notes: tuple,
     watch: Stopwatch,
     **row,
 ) -> tuple[Tensor, Tensor]:
     """Block, head and decision k (from 0) on everyone; returns features and logits."""
     n, last = len(x), k == len(network.blocks) - 1
+    policy = shared_cutoff(0.0, len(network.blocks) - 1)
     features = watch.time("block", k + 1, n, lambda: network.blocks[k](x), **row)
     logits = watch.time("head", k + 1, n, lambda: network.heads[k](features), **row)
     if last:

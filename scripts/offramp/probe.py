@@ -29,11 +29,12 @@ def probe(
     """The timings table of the probe: ``REPEATS`` rounds over all batch sizes, in a new order each
     round so that a drift of the machine hits all alike, after ``WARM_UP`` rounds not kept."""
     order = np.random.default_rng(0)
-    sizes = probe_sizes(min(batch_size, len(split.order)))
+    sizes = probe_sizes(batch_size)
     watch = Stopwatch(device, "probe")
     for repeat in progress(range(-WARM_UP, REPEATS), "probe", "round"):
         for n in order.permutation(sizes):
-            _probe_batch(network, load_images(split, slice(0, int(n)), device), watch, repeat)
+            rows = np.arange(n) % len(split.order)
+            _probe_batch(network, load_images(split, rows, device), watch, repeat)
         if repeat < 0:
             watch.rows.clear()
     return watch.table()
