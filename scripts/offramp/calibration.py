@@ -1,5 +1,6 @@
 """Per-exit thresholds for a wanted accuracy, each calibrated on the survivors that reach it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,6 @@ import numpy as np
 from offramp.policy import exits_of
 from offramp.sweep import accuracy_or_none
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
-
-METHODS = ("empirical",)
 
 
 def largest_threshold(scores: np.ndarray, correct: np.ndarray, target: float) -> float | None:
@@ -92,3 +91,32 @@ def calibration_rows(
         "seconds": result["seconds"].tolist(),
         "speedup": [result["speedup"]] + [None] * (exits - 1),
     }
+
+
+def calibrate_all(
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    settings: Mapping[str, Any],
+    model: TimeModel,
+    batch_size: int,
+) -> dict[str, list]:
+    """The rows of `calibration.parquet`: every target, calibrated on train and on val, and looked
+    at on every split.
+
+    Parameters: ``scores`` gives entropy (N, K) and correctness (N, K) by split; ``settings`` has
+    method, target and targets.
+    """
+    rows: dict[str, list] = {}
+    for calibrated_on in ("train", "val"):
+        for target in sorted({settings["target"], *settings["targets"]}):
+            thresholds = METHODS[settings["method"]](*scores[calibrated_on], target)
+            for split, data in scores.items():
+                result = evaluate(*data, thresholds, model, batch_size)
+                new = calibration_rows(
+                    calibrated_on, settings["method"], target, thresholds, split, result
+                )
+                for column, values in new.items():
+                    rows.setdefault(column, []).extend(values)
+    return rows
+
+
+METHODS = {"empirical": calibrate}

@@ -24,6 +24,9 @@ def prepare(config: Mapping[str, Any]) -> tuple[torch.device, dict[str, str]]:
     keep_freed_memory()
     threads = config["threads"] or joblib.cpu_count()
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = (
+        False  # the float exceptions of the verification hold for fp32
+    )
     device = choose_device(config["device"])
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return device, {

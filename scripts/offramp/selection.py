@@ -1,11 +1,12 @@
 """Named rules that choose one policy out of many, always from validation data."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from offramp.policy import Policy
+from offramp.policy import Policy, shared_cutoff
 
 
 class Candidate(NamedTuple):
@@ -77,3 +78,91 @@ RULES: dict[str, Callable[..., Candidate | None]] = {
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate | None:
     return min(candidates, key=lambda c: (c.seconds, -c.correct), default=None)
+
+
+def choose_policies(
+    sweep: pa.Table,
+    calibration: pa.Table,
+    full_correct: int,
+    report_cutoff: float,
+    target: float,
+    selection: Mapping[str, Any],
+) -> dict[str, tuple[Policy, dict]]:
+    """The policies of DESIGN by name, each with where it came from and what to expect of it.
+
+    ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
+    their figures on the validation split. When no candidate satisfies the rule, all exits are
+    disabled and ``satisfied`` is false.
+    """
+    shared = shared_candidates(sweep)
+    per_exit = calibrated_candidates(calibration)
+    on_train = [c for c in per_exit if c.origin["calibrated_on"] == "train"]
+    cutoff = [c for c in shared if c.origin["cutoff"] == report_cutoff]
+    on_val = [c for c in per_exit if c.origin == _calibrated("val", target)]
+    rule = selection["rule"]
+    limits = {"max_loss": selection["max_loss"], "min_accuracy": selection["min_accuracy"]}
+    found = {"report_cutoff": _describe(cutoff[0], {}), "target": _describe(on_val[0], {})}
+    for name, candidates in (
+        ("best_cutoff", shared),
+        ("best_train", on_train),
+        ("best", shared + per_exit),
+    ):
+        best = RULES[rule](candidates, full_correct=full_correct, **limits)
+        why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
+        if best is None:
+            exits = len(candidates[0].policy.thresholds)
+            nobody = Policy(candidates[0].policy.criterion, (None,) * exits)
+            found[name] = nobody, {"origin": None, "selection": why | {"satisfied": False}}
+        else:
+            found[name] = _describe(best, why | {"satisfied": True})
+    return found
+
+
+def shared_candidates(sweep: pa.Table) -> list[Candidate]:
+    """Every cutoff of a sweep, with its figures on the validation split."""
+    rows = [row for row in sweep.to_pylist() if row["split"] == "val" and row["exit"] == 0]
+    side_exits = max(sweep["exit"].to_pylist()) - 1
+    return [
+        Candidate(
+            shared_cutoff(row["cutoff"], side_exits, row["criterion"]),
+            {"cutoff": row["cutoff"]},
+            row["seconds"],
+            row["correct"],
+            row["n"],
+        )
+        for row in rows
+    ]
+
+
+def calibrated_candidates(calibration: pa.Table) -> list[Candidate]:
+    """Every calibrated set of thresholds, with its figures on the validation split."""
+    rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
+    exits = max(row["exit"] for row in rows)
+    candidates = []
+    for overall in range(0, len(rows), exits + 1):
+        row = rows[overall]
+        thresholds = tuple(r["threshold"] for r in rows[overall + 1 : overall + exits])
+        origin = _calibrated(row["calibrated_on"], row["target"], row["method"])
+        candidates.append(
+            Candidate(
+                Policy("entropy", thresholds), origin, row["seconds"], row["correct"], row["n"]
+            )
+        )
+    return candidates
+
+
+def _calibrated(split: str, target: float, method: str = "empirical") -> dict[str, Any]:
+    return {"calibrated_on": split, "target": target, "method": method}
+
+
+def _describe(candidate: Candidate, selection: dict[str, Any]) -> tuple[Policy, dict]:
+    return candidate.policy, {
+        "origin": candidate.origin,
+        "selection": selection,
+        "expected": {
+            "split": "val",
+            "n": candidate.n,
+            "accuracy": candidate.accuracy,
+            "seconds": candidate.seconds,
+        },
+    }

@@ -1,0 +1,34 @@
+# The experiment: download -> train -> logits and timings -> sweep, calibration -> verification ->
+# figures and summary. What is wanted stands here, how it is made in rules/.
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/model.smk"
+include: "rules/inference.smk"
+include: "rules/analysis.smk"
+include: "rules/verification.smk"
+include: "rules/report.smk"
+
+
+report: "rules/captions/workflow.rst"
+
+
+localrules:
+    all,
+    download,
+
+
+rule all:
+    """Everything: the answers, the tables and figures behind them, and their live proof."""
+    input:
+        f"{RESULTS}/summary.md",
+        f"{RESULTS}/summary.json",
+        f"{RESULTS}/sweep.parquet",
+        f"{RESULTS}/calibration.parquet",
+        f"{RESULTS}/verification.parquet",
+        f"{RESULTS}/timings.parquet",
+        expand("{results}/figures/{name}.{kind}", results=RESULTS, name=FIGURES, kind=["svg", "png"]),

@@ -1,0 +1,102 @@
+POLICIES = ["report_cutoff", "target", "best_cutoff", "best_train", "best"]
+SCORES = expand("{results}/scores/{split}.parquet", results=RESULTS, split=SPLITS)
+
+
+rule scores:
+    """Entropy and correctness of every sample at every exit."""
+    input:
+        f"{RESULTS}/logits/{{split}}.parquet",
+    output:
+        f"{RESULTS}/scores/{{split}}.parquet",
+    params:
+        code=code("scores"),
+    log:
+        f"{RESULTS}/logs/scores_{{split}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/scores_{{split}}.tsv"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../scripts/scores.py"
+
+
+rule sweep:
+    """Task 1b: every shared cutoff, exactly, from the tables."""
+    input:
+        scores=SCORES,
+        timings=f"{RESULTS}/timings.parquet",
+    output:
+        f"{RESULTS}/sweep.parquet",
+    params:
+        code=code("sweep"),
+        dataset=config["dataset"]["name"],
+        batch_size=config["batch_size"],
+        sweep=config["sweep"],
+    log:
+        f"{RESULTS}/logs/sweep.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sweep.tsv"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../scripts/sweep.py"
+
+
+rule calibration:
+    """Tasks 2a and 2b: a threshold per exit for every wanted accuracy."""
+    input:
+        scores=SCORES,
+        timings=f"{RESULTS}/timings.parquet",
+    output:
+        f"{RESULTS}/calibration.parquet",
+    params:
+        code=code("calibration"),
+        batch_size=config["batch_size"],
+        calibration=config["calibration"],
+    log:
+        f"{RESULTS}/logs/calibration.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/calibration.tsv"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../scripts/calibration.py"
+
+
+rule policies:
+    """The chosen policies, each by its rule from validation data, as files the cascade can load."""
+    input:
+        scores=f"{RESULTS}/scores/val.parquet",
+        sweep=f"{RESULTS}/sweep.parquet",
+        calibration=f"{RESULTS}/calibration.parquet",
+    output:
+        expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
+    params:
+        code=code("policies"),
+        report_cutoff=config["sweep"]["report_cutoff"],
+        target=config["calibration"]["target"],
+        selection=config["selection"],
+    log:
+        f"{RESULTS}/logs/policies.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/policies.tsv"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../envs/analysis.yaml"
+    script:
+        "../scripts/policies.py"

@@ -1,0 +1,82 @@
+# What the rule files share: the checked config, paths, and what makes a rule run again.
+import ast
+import hashlib
+import sys
+from functools import cache
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+RULES = Path(str(workflow.current_basedir))
+SCRIPTS = RULES.parent / "scripts"
+sys.path.append(str(SCRIPTS))
+
+from offramp import OfframpError
+from offramp.config import check_config
+from offramp.datasets import SPLITS, pool_files
+from offramp.tables import sha256
+
+try:
+    check_config(config, yaml.safe_load((RULES / "config.schema.yaml").read_text()))
+except OfframpError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = config["results"].rstrip("/")
+DATA_FOLDER = f"data/{config['dataset']['name']}"
+DATA = [f"{DATA_FOLDER}/{file}" for file in pool_files(config["dataset"]["name"])]
+TRAINED = config["model"]["weights"] == "train"
+WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
+
+# A job that takes timings takes the whole budget, every other job one unit, so that nothing runs
+# beside a timing. setdefault keeps this whatever profile or --resources a user gives.
+BUDGET = 1000
+workflow.global_resources.setdefault("budget", BUDGET)
+
+
+wildcard_constraints:
+    split="|".join(SPLITS),
+
+
+def weights_input(wildcards):
+    """The weights file; one of the user's own counts by its content (see `model_params`), not its
+    date."""
+    return WEIGHTS if TRAINED else ancient(WEIGHTS)
+
+
+def model_params():
+    """What a rule that loads the network depends on besides its inputs."""
+    return {
+        "dataset": config["dataset"]["name"],
+        "folder": DATA_FOLDER,
+        "validation": config["dataset"]["validation"],
+        "model": config["model"]["name"],
+        "weights": "trained here" if TRAINED else sha256(WEIGHTS),
+        "device": config["device"],
+        "threads": config["threads"],
+    }
+
+
+@cache
+def code(script):
+    """sha256 over a script's library modules, found by following its imports: Snakemake itself does
+    not rerun a rule when a module that its script imports has changed."""
+    digests, waiting = {}, imported(SCRIPTS / f"{script}.py")
+    while waiting:
+        file = waiting.pop()
+        if file not in digests:
+            digests[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+            waiting |= imported(file)
+    listed = sorted(f"{file.stem} {digest}" for file, digest in digests.items())
+    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
+
+
+def imported(file):
+    """The library modules that a Python file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("offramp"):
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            found |= {SCRIPTS / f"{name.replace('.', '/')}.py" for name in names}
+            found.add(SCRIPTS / "offramp/__init__.py")
+    return {path for path in found if path.exists()}

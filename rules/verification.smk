@@ -1,0 +1,27 @@
+rule verification:
+    """The live cascade on test data against the tables, sample by sample and second by second."""
+    input:
+        data=DATA,
+        weights=weights_input,
+        logits=f"{RESULTS}/logits/test.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+        policies=expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
+    output:
+        f"{RESULTS}/verification.parquet",
+    params:
+        **model_params(),
+        code=code("verification"),
+        batch_size=config["batch_size"],
+    log:
+        f"{RESULTS}/logs/verification.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/verification.tsv"
+    threads: 4
+    resources:
+        budget=BUDGET,
+        mem_mb=4000,
+        runtime=60,
+    conda:
+        "../envs/torch.yaml"
+    script:
+        "../scripts/verification.py"

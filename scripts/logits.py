@@ -1,0 +1,25 @@
+"""Rule `logits`: one pass over a split -> logits and timings."""
+
+from typing import TYPE_CHECKING
+
+from offramp.datasets import DATASETS, open_split
+from offramp.forward import dump_split
+from offramp.job import job_log
+from offramp.machine import prepare
+from offramp.networks import load
+from offramp.tables import provenance, sha256, write
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, weights = snakemake.params, snakemake.input.weights
+    name = snakemake.wildcards.split
+    device, machine = prepare(params)
+    classes = DATASETS[params.dataset].classes
+    network = load(params.model, classes, weights, device)
+    split = open_split(params.folder, params.dataset, name, params.validation)
+    origin = provenance(snakemake.config, sha256(weights), name) | machine
+    logits = snakemake.output.logits
+    timings = dump_split(network, split, name, classes, params.batch_size, device, logits, origin)
+    write(snakemake.output.timings, timings, "timings", origin)

@@ -1,0 +1,20 @@
+"""Rule `network`: weights -> shapes, parameters, multiply-adds."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from offramp.datasets import DATASETS
+from offramp.job import job_log
+from offramp.networks import describe, load
+from offramp.tables import provenance, sha256, write
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, weights = snakemake.params, snakemake.input.weights
+    classes = DATASETS[params.dataset].classes
+    network = load(params.model, classes, weights, torch.device("cpu"))
+    origin = provenance(snakemake.config, sha256(weights))
+    write(snakemake.output[0], describe(network), "network", origin)

@@ -1,0 +1,62 @@
+"""Checking a config before any job starts: by its JSON schema, then by what only sizes can tell."""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError
+
+from offramp import OfframpError
+from offramp.datasets import DATASETS, split_sizes
+
+
+def check_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Raise OfframpError that names every key that is wrong, and how."""
+    errors = Draft202012Validator(schema).iter_errors(config)
+    problems = [line for error in errors for line in _explain(error)]
+    if not problems:
+        problems = list(_misfits(config))
+    if problems:
+        listed = "\n".join(f"  {line}" for line in problems)
+        raise OfframpError(f"the config is wrong:\n{listed}")
+
+
+def _explain(error: ValidationError) -> Iterable[str]:
+    path = ".".join(map(str, error.absolute_path))
+    if error.validator == "additionalProperties":
+        known = list(error.schema["properties"])
+        for key in sorted(set(error.instance) - set(known)):
+            near = difflib.get_close_matches(key, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            yield f"{path + '.' if path else ''}{key}: unknown key; {hint}"
+    elif error.validator == "required":
+        yield f"{path or 'config'}: {error.message}"
+    else:
+        yield f"{path}: {error.schema.get('errorMessage', error.message)}, not {error.instance!r}"
+
+
+def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    name, validation = config["dataset"]["name"], config["dataset"]["validation"]
+    sizes = split_sizes(name, validation)
+    if sizes["train"] < 1:
+        yield (
+            f"dataset.validation: {validation} samples leave none to train on; {name} has "
+            f"{sizes['train'] + sizes['val']} for both"
+        )
+    largest = math.log(DATASETS[name].classes)
+    cutoffs = config["sweep"]["cutoffs"]
+    for key, values in (
+        ("sweep.report_cutoff", [config["sweep"]["report_cutoff"]]),
+        ("sweep.cutoffs", cutoffs if isinstance(cutoffs, list) else []),
+    ):
+        if any(value > largest for value in values):
+            yield (
+                f"{key}: {max(values)} is above the largest possible entropy, "
+                f"ln {DATASETS[name].classes} = {largest:.6f}"
+            )
+    weights = config["model"]["weights"]
+    if weights != "train" and not Path(weights).is_file():
+        yield f"model.weights: no file {weights}; name a weights file, or train"

@@ -1,0 +1,269 @@
+"""The proof: the live cascade against the tables, sample by sample and second by second."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from offramp import OfframpError
+from offramp.cascade import run_cascade, run_full_network
+from offramp.criteria import CRITERIA
+from offramp.datasets import Split, load_images
+from offramp.machine import synchronize
+from offramp.multiexit import MultiExitNetwork
+from offramp.policy import Policy, exits_of, load_policy, policy_scores, shared_cutoff
+from offramp.progress import progress
+from offramp.tables import VERIFICATION
+from offramp.timemodel import TimeModel, reached_by, stage_seconds
+
+# DESIGN: live and table agree on a sample, or its entropy lies this near to the threshold, or its
+# two largest logits this near to each other (float32 sums depend on the batch).
+SCORE_TOLERANCE = 1e-5
+LOGIT_TOLERANCE = 1e-4
+OTHER_CUTOFFS = 12
+REPEATS = 3
+PAIRS = 5
+PAIR_IMAGES = 2_000
+WARM_UP = 2
+
+
+class Case(NamedTuple):
+    """A policy to verify; a chosen one is run REPEATS times and against the full network."""
+
+    name: str
+    policy: Policy
+    chosen: bool
+
+
+def cases_of(paths: Sequence[str], side_exits: int, classes: int) -> list[Case]:
+    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs over the whole range.
+
+    Raises OfframpError when a policy is not one for this number of side exits.
+    """
+    cases = []
+    for path in paths:
+        policy = load_policy(path)
+        if len(policy.thresholds) != side_exits:
+            raise OfframpError(
+                f"{path}: {len(policy.thresholds)} thresholds for {side_exits} side exits"
+            )
+        cases.append(Case(Path(path).stem, policy, True))
+    others = np.linspace(0.0, CRITERIA["entropy"].maximum(classes), OTHER_CUTOFFS)
+    return cases + [Case(f"cutoff {c:.4f}", shared_cutoff(c, side_exits), False) for c in others]
+
+
+class Outcome(NamedTuple):
+    """Where each sample left and what it was called, int64 (N,) each."""
+
+    exits: np.ndarray
+    labels: np.ndarray
+
+
+def outcome_of_tables(policy: Policy, logits: np.ndarray) -> Outcome:
+    """What the tables say of a policy, from ``logits`` float32 (N, K, C)."""
+    exits = exits_of(policy_scores(policy, logits), policy.thresholds)
+    return Outcome(exits, logits[np.arange(len(logits)), exits - 1].argmax(axis=1))
+
+
+def differences(
+    policy: Policy, logits: np.ndarray, table: Outcome, live: Outcome
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples differ in exit or label, and which of those the float exceptions excuse; both
+    bool (N,).
+
+    Where the exits differ, the first of the two decided otherwise, so its score must lie near its
+    threshold; where only the labels differ, the two largest logits there must lie near each other.
+    """
+    moved = table.exits != live.exits
+    differ = moved | (table.labels != live.labels)
+    excused = np.zeros_like(differ)
+    first = np.minimum(table.exits, live.exits) - 1
+    scores = policy_scores(policy, logits)
+    for i in np.flatnonzero(differ):
+        k = first[i]
+        if moved[i]:
+            excused[i] = abs(scores[i, k] - policy.thresholds[k]) <= SCORE_TOLERANCE
+        else:
+            second, largest = np.sort(logits[i, k])[-2:]
+            excused[i] = largest - second <= LOGIT_TOLERANCE
+    return differ, excused
+
+
+def run_live(
+    network: MultiExitNetwork,
+    cases: Sequence[Case],
+    split: Split,
+    batch_size: int,
+    device: torch.device,
+) -> tuple[list[Outcome], np.ndarray]:
+    """Run every case over the whole split; outcomes, and seconds float64 (REPEATS, cases).
+
+    All cases take turns on each batch, in an order that turns too, so that a drift of the machine
+    hits all alike. Cases that are not chosen run once; their further repeats are NaN.
+    """
+    batches = list(split.batches(batch_size))
+    seconds = np.zeros((REPEATS, len(cases)))
+    found: list[list[torch.Tensor]] = [[] for _ in cases]
+    for rows in batches[:WARM_UP]:
+        x = load_images(split, rows, device)
+        for case in cases:
+            run_cascade(network, case.policy, x)
+    for repeat in range(REPEATS):
+        wanted = [c for c, case in enumerate(cases) if case.chosen or repeat == 0]
+        seconds[repeat, [c for c in range(len(cases)) if c not in wanted]] = np.nan
+        name = f"live run {repeat + 1}/{REPEATS}"
+        for b, rows in enumerate(progress(batches, name, "batch")):
+            x = load_images(split, rows, device)
+            for c in np.roll(wanted, b):
+                (labels, exits), spent = _timed(
+                    lambda x=x, c=c: run_cascade(network, cases[c].policy, x), device
+                )
+                seconds[repeat, c] += spent
+                if repeat == 0:
+                    found[c].append(torch.stack([exits, labels]).cpu())
+    outcomes = [Outcome(*torch.cat(parts, dim=1).numpy()) for parts in found]
+    return outcomes, seconds
+
+
+def measure_speedups(
+    network: MultiExitNetwork,
+    cases: Sequence[Case],
+    split: Split,
+    batch_size: int,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """Seconds of the full network and of each chosen case, A B A B, over the first PAIR_IMAGES:
+    float64 (PAIRS, 2) by name."""
+    images = min(PAIR_IMAGES, len(split.order))
+    batches = [rows for rows in split.batches(batch_size) if rows.stop <= images]
+    batches = batches or [slice(0, images)]
+    if batches[-1].stop < images:
+        batches.append(slice(batches[-1].stop, images))
+    pairs = {case.name: np.zeros((PAIRS, 2)) for case in cases if case.chosen}
+    chosen = [case for case in cases if case.chosen]
+    for pair in progress(range(PAIRS), "against the full network", "pair"):
+        for case in chosen:
+            for side in range(2):
+                for rows in batches:
+                    x = load_images(split, rows, device)
+                    call = (
+                        (lambda x=x: run_full_network(network, x))
+                        if side == 0
+                        else (lambda x=x, case=case: run_cascade(network, case.policy, x))
+                    )
+                    pairs[case.name][pair, side] += _timed(call, device)[1]
+    return pairs
+
+
+def _timed(call: Any, device: torch.device) -> tuple[Any, float]:
+    synchronize(device)
+    start = time.perf_counter()
+    result = call()
+    synchronize(device)
+    return result, time.perf_counter() - start
+
+
+def verification_rows(
+    case: Case,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    live: Outcome,
+    model: TimeModel,
+    batch_size: int,
+    seconds: np.ndarray,
+    pairs: np.ndarray | None,
+) -> list[dict]:
+    """The rows of `verification.parquet` for one case: exit 0 (overall) to K.
+
+    ``seconds`` are the measured repeats; ``pairs`` (PAIRS, 2) those of the speed-up, if any. Rows
+    of exits count differing samples by the exit the table gives them.
+    """
+    exits = logits.shape[1]
+    table = outcome_of_tables(case.policy, logits)
+    differ, excused = differences(case.policy, logits, table, live)
+    predicted = stage_seconds(
+        model, reached_by(table.exits, batch_size, exits), case.policy.enabled
+    )
+    rows = []
+    for k in range(exits + 1):
+        here, there = (table.exits == k, live.exits == k) if k else (slice(None), slice(None))
+        rows.append(
+            {
+                "policy": case.name,
+                "chosen": case.chosen,
+                "exit": k,
+                "threshold": case.policy.thresholds[k - 1] if 0 < k < exits else None,
+                "n_table": len(table.exits[here]),
+                "n_live": len(live.exits[there]),
+                "correct_table": int((table.labels == labels)[here].sum()),
+                "correct_live": int((live.labels == labels)[there].sum()),
+                "differ": int(differ[here].sum()),
+                "excused": int(excused[here].sum()),
+                "seconds_predicted": float(predicted[k - 1] if k else predicted.sum()),
+            }
+        )
+    measured = seconds[~np.isnan(seconds)]
+    rows[0] |= {
+        "seconds_measured": float(np.median(measured)),
+        "seconds_low": float(measured.min()),
+        "seconds_high": float(measured.max()),
+    }
+    if pairs is not None:
+        full, fast = pairs.T
+        rows[0] |= {
+            "speedup_measured": float(np.median(full) / np.median(fast)),
+            "speedup_low": float((full / fast).min()),
+            "speedup_high": float((full / fast).max()),
+        }
+    return rows
+
+
+def verify(
+    network: MultiExitNetwork,
+    cases: Sequence[Case],
+    split: Split,
+    logits: np.ndarray,
+    model: TimeModel,
+    batch_size: int,
+    device: torch.device,
+) -> pa.Table:
+    """Run every case live on the split and hold it against the tables.
+
+    Raises OfframpError when a sample differs that the float exceptions do not excuse.
+    """
+    outcomes, seconds = run_live(network, cases, split, batch_size, device)
+    fail_on_differences(cases, outcomes, logits, split.order)
+    pairs = measure_speedups(network, cases, split, batch_size, device)
+    rows = [
+        row
+        for c, (case, live) in enumerate(zip(cases, outcomes, strict=True))
+        for row in verification_rows(
+            case, logits, split.labels, live, model, batch_size, seconds[:, c], pairs.get(case.name)
+        )
+    ]
+    return pa.Table.from_pylist(rows, schema=VERIFICATION)
+
+
+def fail_on_differences(
+    cases: Sequence[Case], outcomes: Sequence[Outcome], logits: np.ndarray, sample_id: np.ndarray
+) -> None:
+    """Raise OfframpError that names the first samples on which live run and tables disagree."""
+    lines = []
+    for case, live in zip(cases, outcomes, strict=True):
+        table = outcome_of_tables(case.policy, logits)
+        differ, excused = differences(case.policy, logits, table, live)
+        lines += [
+            f"  {case.name}, sample {sample_id[i]}: table exit {table.exits[i]} label "
+            f"{table.labels[i]}, live exit {live.exits[i]} label {live.labels[i]}"
+            for i in np.flatnonzero(differ & ~excused)
+        ]
+    if lines:
+        shown = "\n".join(lines[:10])
+        raise OfframpError(
+            f"the live cascade and the tables disagree on {len(lines)} decisions, first:\n{shown}\n"
+            "The tables were made by other weights, data or code: rerun with --forceall."
+        )

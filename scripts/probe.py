@@ -1,0 +1,22 @@
+"""Rule `probe`: the seconds of every part over batch sizes."""
+
+from typing import TYPE_CHECKING
+
+from offramp.datasets import DATASETS, open_split
+from offramp.job import job_log
+from offramp.machine import prepare
+from offramp.networks import load
+from offramp.probe import probe
+from offramp.tables import provenance, sha256, write
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, weights = snakemake.params, snakemake.input.weights
+    device, machine = prepare(params)
+    network = load(params.model, DATASETS[params.dataset].classes, weights, device)
+    split = open_split(params.folder, params.dataset, "train", params.validation)
+    timings = probe(network, split, params.batch_size, device)
+    origin = provenance(snakemake.config, sha256(weights), "probe") | machine
+    write(snakemake.output[0], timings, "timings", origin)

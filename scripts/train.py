@@ -1,0 +1,26 @@
+"""Rule `train`: data -> weights and training curves."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offramp.datasets import open_split
+from offramp.job import job_log
+from offramp.machine import prepare
+from offramp.networks import save
+from offramp.tables import provenance, sha256, write
+from offramp.training import train
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, output = snakemake.params, snakemake.output
+    device, _ = prepare(params)
+    split = open_split(params.folder, params.dataset, "train", params.validation)
+    network, curves = train(
+        params.model, params.dataset, split, params.train, device, params.resume
+    )
+    save(network, output.weights, {"model": params.model, "dataset": params.dataset})
+    origin = provenance(snakemake.config, sha256(output.weights), "train")
+    write(output.curves, curves, "training", origin)
+    Path(params.resume).unlink()

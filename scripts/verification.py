@@ -1,0 +1,28 @@
+"""Rule `verification`: the live cascade on test data against the tables."""
+
+from typing import TYPE_CHECKING
+
+from offramp.datasets import DATASETS, open_split
+from offramp.job import job_log
+from offramp.machine import prepare
+from offramp.networks import load
+from offramp.tables import provenance, read, read_logits, same_weights, write
+from offramp.timemodel import fit_time_model
+from offramp.verification import cases_of, verify
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, paths = snakemake.params, snakemake.input
+    device, machine = prepare(params)
+    classes = DATASETS[params.dataset].classes
+    network = load(params.model, classes, paths.weights, device)
+    split = open_split(params.folder, params.dataset, "test", params.validation)
+    sample_id, _, logits, table = read_logits(paths.logits)
+    timings = read(paths.timings, "timings")
+    cases = cases_of(paths.policies, len(network.heads) - 1, classes)
+    model = fit_time_model(timings)
+    rows = verify(network, cases, split, logits, model, params.batch_size, device)
+    origin = provenance(snakemake.config, same_weights([table, timings]), "test") | machine
+    write(snakemake.output[0], rows, "verification", origin)

@@ -1,0 +1,136 @@
+"""What several test modules share: toy networks, a hand-made clock, slow obvious oracles."""
+
+import os
+
+import numpy as np
+import pyarrow as pa
+import torch
+from hypothesis import settings
+from torch import nn
+
+from offramp.multiexit import MultiExitNetwork
+from offramp.tables import TIMINGS
+from offramp.timemodel import TimeModel
+
+# Tests share the machine with other jobs, and one thread keeps toy networks deterministic.
+torch.set_num_threads(1)
+
+settings.register_profile("default", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+ORIGIN = {"dataset": "toy", "split": "val", "model": "toy", "weights_sha256": "a" * 64}
+
+
+class ToyNetwork(MultiExitNetwork):
+    """``exits`` small blocks and heads on 3x32x32 images, weights drawn under a seed.
+
+    The blocks halve the image until 4x4 is left; heads are scaled so that entropies differ widely.
+    """
+
+    def __init__(self, exits: int, classes: int, seed: int = 0):
+        super().__init__()
+        torch.manual_seed(seed)
+        widths, size = [3] + [4] * exits, 32
+        blocks, heads = [], []
+        for k in range(exits):
+            stride = 2 if size > 4 else 1
+            size //= stride
+            conv = nn.Conv2d(widths[k], widths[k + 1], 3, stride=stride, padding=1)
+            nn.init.normal_(conv.weight, std=(2 / (9 * widths[k])) ** 0.5)
+            linear = nn.Linear(4 * size * size, classes)
+            nn.init.normal_(linear.weight, std=2.5 / size)
+            blocks.append(nn.Sequential(conv, nn.ReLU()))
+            heads.append(nn.Sequential(nn.Flatten(), linear))
+        self.trunk, self.exits = nn.ModuleList(blocks), nn.ModuleList(heads)
+        self.blocks, self.heads = tuple(blocks), tuple(heads)
+
+
+def toy_network(exits: int, classes: int = 10, seed: int = 0) -> MultiExitNetwork:
+    network = ToyNetwork(exits, classes, seed).to(memory_format=torch.channels_last)
+    return network.eval()
+
+
+def toy_images(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 3, 32, 32, generator=generator)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def hand_made_model(exits: int, largest: int) -> TimeModel:
+    """A clock on which every part of every exit has a time of its own, not linear in n, and where
+    removal would be negative for some batches if it were not held at 0."""
+    n = np.arange(largest + 1)
+    parts = np.array(
+        [
+            [(p + 1) * (k + 2) + 0.1 * (k + 1) * n + 0.01 * (p + 1) * n**2 for k in range(exits)]
+            for p in range(3)
+        ]
+    )
+    parts[:, :, 0] = 0.0
+    removal = np.array([[-0.5 + k, 0.2, 0.05 * (k + 1)] for k in range(exits - 1)])
+    return TimeModel(parts, removal.reshape(exits - 1, 3))
+
+
+def slow_stage_seconds(model: TimeModel, taken, batch_size: int, enabled) -> list[float]:
+    """Seconds of each stage by the design's words: for every batch in turn, the parts at the number
+    of samples that are still there."""
+    exits = len(enabled)
+    seconds = [0.0] * exits
+    for start in range(0, len(taken), batch_size):
+        batch = list(taken[start : start + batch_size])
+        for k in range(1, exits + 1):
+            here = sum(1 for exit_ in batch if exit_ >= k)
+            stay = sum(1 for exit_ in batch if exit_ > k)
+            if here == 0:
+                continue
+            seconds[k - 1] += model.parts[0][k - 1][here]
+            if enabled[k - 1]:
+                seconds[k - 1] += model.parts[1][k - 1][here] + model.parts[2][k - 1][here]
+                if k < exits and 0 < stay < here:
+                    a, b, c = model.removal[k - 1]
+                    seconds[k - 1] += max(0.0, a + b * here + c * stay)
+    return seconds
+
+
+def slow_exit(scores, thresholds) -> int:
+    """The exit of one sample, 1..K."""
+    for k, threshold in enumerate(thresholds, 1):
+        if threshold is not None and scores[k - 1] <= threshold:
+            return k
+    return len(thresholds) + 1
+
+
+def linear_seconds(part: str, exit_: int, size: int, kept: int = 0) -> float:
+    """The formula behind `probe_table`."""
+    base, slope = {"block": (5, 2), "head": (3, 1), "decide": (2, 0.5), "remove": (1, 0.25)}[part]
+    return 1e-5 * exit_ * (base + slope * size + 0.75 * kept)
+
+
+def probe_table(exits: int, sizes=(1, 2, 4, 8), noise=(0.5, 1.0, 1.5)) -> pa.Table:
+    """Probe rows by `linear_seconds`; every repeat is off by a factor, the median is not."""
+    rows = []
+
+    def note(part, exit_, size, kept=None):
+        seconds = linear_seconds(part, exit_, size, kept or 0)
+        for repeat, factor in enumerate(noise):
+            rows.append(
+                {
+                    "split": "probe",
+                    "part": part,
+                    "exit": exit_,
+                    "batch_size": size,
+                    "kept": kept,
+                    "repeat": repeat,
+                    "seconds": seconds * factor,
+                }
+            )
+
+    for exit_ in range(1, exits + 1):
+        for size in sizes:
+            for part in ("block", "head", "decide"):
+                note(part, exit_, size)
+            if exit_ < exits:
+                for kept in range(1, size):
+                    note("remove", exit_, size, kept)
+    return pa.Table.from_pylist(rows, schema=TIMINGS)

@@ -1,0 +1,109 @@
+"""Entropy against its definition, at the edges, and alike in numpy and torch."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from offramp.criteria import CRITERIA, entropy
+
+LOGITS = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 6), st.integers(1, 12)),
+    elements=st.floats(-40, 40, allow_nan=False),
+)
+ANY_LOGITS = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 6), st.integers(1, 12)),
+    elements=st.one_of(
+        st.floats(-1e30, 1e30), st.sampled_from([1e4, -1e4, 1e30, -1e30, 0.0, 1e-300])
+    ),
+)
+
+
+def loop_entropy(row) -> float:
+    largest = max(row)
+    weights = [math.exp(value - largest) for value in row]
+    probabilities = [weight / math.fsum(weights) for weight in weights]
+    return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
+
+
+@given(LOGITS)
+def test_entropy_is_scipys_entropy_of_the_softmax(logits):
+    want = scipy.stats.entropy(scipy.special.softmax(logits, axis=1), axis=1)
+    np.testing.assert_allclose(entropy(logits), want, rtol=1e-9, atol=1e-12)
+
+
+@given(ANY_LOGITS)
+def test_entropy_is_the_plain_loop_at_any_magnitude(logits):
+    want = [loop_entropy(row) for row in logits.tolist()]
+    np.testing.assert_allclose(entropy(logits), want, rtol=1e-9, atol=1e-12)
+
+
+@given(ANY_LOGITS)
+def test_entropy_lies_between_zero_and_the_log_of_the_classes(logits):
+    values = entropy(logits)
+    assert (values >= 0).all()
+    assert (values <= math.log(logits.shape[1])).all()
+
+
+@given(ANY_LOGITS)
+def test_torch_gives_what_numpy_gives(logits):
+    live = entropy(torch.from_numpy(logits), torch).numpy()
+    np.testing.assert_allclose(live, entropy(logits), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10, 1000])
+@pytest.mark.parametrize("level", [0.0, 1e4, -1e4, 1e30, -1e30])
+def test_equal_logits_have_the_largest_entropy(classes, level):
+    value = entropy(np.full((1, classes), level))
+    assert value == pytest.approx(math.log(classes), rel=1e-14)
+
+
+@pytest.mark.parametrize("height", [1e4, 1e30])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_single_certain_class_has_entropy_zero_exactly(height, sign):
+    logits = np.full((1, 10), -height if sign > 0 else -2 * height)
+    logits[0, 3] = sign * height if sign > 0 else -height
+    assert entropy(logits)[0] == 0.0
+
+
+@pytest.mark.parametrize("height", [1e4, 1e30])
+def test_two_equal_certain_classes_have_the_entropy_of_a_coin(height):
+    logits = np.full((1, 10), -height)
+    logits[0, [2, 7]] = height
+    assert entropy(logits)[0] == pytest.approx(math.log(2), rel=1e-15)
+
+
+def test_small_entropies_are_not_rounded_to_zero():
+    # One class ahead by 30: (C-1) exp(-30) (30 + 1), to first order.
+    logits = np.zeros((1, 10))
+    logits[0, 0] = 30.0
+    assert entropy(logits)[0] == pytest.approx(9 * math.exp(-30) * 31, rel=1e-2)
+
+
+def test_one_class_has_entropy_zero():
+    np.testing.assert_array_equal(entropy(np.array([[3.0], [-1e30], [0.0]])), [0.0, 0.0, 0.0])
+
+
+def test_entropy_keeps_the_leading_axes():
+    logits = np.random.default_rng(0).normal(size=(4, 3, 10))
+    values = entropy(logits)
+    assert values.shape == (4, 3)
+    np.testing.assert_array_equal(values[2, 1], entropy(logits[2, 1][None])[0])
+
+
+def test_adding_a_constant_to_all_logits_changes_nothing():
+    logits = np.array([[1.0, 2.0, 4.0]])
+    np.testing.assert_array_equal(entropy(logits), entropy(logits + 1024.0))
+
+
+def test_the_maximum_of_the_entropy_criterion_is_the_log_of_the_classes():
+    assert CRITERIA["entropy"].maximum(10) == math.log(10)
+    assert CRITERIA["entropy"].maximum(1) == 0.0
