@@ -10,6 +10,7 @@ from torch import nn
 
 from offramp import OfframpError
 from offramp.cascade import remove, run_cascade, run_full_network
+from offramp.criteria import entropy
 from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
 from offramp.multiexit import MultiExitNetwork
@@ -159,6 +160,16 @@ class Constant(nn.Module):
 def test_a_live_sample_that_ties_with_the_threshold_leaves():
     network = with_parts(NETWORKS[2], heads={0: Constant([[1e4, 0.0, 0.0]])})
     assert live(network, Policy("entropy", (0.0,)), IMAGES)[1] == [1] * SAMPLES
+
+
+def test_the_live_decision_is_taken_in_float64():
+    logits = [20.0, 0.0, 0.0]
+    network = with_parts(NETWORKS[2], heads={0: Constant([logits])})
+    precise = float(entropy(np.array(logits)))
+    rough = float(entropy(np.array(logits, dtype=np.float32)))
+    assert rough < 0.96 * precise  # float32 would let all of them leave
+    between = Policy("entropy", ((rough + precise) / 2,))
+    assert live(network, between, IMAGES)[1] == [2] * SAMPLES
 
 
 def test_a_disabled_exit_does_not_fire_live_even_at_entropy_zero():

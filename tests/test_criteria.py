@@ -53,6 +53,14 @@ def test_entropy_lies_between_zero_and_the_log_of_the_classes(logits):
     assert (values <= math.log(logits.shape[1])).all()
 
 
+@pytest.mark.parametrize("spread", [1e-9, 1e-7, 40.0])
+def test_rounding_never_leads_out_of_the_range(spread):
+    # Nearly equal or nearly one-hot: where the last bit of the sum would step over an end.
+    values = entropy(np.random.default_rng(0).normal(size=(20_000, 10)) * spread)
+    assert (values >= 0).all()
+    assert (values <= math.log(10)).all()
+
+
 @given(ANY_LOGITS)
 def test_torch_gives_what_numpy_gives(logits):
     live = entropy(torch.from_numpy(logits), torch).numpy()

@@ -286,7 +286,7 @@ def test_truncated_weights_are_refused(tmp_path, network, state, suffix, share):
 
 
 def test_weights_whose_tensors_point_at_no_data_are_refused(tmp_path):
-    """Torch's older format names every tensor's storage by a long number, and asserts to find it."""
+    """Torch's older format names a tensor's storage by a long number, and asserts to find it."""
     path = tmp_path / "w.pt"
     torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
     whole = path.read_bytes()

@@ -7,11 +7,13 @@ import tarfile
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import requests
+import urllib3
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
@@ -66,7 +68,7 @@ def cifar10_arrays(sources: Sequence[str], scratch: Path) -> dict[str, np.ndarra
     for source in ([local] if local else []) + list(sources):
         try:
             return _cifar10_from(source, scratch)
-        except (OSError, OfframpError, tarfile.TarError, EOFError) as error:
+        except (OSError, OfframpError, tarfile.TarError, EOFError, zlib.error) as error:
             failures.append(f"  {source}: {_reason(error)}")
             shutil.rmtree(scratch / FOLDER, ignore_errors=True)
     tried = "\n".join(failures) or "  (dataset.sources is empty)"
@@ -155,7 +157,7 @@ def fetch(address: str, path: Path) -> None:
                 response.raise_for_status()
                 _save(response, path)
             return
-        except (requests.RequestException, OSError) as error:
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             path.unlink(missing_ok=True)
             reason = _reason(error)
             time.sleep(0.5 * (attempt + 1 < TRIES))
@@ -173,7 +175,8 @@ def reach(address: str) -> requests.Response:
     def ask() -> None:
         try:
             timeout = (REACH_SECONDS, STALL_SECONDS)
-            answers.put(requests.get(address, stream=True, timeout=timeout))
+            headers = {"Accept-Encoding": "identity"}
+            answers.put(requests.get(address, stream=True, timeout=timeout, headers=headers))
         except Exception as error:  # handed on to the caller's thread, whatever it is
             answers.put(error)
 
@@ -193,8 +196,7 @@ def _save(response: requests.Response, path: Path) -> None:
         open(path, "wb") as out,
         bar(desc="download", total=total, unit="B", unit_scale=True) as shown,
     ):
-        for chunk in response.iter_content(CHUNK):
+        # Undecoded: a server may call the archive's own gzip an encoding, to be undone on arrival.
+        for chunk in response.raw.stream(CHUNK, decode_content=False):
             out.write(chunk)
             shown.update(len(chunk))
-    if total is not None and path.stat().st_size != total:
-        raise OSError(f"the connection ended after {path.stat().st_size} of {total} bytes")

@@ -1,0 +1,304 @@
+"""Every figure, from the tables; one function each, readable in grey, the same bytes each time."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from offramp.results import (
+    Results,
+    calibration_rows_of,
+    full_network,
+    policy_rows,
+    sweep_rows_of,
+)
+
+STYLE: dict[str, Any] = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.figsize": (6.4, 4.2),
+    "font.size": 10,
+    "grid.alpha": 0.3,
+    "legend.fontsize": 8.5,
+    "svg.hashsalt": "offramp",
+}
+DARK, MIDDLE, LIGHT = "#12355b", "#c8553d", "#9aa0a6"
+# How each chosen policy is marked, everywhere.
+MARKS = {
+    "report_cutoff": ("o", "report cutoff"),
+    "best_cutoff": ("*", "best cutoff"),
+    "target": ("s", "calibrated target"),
+    "best_train": ("D", "best train-calibrated"),
+    "best": ("P", "best of all"),
+}
+
+
+def draw(path: str | Path, results: Results) -> None:
+    """Draw the figure named by the path's stem, in the format of its suffix."""
+    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+        figure = globals()[f"draw_{Path(path).stem}"](results)
+        still = {"Date": None} if str(path).endswith(".svg") else {"Software": None}
+        figure.savefig(path, dpi=150, metadata=still)
+        plt.close(figure)
+
+
+def draw_report_cutoff(results: Results) -> Figure:
+    """Accuracy and time at each exit under the report cutoff (task 1a)."""
+    cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
+    rows = policy_rows(results, "report_cutoff", "test")
+    return _by_exit({"test": rows}, f"shared cutoff c = {cutoff:g} nats")
+
+
+def draw_target(results: Results) -> Figure:
+    """Accuracy and time at each exit under the calibrated target (task 2a)."""
+    target = results.about["target"]["origin"]["target"]
+    rows = {split: policy_rows(results, "target", split) for split in ("val", "test")}
+    figure = _by_exit(rows, f"thresholds calibrated on val for {target:.0%}")
+    figure.axes[0].axhline(100 * target, color="black", linestyle="--", linewidth=1)
+    figure.axes[0].annotate(
+        f"target {target:.0%}", (1, 100 * target), xycoords=("axes fraction", "data"),
+        xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=8.5,
+    )  # fmt: skip
+    return figure
+
+
+def draw_time_accuracy(results: Results) -> Figure:
+    """Total time against overall accuracy, every cutoff (task 1b)."""
+    figure, axes = plt.subplots()
+    rows = sweep_rows_of(results, "test", exit=0)
+    _curve(axes, rows, "seconds", DARK, "-", "every cutoff (predicted time)")
+    live = _live_cutoffs(results)
+    axes.plot(
+        live["seconds_measured"], 100 * live["correct_live"] / live["n_live"], "o",
+        color="black", markerfacecolor="none", label="live cascade (measured time)",
+    )  # fmt: skip
+    _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy")
+    full = _mark_full_network(axes, results)
+    axes.set(xlabel=_total_time(full["n"]), ylabel="overall accuracy [%]", xlim=(0, None))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_time_cutoff(results: Results) -> Figure:
+    """Total time against the cutoff (task 1b)."""
+    figure, axes = plt.subplots()
+    rows = sweep_rows_of(results, "test", exit=0)
+    axes.plot(rows["cutoff"], rows["seconds"], color=DARK, label="predicted from the tables")
+    live = _live_cutoffs(results)
+    axes.plot(
+        live["cutoff"], live["seconds_measured"], "o",
+        color="black", markerfacecolor="none", label="measured live",
+    )  # fmt: skip
+    full = full_network(results, "test")
+    axes.axhline(full["seconds"], color=LIGHT, linestyle="--", label="full network (predicted)")
+    _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "seconds")
+    axes.set(xlabel="cutoff [nats]", ylabel=_total_time(full["n"]), ylim=(0, None))
+    axes.legend()
+    return figure
+
+
+def draw_accuracy_cutoff(results: Results) -> Figure:
+    """Overall accuracy against the cutoff (task 1b)."""
+    figure, axes = plt.subplots()
+    for split, color, line in (("val", LIGHT, "--"), ("test", DARK, "-")):
+        _curve(axes, sweep_rows_of(results, split, exit=0), "cutoff", color, line, split)
+    full = full_network(results, "test")
+    axes.axhline(100 * full["accuracy"], color="black", linestyle=":", label="full network, test")
+    _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "accuracy")
+    axes.set(xlabel="cutoff [nats]", ylabel="overall accuracy [%], 95 % interval")
+    axes.legend()
+    return figure
+
+
+def draw_exit_shares(results: Results) -> Figure:
+    """Share of test samples that leave at each exit against the cutoff (task 1b)."""
+    figure, axes = plt.subplots()
+    rows = results.sweep[(results.sweep["split"] == "test") & (results.sweep["exit"] > 0)]
+    counts = rows.pivot(index="cutoff", columns="exit", values="n")
+    shares = 100 * counts.div(counts.sum(axis=1), axis=0)
+    exits = len(shares.columns)
+    greys = mpl.colormaps["cividis"](np.linspace(0.05, 0.95, exits))
+    labels = [f"exit {k}" for k in range(1, exits)] + [f"final exit {exits}"]
+    axes.stackplot(
+        shares.index, shares.T, colors=greys, labels=labels, edgecolor="white", linewidth=0.5
+    )
+    for name, x in _cutoffs(results).items():
+        axes.axvline(x, color="black", linestyle="--" if name == "report_cutoff" else "-.")
+        axes.annotate(
+            f"{MARKS[name][1]} {x:.2f}", (x, 100), xytext=(3, 3 if name == "best_cutoff" else 13),
+            textcoords="offset points", fontsize=8.5, annotation_clip=False,
+        )  # fmt: skip
+    axes.set(xlabel="cutoff [nats]", ylabel="test samples leaving at each exit [%]")
+    axes.set(xlim=(shares.index.min(), shares.index.max()), ylim=(0, 100))
+    handles, names = axes.get_legend_handles_labels()
+    axes.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def draw_targets(results: Results) -> Figure:
+    """Time against accuracy over the wanted accuracies, calibrated on train and val (task 2b)."""
+    figure, axes = plt.subplots()
+    shared = sweep_rows_of(results, "test", exit=0)
+    axes.plot(shared["seconds"], 100 * shared["accuracy"], color=LIGHT, label="one shared cutoff")
+    styles = {"train": (MIDDLE, "--", "^"), "val": (DARK, "-", "v")}
+    for split, (color, line, marker) in styles.items():
+        rows = calibration_rows_of(results, "test", calibrated_on=split, exit=0)
+        _error_bars(axes, rows, rows["seconds"], color, marker, f"calibrated on {split}", line)
+    _mark(axes, results, ["target", "best_train"], "seconds", "accuracy")
+    full = _mark_full_network(axes, results)
+    axes.set(xlabel=_total_time(full["n"]) + ", predicted", xlim=(0, None))
+    axes.set(ylabel="overall accuracy [%], 95 % interval")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_entropy(results: Results) -> Figure:
+    """Entropy at each exit, for right and wrong answers."""
+    figure, axes = plt.subplots()
+    entropy, correct = results.scores["test"]
+    for right, shift, color, hatch in ((True, -0.18, "white", ""), (False, 0.18, LIGHT, "///")):
+        values = [entropy[correct[:, k] == right, k] for k in range(entropy.shape[1])]
+        boxes = axes.boxplot(
+            values, positions=np.arange(1, len(values) + 1) + shift, widths=0.3, whis=(5, 95),
+            showfliers=False, patch_artist=True, medianprops={"color": "black", "linewidth": 2},
+        )  # fmt: skip
+        for box in boxes["boxes"]:
+            box.set(facecolor=color, hatch=hatch)
+        boxes["boxes"][0].set_label("right answers" if right else "wrong answers")
+    axes.axhline(
+        results.about["report_cutoff"]["origin"]["cutoff"], color="black", linestyle="--",
+        label="report cutoff",
+    )  # fmt: skip
+    axes.set_xticks(range(1, entropy.shape[1] + 1), [str(k + 1) for k in range(entropy.shape[1])])
+    axes.set(xlabel="exit (all test samples at every exit)", ylabel="entropy [nats]")
+    axes.legend()
+    return figure
+
+
+def draw_prediction(results: Results) -> Figure:
+    """Predicted against measured total time of every verified policy."""
+    figure, axes = plt.subplots()
+    rows = results.verification[results.verification["exit"] == 0]
+    top = 1.1 * max(rows["seconds_predicted"].max(), rows["seconds_high"].max())
+    axes.plot([0, top], [0, top], color="black", linewidth=1, label="equal")
+    axes.fill_between(
+        [0, top], [0, 0.9 * top], [0, 1.1 * top], color=LIGHT, alpha=0.3, label="within 10 %"
+    )
+    others = rows[~rows["chosen"]]
+    axes.plot(
+        others["seconds_predicted"], others["seconds_measured"], "o", color="black",
+        markerfacecolor="none", label="shared cutoffs (one run)",
+    )  # fmt: skip
+    for _, row in rows[rows["chosen"]].iterrows():
+        marker, label = MARKS[row["policy"]]
+        spread = [[row["seconds_measured"] - row["seconds_low"]],
+                  [row["seconds_high"] - row["seconds_measured"]]]  # fmt: skip
+        axes.errorbar(
+            row["seconds_predicted"], row["seconds_measured"], yerr=spread, fmt=marker,
+            color=MIDDLE, markeredgecolor="black", capsize=3, label=f"{label} (median, range)",
+        )  # fmt: skip
+    axes.set(xlabel="predicted total time [s]", ylabel="measured total time [s]")
+    axes.set(xlim=(0, top), ylim=(0, top))
+    axes.legend()
+    return figure
+
+
+def _by_exit(rows_by_split: dict[str, pd.DataFrame], title: str) -> Figure:
+    """Two panels: accuracy of those who leave at each exit, and seconds of each stage."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8))
+    styles = {"val": (LIGHT, "v", -0.12), "test": (DARK, "o", 0.0)}
+    for split, rows in rows_by_split.items():
+        exits = rows[rows["exit"] > 0]
+        color, marker, shift = styles[split]
+        _error_bars(left, exits, exits["exit"] + shift, color, marker, split, "none")
+    test = rows_by_split["test"]
+    exits = test[test["exit"] > 0]
+    samples = int(test.loc[test["exit"] == 0, "n"].iloc[0])
+    for k, n, high in zip(exits["exit"], exits["n"], exits["high"].fillna(0), strict=True):
+        left.annotate(
+            f"{n / samples:.0%}", (k, 100 * high), xytext=(0, 3), textcoords="offset points",
+            ha="center", fontsize=8.5,
+        )  # fmt: skip
+    bars = right.bar(exits["exit"], exits["seconds"], color=DARK, width=0.6)
+    right.bar_label(bars, fmt="%.2g", fontsize=8.5)
+    left.set(xlabel="exit", ylabel="accuracy of those who leave [%], 95 % interval")
+    left.set_title("labels: share of test samples", fontsize=8.5, loc="left")
+    right.set(xlabel="stage (block, head, decision, removal)", ylabel="predicted time, test [s]")
+    for axes in (left, right):
+        axes.set_xticks(exits["exit"])
+    if len(rows_by_split) > 1:
+        left.legend(loc="lower left")
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _curve(axes: Axes, rows: pd.DataFrame, x: str, color: str, line: str, label: str) -> None:
+    axes.fill_between(
+        rows[x], 100 * rows["low"], 100 * rows["high"], color=color, alpha=0.2, linewidth=0
+    )
+    axes.plot(rows[x], 100 * rows["accuracy"], color=color, linestyle=line, label=label)
+
+
+def _error_bars(
+    axes: Axes, rows: pd.DataFrame, x: pd.Series, color: str, marker: str, label: str, line: str
+) -> None:
+    rows, x = rows[rows["n"] > 0], x[rows["n"] > 0]
+    accuracy = 100 * rows["accuracy"]
+    axes.errorbar(
+        x, accuracy, yerr=[accuracy - 100 * rows["low"], 100 * rows["high"] - accuracy],
+        fmt=marker, color=color, linestyle=line, linewidth=1, markersize=5, capsize=2, label=label,
+    )  # fmt: skip
+
+
+def _mark(axes: Axes, results: Results, names: list[str], x: str, y: str) -> None:
+    for name in names:
+        rows = policy_rows(results, name, "test")
+        overall = rows[rows["exit"] == 0]
+        if len(overall):
+            marker, label = MARKS[name]
+            height = overall[y] * (100 if y == "accuracy" else 1)
+            axes.plot(
+                overall[x], height, marker, color=MIDDLE, markeredgecolor="black", markersize=11,
+                linestyle="none", label=f"{label}{_detail(results, name)}", zorder=5,
+            )  # fmt: skip
+
+
+def _detail(results: Results, name: str) -> str:
+    origin = results.about[name]["origin"]
+    return f" {origin['cutoff']:.3g}" if "cutoff" in origin else f" {origin['target']:.0%}"
+
+
+def _mark_full_network(axes: Axes, results: Results) -> dict[str, float]:
+    full = full_network(results, "test")
+    spread = [[100 * (full["accuracy"] - full["low"])], [100 * (full["high"] - full["accuracy"])]]
+    axes.errorbar(
+        full["seconds"], 100 * full["accuracy"], yerr=spread, fmt="X", color="black", markersize=8,
+        capsize=2, label="full network (predicted)",
+    )  # fmt: skip
+    return full
+
+
+def _cutoffs(results: Results) -> dict[str, float]:
+    origins = {name: results.about[name]["origin"] for name in ("report_cutoff", "best_cutoff")}
+    return {name: origin["cutoff"] for name, origin in origins.items() if origin}
+
+
+def _live_cutoffs(results: Results) -> pd.DataFrame:
+    rows = results.verification[~results.verification["chosen"]]
+    cutoff = rows[rows["exit"] == 1].set_index("policy")["threshold"]
+    overall = rows[rows["exit"] == 0]
+    return overall.assign(cutoff=overall["policy"].map(cutoff))
+
+
+def _total_time(samples: float) -> str:
+    return f"total time for {samples:,} test samples [s]"

@@ -1,7 +1,7 @@
 """Policies: everything needed to decide who leaves where, as a value and as a JSON file."""
 
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def load_policy(path: str | Path) -> Policy:
         raise OfframpError(f"{path}: not a readable policy file ({error})") from None
     if not isinstance(found, dict) or {k: found.get(k) for k in SCHEMA} != SCHEMA:
         raise OfframpError(f"{path}: not a policy of schema version 1")
-    if found.get("criterion") not in CRITERIA:
+    if found.get("criterion") not in list(CRITERIA):
         raise OfframpError(
             f"{path}: criterion: {found.get('criterion')!r} is none of {sorted(CRITERIA)}"
         )
@@ -97,4 +97,4 @@ def load_policy(path: str | Path) -> Policy:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

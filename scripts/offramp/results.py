@@ -1,0 +1,101 @@
+"""All tables of a run as data frames, for figures and summary."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest
+
+from offramp.datasets import SPLITS
+from offramp.policy import Policy, load_policy
+from offramp.tables import origin_of, read, read_scores, same_weights
+
+
+class Results(NamedTuple):
+    """The tables by name; ``scores`` holds entropy (N, K) and correct (N, K) by split."""
+
+    network: pd.DataFrame
+    sweep: pd.DataFrame
+    calibration: pd.DataFrame
+    verification: pd.DataFrame
+    timings: pd.DataFrame
+    policies: dict[str, Policy]
+    about: dict[str, dict[str, Any]]
+    scores: dict[str, tuple[np.ndarray, np.ndarray]]
+    origin: dict[str, str]
+
+
+def read_results(paths: Any) -> Results:
+    """Read everything; ``paths`` has network, sweep, calibration, verification, timings, and the
+    lists policies and scores. Raises OfframpError when the tables are of different weights."""
+    names = ("network", "sweep", "calibration", "verification", "timings")
+    tables = {name: read(getattr(paths, name), name) for name in names}
+    scores = [read_scores(path) for path in paths.scores]
+    same_weights([*tables.values(), *(table for *_, table in scores)])
+    return Results(
+        **{name: table.to_pandas() for name, table in tables.items()},
+        policies={Path(path).stem: load_policy(path) for path in paths.policies},
+        about={Path(path).stem: json.loads(Path(path).read_text()) for path in paths.policies},
+        scores={s: (values, right) for s, (values, right, _) in zip(SPLITS, scores, strict=True)},
+        origin=origin_of(tables["verification"]),
+    )
+
+
+def interval(correct: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson interval of an accuracy; (nan, nan) where n is 0."""
+    if n == 0:
+        return float("nan"), float("nan")
+    found = binomtest(int(correct), int(n)).proportion_ci(0.95, method="wilson")
+    return found.low, found.high
+
+
+def add_intervals(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with columns ``low`` and ``high``, the 95 % intervals of their accuracies."""
+    bounds = [interval(c, n) for c, n in zip(rows["correct"], rows["n"], strict=True)]
+    return rows.assign(low=[b[0] for b in bounds], high=[b[1] for b in bounds])
+
+
+def sweep_rows_of(results: Results, split: str, **where: Any) -> pd.DataFrame:
+    """Rows of the sweep on a split, with intervals; ``where`` names further columns' values."""
+    return add_intervals(_where(results.sweep, {"split": split, **where}))
+
+
+def calibration_rows_of(results: Results, split: str, **where: Any) -> pd.DataFrame:
+    """Rows of the calibration on a split, with intervals."""
+    return add_intervals(_where(results.calibration, {"split": split, **where}))
+
+
+def policy_rows(results: Results, name: str, split: str) -> pd.DataFrame:
+    """The rows, exits 0 to K, of a chosen policy on a split.
+
+    Read where the policy came from, sweep or calibration; empty for the policy that disables all
+    exits because no candidate satisfied the rule.
+    """
+    origin = results.about[name]["origin"]
+    if origin is None:
+        return add_intervals(results.sweep.iloc[:0])
+    if "cutoff" in origin:
+        return sweep_rows_of(results, split, cutoff=origin["cutoff"])
+    return calibration_rows_of(results, split, **origin)
+
+
+def full_network(results: Results, split: str) -> dict[str, float]:
+    """The full network on a split: n, correct, accuracy with its interval, predicted seconds."""
+    _, correct = results.scores[split]
+    n, right = len(correct), int(correct[:, -1].sum())
+    low, high = interval(right, n)
+    row = sweep_rows_of(results, split, exit=0).iloc[0]
+    seconds = float(row["seconds"] * row["speedup"])
+    return {
+        "n": n, "correct": right, "accuracy": right / n, "low": low, "high": high,
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def _where(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
+    for column, value in conditions.items():
+        table = table[table[column] == value]
+    return table

@@ -1,0 +1,409 @@
+"""The answers to tasks 1a, 1b, 2a and 2b, from the tables, as JSON and as Markdown."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.results import (
+    Results,
+    calibration_rows_of,
+    full_network,
+    interval,
+    policy_rows,
+    sweep_rows_of,
+)
+
+RULES_IN_WORDS = {
+    "fastest_within_loss": "the fastest that loses at most {max_loss:.2%} of accuracy against the "
+    "full network",
+    "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%}",
+    "best_accuracy_per_second": "the most accuracy per second",
+    "knee": "the knee of the frontier of time against accuracy",
+}
+
+
+def write_summary(
+    results: Results, config: Mapping[str, Any], markdown: str | Path, json_path: str | Path
+) -> None:
+    """Write both forms of the summary; the Markdown says in words what the JSON holds."""
+    summary = summarize(results, config)
+    Path(json_path).write_text(json.dumps(summary, indent=2) + "\n")
+    Path(markdown).write_text(as_markdown(summary))
+
+
+def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Every figure of the summary, as plain numbers, lists and strings."""
+    return {
+        "about": {
+            **{k: results.origin[k] for k in ("dataset", "model", "weights_sha256", "device_name")},
+            **{k: results.origin[k] for k in ("threads", "torch", "git_commit")},
+            "batch_size": config["batch_size"],
+        },
+        "full_network": {split: full_network(results, split) for split in ("val", "test")},
+        "exit_accuracy": exit_accuracy(results),
+        "task_1a": {
+            "network": results.network.to_dict("records"),
+            "cutoff": config["sweep"]["report_cutoff"],
+            "test": records(policy_rows(results, "report_cutoff", "test")),
+            "live": live(results, "report_cutoff"),
+        },
+        "task_1b": {
+            "cutoffs": int(results.sweep["cutoff"].nunique()),
+            "best": chosen(results, "best_cutoff"),
+            "next_faster": next_faster(results, config["selection"]),
+            "compared": compared_cutoffs(results),
+        },
+        "task_2a": {
+            "target": config["calibration"]["target"],
+            "thresholds": list(results.policies["target"].thresholds),
+            "val": records(policy_rows(results, "target", "val")),
+            "test": records(policy_rows(results, "target", "test")),
+            "live": live(results, "target"),
+        },
+        "task_2b": {
+            "targets": target_rows(results),
+            "best": chosen(results, "best_train"),
+        },
+        "best": chosen(results, "best"),
+        "verification": verification(results),
+    }
+
+
+def exit_accuracy(results: Results) -> list[dict[str, Any]]:
+    """Accuracy of every exit over all samples of a split, as if each were the only one."""
+    exits = range(results.scores["test"][1].shape[1])
+    return [
+        {"exit": k + 1}
+        | {split: float(correct[:, k].mean()) for split, (_, correct) in results.scores.items()}
+        for k in exits
+    ]
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Exit, n, correct, accuracy with its interval, seconds, speedup; NaN becomes None."""
+    columns = ["exit", "n", "correct", "accuracy", "low", "high", "seconds", "speedup"]
+    listed = rows[columns].to_dict("records")
+    return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in listed]
+
+
+def live(results: Results, policy: str) -> dict[str, float]:
+    """What the live cascade measured of a chosen policy on test data."""
+    table = results.verification
+    row = table[(table["policy"] == policy) & (table["exit"] == 0)].iloc[0]
+    keys = ["seconds_measured", "seconds_low", "seconds_high"]
+    keys += ["speedup_measured", "speedup_low", "speedup_high", "seconds_predicted"]
+    low, high = interval(row["correct_live"], row["n_live"])
+    accuracy = {"accuracy": float(row["correct_live"] / row["n_live"]), "low": low, "high": high}
+    return accuracy | {key: float(row[key]) for key in keys}
+
+
+def chosen(results: Results, name: str) -> dict[str, Any]:
+    """A policy chosen by the selection rule: where it came from, and its figures."""
+    about = results.about[name]
+    rows = {split: policy_rows(results, name, split) for split in ("val", "test")}
+    overall = {split: records(r[r["exit"] == 0]) for split, r in rows.items()}
+    return {
+        "origin": about["origin"],
+        "selection": about["selection"],
+        "thresholds": about["thresholds"],
+        **{split: rows[0] if rows else None for split, rows in overall.items()},
+        "live": live(results, name),
+    }
+
+
+def next_faster(results: Results, selection: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The slowest cutoff that is faster on val than the best one: what the rule turned down."""
+    best = policy_rows(results, "best_cutoff", "val")
+    val = sweep_rows_of(results, "val", exit=0)
+    if best.empty:
+        return None
+    faster = val[val["seconds"] < best["seconds"].iloc[0]]
+    if faster.empty:
+        return None
+    row = faster.loc[faster["seconds"].idxmax()]
+    return {key: float(row[key]) for key in ("cutoff", "accuracy", "seconds")}
+
+
+def compared_cutoffs(results: Results) -> list[dict[str, Any]]:
+    """Test figures of a few cutoffs: the ends, the report cutoff, the best, and some between."""
+    cutoffs = np.unique(results.sweep["cutoff"])
+    picked = set(cutoffs[np.linspace(0, len(cutoffs) - 1, min(9, len(cutoffs))).astype(int)])
+    for name in ("report_cutoff", "best_cutoff"):
+        origin = results.about[name]["origin"]
+        picked |= {origin["cutoff"]} if origin else set()
+    rows = sweep_rows_of(results, "test", exit=0)
+    rows = rows[rows["cutoff"].isin(picked)]
+    return [
+        {"cutoff": cutoff} | record
+        for cutoff, record in zip(rows["cutoff"].tolist(), records(rows), strict=True)
+    ]
+
+
+def target_rows(results: Results) -> list[dict[str, Any]]:
+    """Every target calibrated on train and on val: thresholds, and overall figures on test."""
+    found = []
+    for calibrated_on in ("train", "val"):
+        rows = calibration_rows_of(results, "test", calibrated_on=calibrated_on)
+        for target, group in rows.groupby("target"):
+            side = group[(group["exit"] > 0) & (group["exit"] < group["exit"].max())]
+            thresholds = [None if pd.isna(t) else t for t in side["threshold"]]
+            missed = side[(side["n"] > 0) & (side["accuracy"] < target)]
+            found.append(
+                {"calibrated_on": calibrated_on, "target": target, "thresholds": thresholds}
+                | {"exits_below_target": missed["exit"].tolist()}
+                | records(group[group["exit"] == 0])[0]
+            )
+    return found
+
+
+def verification(results: Results) -> dict[str, Any]:
+    """How far live runs and tables agree."""
+    rows = results.verification[results.verification["exit"] == 0]
+    error = (rows["seconds_predicted"] / rows["seconds_measured"] - 1).abs()
+    return {
+        "policies": len(rows),
+        "decisions": int(rows["n_live"].sum()),
+        "differ": int(rows["differ"].sum()),
+        "excused": int(rows["excused"].sum()),
+        "median_time_error": float(error.median()),
+        "worst_time_error": float(error.max()),
+    }
+
+
+def as_markdown(s: Mapping[str, Any]) -> str:
+    """The summary as a page to read."""
+    about, full = s["about"], s["full_network"]["test"]
+    head = [
+        "# Summary",
+        f"`{about['model']}` on {about['dataset']}, batches of {about['batch_size']}, measured on "
+        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}. Weights "
+        f"sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
+        f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'])} for "
+        f"{full['n']:,} samples (predicted). Intervals are 95 % (Wilson). Times at an exit are "
+        "those of its stage: block, head, decision, removal of those who leave.",
+    ]
+    parts = [head, _task_1a(s), _task_1b(s), _task_2a(s), _task_2b(s), _proof(s)]
+    return "\n\n".join(line for part in parts for line in part) + "\n"
+
+
+def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:
+    task = s["task_1a"]
+    yield "## Task 1a: the network, and one fixed cutoff"
+    yield _table(
+        ["exit", "part", "input", "output", "parameters", "multiply-adds"],
+        [
+            [r["exit"], r["part"], r["input_shape"], r["output_shape"],
+             f"{r['parameters']:,}", f"{r['multiply_adds']:,}"]
+            for r in task["network"]
+        ],
+    )  # fmt: skip
+    yield "Accuracy of each exit when all samples of a split leave there:"
+    yield _table(
+        ["exit", "train", "val", "test"],
+        [[r["exit"], *(f"{r[k]:.2%}" for k in ("train", "val", "test"))]
+         for r in s["exit_accuracy"]],
+    )  # fmt: skip
+    yield f"With cutoff c = {task['cutoff']:g} at every side exit, on test data:"
+    yield _exit_table(task["test"], {})
+    yield _figure("report_cutoff")
+    yield _live_sentence(task["live"])
+
+
+def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
+    task = s["task_1b"]
+    best, report, full = task["best"], s["task_1a"]["cutoff"], s["full_network"]
+    yield f"## Task 1b: {task['cutoffs']} cutoffs"
+    yield (
+        "Overall accuracy is the mean of the exits' accuracies weighted by how many left at each; "
+        "total time is that of all blocks and heads that had to run. On test data:"
+    )
+    names = {report: "report cutoff"}
+    if best["origin"]:
+        cutoff = best["origin"]["cutoff"]
+        names[cutoff] = " and ".join([names[cutoff], "best"] if cutoff in names else ["best"])
+    yield _table(
+        ["cutoff", "accuracy", "time", "speed-up", ""],
+        [
+            [f"{r['cutoff']:.4f}", _percent(r), _seconds(r["seconds"]), f"{r['speedup']:.2f}x",
+             names.get(r["cutoff"], "")]
+            for r in task["compared"]
+        ],
+    )  # fmt: skip
+    for name in ("time_accuracy", "time_cutoff", "accuracy_cutoff", "exit_shares"):
+        yield _figure(name)
+    yield _why(best, full, "cutoff")
+    if task["next_faster"] and best["origin"]:
+        other = task["next_faster"]
+        yield (
+            f"The next faster cutoff, {other['cutoff']:.4f}, saves "
+            f"{_seconds(best['val']['seconds'] - other['seconds'])} of "
+            f"{_seconds(best['val']['seconds'])} on val and has "
+            f"{other['accuracy']:.2%} there, against {best['val']['accuracy']:.2%}."
+        )
+    yield _live_sentence(best["live"])
+
+
+def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
+    task = s["task_2a"]
+    target = task["target"]
+    yield f"## Task 2a: {target:.0%} wanted at every exit"
+    yield (
+        "Each threshold is the largest at which, on validation data, those who leave there are at "
+        f"least {target:.0%} right; an exit without one is disabled. On test data:"
+    )
+    thresholds = dict(enumerate(task["thresholds"], 1))
+    yield _exit_table(task["test"], thresholds, val=task["val"])
+    yield _figure("target")
+    side = [r for r in task["test"] if 0 < r["exit"] <= len(thresholds) and r["n"]]
+    below = [r for r in side if r["accuracy"] < target]
+    sure = [r["exit"] for r in below if r["high"] < target]
+    if not side:
+        yield "No side exit reaches the target on validation data, so everyone leaves at the end."
+    elif below:
+        listed = ", ".join(f"exit {r['exit']} with {_percent(r)}" for r in below)
+        firm = f" Beyond chance, it is exit {', '.join(map(str, sure))}." if sure else ""
+        yield (
+            f"On test data below the target: {listed}.{firm} The largest threshold that passes on "
+            "the validation data is a lucky one, so about half of the exits must be expected to "
+            "fall a little short on new data."
+        )
+    else:
+        yield "Every side exit reaches the target on test data as well."
+    yield _live_sentence(task["live"])
+
+
+def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
+    task, full = s["task_2b"], s["full_network"]
+    yield "## Task 2b: a range of wanted accuracies"
+    yield "Calibrated on training data, and beside it on validation data; figures on test data."
+    yield _table(
+        ["calibrated on", "target", "thresholds 1 to K-1", "accuracy", "time", "speed-up",
+         "exits below target"],
+        [
+            [r["calibrated_on"], f"{r['target']:.0%}", " ".join(map(_threshold, r["thresholds"])),
+             _percent(r), _seconds(r["seconds"]), f"{r['speedup']:.2f}x",
+             ", ".join(map(str, r["exits_below_target"])) or "none"]
+            for r in task["targets"]
+        ],
+    )  # fmt: skip
+    yield _figure("targets")
+    missed = {
+        split: [
+            len(r["exits_below_target"]) for r in task["targets"] if r["calibrated_on"] == split
+        ]
+        for split in ("train", "val")
+    }
+    yield (
+        "Over all targets, enabled side exits that fall below their target on test data: "
+        f"{sum(missed['train'])} when calibrated on training data, {sum(missed['val'])} when "
+        "calibrated on validation data. The network has seen the training data, so on them it "
+        "looks surer and more accurate than it is, and thresholds from them are too generous."
+    )
+    yield _why(task["best"], full, "train-calibrated set of thresholds")
+    yield _live_sentence(task["best"]["live"])
+
+
+def _proof(s: Mapping[str, Any]) -> Iterable[str]:
+    proof, best = s["verification"], s["best"]
+    yield "## The best of all, and the proof"
+    yield _why(best, s["full_network"], "policy")
+    yield _live_sentence(best["live"])
+    yield (
+        f"{proof['policies']} policies were run live on all test samples, "
+        f"{proof['decisions']:,} decisions: {proof['differ']} differ from the tables, of which the "
+        f"two float exceptions excuse {proof['excused']}. Predicted total time is off by "
+        f"{proof['median_time_error']:.1%} in the median and {proof['worst_time_error']:.1%} at "
+        "worst."
+    )
+    yield _figure("prediction")
+    yield _figure("entropy")
+
+
+def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
+    selection = best["selection"]
+    rule = RULES_IN_WORDS[selection["rule"]].format(**selection)
+    if not selection["satisfied"]:
+        return (
+            f"**No {what} of {selection['of']} satisfies the rule ({rule}): all exits disabled.**"
+        )
+    val, test = best["val"], best["test"]
+    lost = full["val"]["accuracy"] - val["accuracy"]
+    return (
+        f"**Best {what}: {_origin(best['origin'])}**, thresholds "
+        f"{' '.join(map(_threshold, best['thresholds']))}. Of {selection['of']} candidates it is "
+        f"{rule}, judged on validation data: {val['accuracy']:.2%} there against "
+        f"{full['val']['accuracy']:.2%} ({_signed(-lost)} points) in {_seconds(val['seconds'])} "
+        f"against {_seconds(full['val']['seconds'])}. On test data: {_percent(test)}, "
+        f"{_signed(test['accuracy'] - full['test']['accuracy'])} points, "
+        f"{_seconds(test['seconds'])}, {test['speedup']:.2f}x as fast as the full network "
+        "(predicted)."
+    )
+
+
+def _origin(origin: Mapping[str, Any]) -> str:
+    if "cutoff" in origin:
+        return f"cutoff {origin['cutoff']:.4f} at every side exit"
+    return f"{origin['target']:.0%} wanted, calibrated on {origin['calibrated_on']}"
+
+
+def _live_sentence(live: Mapping[str, float]) -> str:
+    return (
+        f"Live: accuracy {_percent(live)}, {_seconds(live['seconds_measured'])} "
+        f"(runs from {_seconds(live['seconds_low'])} to {_seconds(live['seconds_high'])}; "
+        f"predicted {_seconds(live['seconds_predicted'])}), "
+        f"{live['speedup_measured']:.2f}x as fast as the full network in turn with it "
+        f"(pairs from {live['speedup_low']:.2f} to {live['speedup_high']:.2f})."
+    )
+
+
+def _exit_table(
+    rows: Sequence[Mapping[str, Any]],
+    thresholds: Mapping[int, float | None],
+    val: Sequence[Mapping[str, Any]] | None = None,
+) -> str:
+    header = ["exit", "leave", "share", "accuracy", "time"]
+    if thresholds:
+        header[1:1] = ["threshold"]
+    if val:
+        header.insert(-1, "accuracy on val")
+    body = []
+    for i, r in enumerate(rows):
+        line = [r["exit"] or "all", f"{r['n']:,}", f"{r['n'] / rows[0]['n']:.1%}"]
+        line += [_percent(r), _seconds(r["seconds"])]
+        if thresholds:
+            line[1:1] = [_threshold(thresholds[r["exit"]]) if r["exit"] in thresholds else ""]
+        if val:
+            line.insert(-1, _percent(val[i]))
+        body.append(line)
+    return _table(header, body[1:] + body[:1])
+
+
+def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _figure(name: str) -> str:
+    return f"![{name.replace('_', ' ')}](figures/{name}.svg)"
+
+
+def _percent(row: Mapping[str, Any]) -> str:
+    if row["accuracy"] is None:
+        return "nobody"
+    return f"{row['accuracy']:.2%} [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s"
+
+
+def _threshold(value: float | None) -> str:
+    return "off" if value is None else f"{value:.4f}"
+
+
+def _signed(difference: float) -> str:
+    return f"{100 * difference:+.2f}"

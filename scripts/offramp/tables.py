@@ -173,11 +173,12 @@ class TableWriter:
         self.writer.write_table(table.cast(self.schema))
 
     def __exit__(self, error: type | None, *_: object) -> None:
-        self.writer.close()
-        if error is None:
-            self.part.replace(self.path)
-        else:
-            self.part.unlink()
+        try:
+            self.writer.close()
+            if error is None:
+                self.part.replace(self.path)
+        finally:
+            self.part.unlink(missing_ok=True)
 
 
 def read(path: str | Path, name: str) -> pa.Table:
