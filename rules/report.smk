@@ -25,14 +25,13 @@ rule figures:
     input:
         **TABLES,
     output:
-        [
+        svg=[
             report(f"{RESULTS}/figures/{name}.svg", caption=f"captions/{name}.rst", category=category)
             for name, category in FIGURES.items()
         ],
-        expand("{results}/figures/{name}.png", results=RESULTS, name=FIGURES),
+        png=expand("{results}/figures/{name}.png", results=RESULTS, name=FIGURES),
     params:
         code=code("figures"),
-        folder=f"{RESULTS}/figures",
     log:
         f"{RESULTS}/logs/figures.log",
     benchmark:

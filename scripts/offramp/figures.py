@@ -44,11 +44,12 @@ MARKS = {
 
 
 def draw(path: str | Path, results: Results) -> None:
-    """Draw the figure named by the path's stem, in the format of its suffix."""
+    """Draw the figure named by the path's stem, as SVG and as PNG beside it."""
+    path = Path(path)
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
-        figure = globals()[f"draw_{Path(path).stem}"](results)
-        still = {"Date": None} if str(path).endswith(".svg") else {"Software": None}
-        figure.savefig(path, dpi=150, metadata=still)
+        figure = globals()[f"draw_{path.stem}"](results)
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
         plt.close(figure)
 
 
@@ -84,7 +85,8 @@ def draw_time_accuracy(results: Results) -> Figure:
     )  # fmt: skip
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy")
     full = _mark_full_network(axes, results)
-    axes.set(xlabel=_total_time(full["n"]), ylabel="overall accuracy [%]", xlim=(0, None))
+    axes.set(xlabel=_total_time(full["n"]), ylabel="overall accuracy [%], 95 % interval")
+    axes.set_xlim(0, None)
     axes.legend(loc="lower right")
     return figure
 

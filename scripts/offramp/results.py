@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ def read_results(paths: Any) -> Results:
     )
 
 
+@cache
 def interval(correct: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson interval of an accuracy; (nan, nan) where n is 0."""
     if n == 0:
