@@ -1,6 +1,7 @@
 """The machine that computes: device, threads, memory allocator, and how it is named in tables."""
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -22,6 +23,9 @@ def prepare(config: Mapping[str, Any]) -> tuple[torch.device, dict[str, str]]:
     Returns the device and what a table of timings says of it: device, dtype, threads, CPU name.
     """
     keep_freed_memory()
+    # oneDNN prepares a kernel for every batch size it meets; a cascade meets most sizes at every
+    # block, more than the 1024 that it remembers by default.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
     threads = config["threads"] or joblib.cpu_count()
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = (
