@@ -31,4 +31,6 @@ rule all:
         f"{RESULTS}/calibration.parquet",
         f"{RESULTS}/verification.parquet",
         f"{RESULTS}/timings.parquet",
-        expand("{results}/figures/{name}.{kind}", results=RESULTS, name=FIGURES, kind=["svg", "png"]),
+        expand(
+            "{results}/figures/{name}.{kind}", results=RESULTS, name=FIGURES, kind=["svg", "png"]
+        ),

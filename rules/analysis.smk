@@ -8,18 +8,18 @@ rule scores:
         f"{RESULTS}/logits/{{split}}.parquet",
     output:
         f"{RESULTS}/scores/{{split}}.parquet",
-    params:
-        code=code("scores"),
     log:
         f"{RESULTS}/logs/scores_{{split}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/scores_{{split}}.tsv"
+    conda:
+        "../envs/analysis.yaml"
     resources:
         budget=1,
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        code=code("scores"),
     script:
         "../scripts/scores.py"
 
@@ -31,21 +31,21 @@ rule sweep:
         timings=f"{RESULTS}/timings.parquet",
     output:
         f"{RESULTS}/sweep.parquet",
+    log:
+        f"{RESULTS}/logs/sweep.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/sweep.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
     params:
         code=code("sweep"),
         dataset=config["dataset"]["name"],
         batch_size=config["batch_size"],
         sweep=config["sweep"],
-    log:
-        f"{RESULTS}/logs/sweep.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/sweep.tsv"
-    resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
-    conda:
-        "../envs/analysis.yaml"
     script:
         "../scripts/sweep.py"
 
@@ -57,20 +57,20 @@ rule calibration:
         timings=f"{RESULTS}/timings.parquet",
     output:
         f"{RESULTS}/calibration.parquet",
-    params:
-        code=code("calibration"),
-        batch_size=config["batch_size"],
-        calibration=config["calibration"],
     log:
         f"{RESULTS}/logs/calibration.log",
     benchmark:
         f"{RESULTS}/benchmarks/calibration.tsv"
+    conda:
+        "../envs/analysis.yaml"
     resources:
         budget=1,
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        code=code("calibration"),
+        batch_size=config["batch_size"],
+        calibration=config["calibration"],
     script:
         "../scripts/calibration.py"
 
@@ -83,20 +83,20 @@ rule policies:
         calibration=f"{RESULTS}/calibration.parquet",
     output:
         expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
+    log:
+        f"{RESULTS}/logs/policies.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/policies.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=10,
     params:
         code=code("policies"),
         report_cutoff=config["sweep"]["report_cutoff"],
         target=config["calibration"]["target"],
         selection=config["selection"],
-    log:
-        f"{RESULTS}/logs/policies.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/policies.tsv"
-    resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=10,
-    conda:
-        "../envs/analysis.yaml"
     script:
         "../scripts/policies.py"

@@ -1,4 +1,4 @@
-# What the rule files share: the checked config, paths, and what makes a rule run again.
+# Shared by all the rules. The checked config, paths, and what makes a job run again.
 import ast
 import hashlib
 import sys
@@ -23,8 +23,9 @@ except OfframpError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"].rstrip("/")
-DATA_FOLDER = f"data/{config['dataset']['name']}"
-DATA = [f"{DATA_FOLDER}/{file}" for file in pool_files(config["dataset"]["name"])]
+DATA = [
+    f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
+]
 TRAINED = config["model"]["weights"] == "train"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
 
@@ -45,10 +46,9 @@ def weights_input(wildcards):
 
 
 def model_params():
-    """What a rule that loads the network depends on besides its inputs."""
+    """What loading the network depends on besides the inputs."""
     return {
         "dataset": config["dataset"]["name"],
-        "folder": DATA_FOLDER,
         "validation": config["dataset"]["validation"],
         "model": config["model"]["name"],
         "weights": "trained here" if TRAINED else sha256(WEIGHTS),
@@ -59,8 +59,8 @@ def model_params():
 
 @cache
 def code(script):
-    """sha256 over a script's library modules, found by following its imports: Snakemake itself does
-    not rerun a rule when a module that its script imports has changed."""
+    """sha256 over a script's library modules, found by following its imports. Snakemake itself does
+    notice that a module which a script imports has changed."""
     digests, waiting = {}, imported(SCRIPTS / f"{script}.py")
     while waiting:
         file = waiting.pop()

@@ -2,18 +2,18 @@ rule download:
     """Get the dataset from the first source that serves it, checked, as plain arrays."""
     output:
         DATA,
-    params:
-        code=code("download"),
-        dataset=config["dataset"]["name"],
     log:
         f"{RESULTS}/logs/download.log",
     benchmark:
         f"{RESULTS}/benchmarks/download.tsv"
+    conda:
+        "../envs/torch.yaml"
     resources:
         budget=1,
         mem_mb=2000,
         runtime=120,
-    conda:
-        "../envs/torch.yaml"
+    params:
+        code=code("download"),
+        dataset=config["dataset"]["name"],
     script:
         "../scripts/download.py"

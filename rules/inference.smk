@@ -6,21 +6,21 @@ rule logits:
     output:
         logits=f"{RESULTS}/logits/{{split}}.parquet",
         timings=f"{RESULTS}/timings/{{split}}.parquet",
-    params:
-        **model_params(),
-        code=code("logits"),
-        batch_size=config["batch_size"],
     log:
         f"{RESULTS}/logs/logits_{{split}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/logits_{{split}}.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 4
     resources:
         budget=BUDGET,
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../envs/torch.yaml"
+    params:
+        **model_params(),
+        code=code("logits"),
+        batch_size=config["batch_size"],
     script:
         "../scripts/logits.py"
 
@@ -32,21 +32,21 @@ rule probe:
         weights=weights_input,
     output:
         f"{RESULTS}/timings/probe.parquet",
-    params:
-        **model_params(),
-        code=code("probe"),
-        batch_size=config["batch_size"],
     log:
         f"{RESULTS}/logs/probe.log",
     benchmark:
         f"{RESULTS}/benchmarks/probe.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 4
     resources:
         budget=BUDGET,
         mem_mb=4000,
         runtime=30,
-    conda:
-        "../envs/torch.yaml"
+    params:
+        **model_params(),
+        code=code("probe"),
+        batch_size=config["batch_size"],
     script:
         "../scripts/probe.py"
 
@@ -57,17 +57,17 @@ rule timings:
         expand("{results}/timings/{part}.parquet", results=RESULTS, part=[*SPLITS, "probe"]),
     output:
         f"{RESULTS}/timings.parquet",
-    params:
-        code=code("timings"),
     log:
         f"{RESULTS}/logs/timings.log",
     benchmark:
         f"{RESULTS}/benchmarks/timings.tsv"
+    conda:
+        "../envs/analysis.yaml"
     resources:
         budget=1,
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        code=code("timings"),
     script:
         "../scripts/timings.py"

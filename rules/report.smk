@@ -26,22 +26,24 @@ rule figures:
         **TABLES,
     output:
         svg=[
-            report(f"{RESULTS}/figures/{name}.svg", caption=f"captions/{name}.rst", category=category)
+            report(
+                f"{RESULTS}/figures/{name}.svg", caption=f"captions/{name}.rst", category=category
+            )
             for name, category in FIGURES.items()
         ],
         png=expand("{results}/figures/{name}.png", results=RESULTS, name=FIGURES),
-    params:
-        code=code("figures"),
     log:
         f"{RESULTS}/logs/figures.log",
     benchmark:
         f"{RESULTS}/benchmarks/figures.tsv"
+    conda:
+        "../envs/analysis.yaml"
     resources:
         budget=1,
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        code=code("figures"),
     script:
         "../scripts/figures.py"
 
@@ -53,18 +55,18 @@ rule summary:
     output:
         markdown=report(f"{RESULTS}/summary.md", caption="captions/summary.rst", category="Answers"),
         json=f"{RESULTS}/summary.json",
-    params:
-        code=code("summary"),
-        config={key: config[key] for key in ("sweep", "calibration", "selection", "batch_size")},
     log:
         f"{RESULTS}/logs/summary.log",
     benchmark:
         f"{RESULTS}/benchmarks/summary.tsv"
+    conda:
+        "../envs/analysis.yaml"
     resources:
         budget=1,
         mem_mb=2000,
         runtime=10,
-    conda:
-        "../envs/analysis.yaml"
+    params:
+        code=code("summary"),
+        config={key: config[key] for key in ("sweep", "calibration", "selection", "batch_size")},
     script:
         "../scripts/summary.py"

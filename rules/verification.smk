@@ -8,20 +8,20 @@ rule verification:
         policies=expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
     output:
         f"{RESULTS}/verification.parquet",
-    params:
-        **model_params(),
-        code=code("verification"),
-        batch_size=config["batch_size"],
     log:
         f"{RESULTS}/logs/verification.log",
     benchmark:
         f"{RESULTS}/benchmarks/verification.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 4
     resources:
         budget=BUDGET,
         mem_mb=4000,
         runtime=60,
-    conda:
-        "../envs/torch.yaml"
+    params:
+        **model_params(),
+        code=code("verification"),
+        batch_size=config["batch_size"],
     script:
         "../scripts/verification.py"

@@ -1,5 +1,6 @@
 """Rule `logits`: one pass over a split -> logits and timings."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp.datasets import DATASETS, open_split
@@ -18,7 +19,8 @@ with job_log(snakemake.log[0]):
     device, machine = prepare(params)
     classes = DATASETS[params.dataset].classes
     network = load(params.model, classes, weights, device)
-    split = open_split(params.folder, params.dataset, name, params.validation)
+    folder = Path(snakemake.input.data[0]).parent
+    split = open_split(folder, params.dataset, name, params.validation)
     origin = provenance(snakemake.config, sha256(weights), name) | machine
     logits = snakemake.output.logits
     timings = dump_split(network, split, name, classes, params.batch_size, device, logits, origin)

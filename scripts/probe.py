@@ -1,5 +1,6 @@
 """Rule `probe`: the seconds of every part over batch sizes."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp.datasets import DATASETS, open_split
@@ -16,7 +17,8 @@ with job_log(snakemake.log[0]):
     params, weights = snakemake.params, snakemake.input.weights
     device, machine = prepare(params)
     network = load(params.model, DATASETS[params.dataset].classes, weights, device)
-    split = open_split(params.folder, params.dataset, "train", params.validation)
+    folder = Path(snakemake.input.data[0]).parent
+    split = open_split(folder, params.dataset, "train", params.validation)
     timings = probe(network, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(weights), "probe") | machine
     write(snakemake.output[0], timings, "timings", origin)

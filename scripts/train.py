@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, output = snakemake.params, snakemake.output
     device, _ = prepare(params)
-    split = open_split(params.folder, params.dataset, "train", params.validation)
+    folder = Path(snakemake.input.data[0]).parent
+    split = open_split(folder, params.dataset, "train", params.validation)
     network, curves = train(
         params.model, params.dataset, split, params.train, device, params.resume
     )

@@ -1,5 +1,6 @@
 """Rule `verification`: the live cascade on test data against the tables."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp.datasets import DATASETS, open_split
@@ -18,7 +19,8 @@ with job_log(snakemake.log[0]):
     device, machine = prepare(params)
     classes = DATASETS[params.dataset].classes
     network = load(params.model, classes, paths.weights, device)
-    split = open_split(params.folder, params.dataset, "test", params.validation)
+    folder = Path(snakemake.input.data[0]).parent
+    split = open_split(folder, params.dataset, "test", params.validation)
     sample_id, _, logits, table = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
     cases = cases_of(paths.policies, len(network.heads) - 1, classes)
