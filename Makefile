@@ -1,0 +1,28 @@
+# Two commands: `make demo` and `make test`. README gives the plain commands behind them.
+PYTHON ?= python3
+# How torch and torchvision are installed; README says how to get the CPU build instead.
+TORCH ?= pip install --require-hashes -r locks/torch.txt
+BIN := .venv/bin
+
+.PHONY: venv demo test
+
+venv: .venv/complete
+
+# The torch line comes last, so that what it shares with the main lock is already there.
+.venv/complete: locks/main.txt locks/torch.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --require-hashes -r locks/main.txt
+	. $(BIN)/activate && $(TORCH)
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: venv
+	. $(BIN)/activate && snakemake --cores 4 --configfile examples/digits.yaml
+	@echo "The answers are in results/digits/summary.md, the figures in results/digits/figures/."
+
+test: venv
+	$(BIN)/ruff check scripts tests
+	$(BIN)/ruff format --check scripts tests
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/pytest

@@ -1,0 +1,86 @@
+"""Locks, conda environments and the package itself hold together."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+LOCKS = {name: (ROOT / f"locks/{name}.txt").read_text() for name in ("main", "torch")}
+CONDA_NAMES = {"pytorch": "torch"}
+
+
+def locked_versions() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for text in LOCKS.values():
+        for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE):
+            found.setdefault(name, set()).add(version)
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_package_has_a_hash_and_no_address(name):
+    entries = re.split(r"\n(?=\S)", LOCKS[name].strip())
+    packages = [entry for entry in entries if "==" in entry.splitlines()[0]]
+    assert len(packages) > 10
+    assert all("--hash=sha256:" in entry for entry in packages)
+    assert "://" not in LOCKS[name]
+
+
+def test_torch_and_torchvision_are_locked_apart():
+    assert "torch==" in LOCKS["torch"] and "torchvision==" in LOCKS["torch"]
+    assert not re.search(r"^(torch|torchvision|nvidia-\S+)==", LOCKS["main"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("environment", ["torch", "analysis"])
+def test_conda_pins_are_the_locked_versions(environment):
+    listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"]
+    pins = dict(re.fullmatch(r"(\S+) =(\S+)", entry).groups() for entry in listed)
+    del pins["python"]
+    versions = locked_versions()
+    wrong = {n: v for n, v in pins.items() if v not in versions[CONDA_NAMES.get(n, n)]}
+    assert not wrong
+
+
+@pytest.mark.parametrize("environment", ["torch", "analysis"])
+def test_conda_environments_hold_what_their_scripts_import(environment):
+    listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"]
+    names = {entry.split()[0] for entry in listed}
+    have = {"yaml" if n == "pyyaml" else "sklearn" if n == "scikit-learn" else n for n in names}
+    have = {CONDA_NAMES.get(n, n) for n in have} | {"offramp"}
+    wanted = set()
+    for script in scripts_of(environment):
+        wanted |= third_party(ROOT / f"scripts/{script}.py")
+    assert wanted <= have
+
+
+def test_the_analysis_environment_has_no_torch():
+    assert "torch" not in (ROOT / "envs/analysis.yaml").read_text()
+
+
+def scripts_of(environment: str) -> list[str]:
+    rules = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    pairs = re.findall(r"envs/(\w+)\.yaml.*?scripts/(\w+)\.py", rules, re.DOTALL)
+    found = [script for name, script in pairs if name == environment]
+    assert found
+    return found
+
+
+def third_party(file: Path, seen: set[Path] | None = None) -> set[str]:
+    """Top-level modules that a file imports at its top, directly or through the library."""
+    seen = set() if seen is None else seen
+    seen.add(file)
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                path = ROOT / "scripts" / f"{name.replace('.', '/')}.py"
+                if name.startswith("offramp") and path.exists() and path not in seen:
+                    found |= third_party(path, seen)
+    return found - set(__import__("sys").stdlib_module_names)
