@@ -183,7 +183,8 @@ def draw_entropy(results: Results) -> Figure:
     )  # fmt: skip
     axes.set_xticks(range(1, entropy.shape[1] + 1), [str(k + 1) for k in range(entropy.shape[1])])
     axes.set(xlabel="exit (all test samples at every exit)", ylabel="entropy [nats]")
-    axes.legend()
+    axes.set_ylim(None, 1.15 * axes.get_ylim()[1])
+    axes.legend(ncols=3, loc="upper center")
     return figure
 
 
@@ -277,7 +278,7 @@ def _mark(axes: Axes, results: Results, names: list[str], x: str, y: str) -> Non
 
 def _detail(results: Results, name: str) -> str:
     origin = results.about[name]["origin"]
-    return f" {origin['cutoff']:.3g}" if "cutoff" in origin else f" {origin['target']:.0%}"
+    return f" {origin['cutoff']:.3g}" if "cutoff" in origin else f" {100 * origin['target']:g}%"
 
 
 def _mark_full_network(axes: Axes, results: Results) -> dict[str, float]:

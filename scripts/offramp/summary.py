@@ -250,10 +250,10 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
 def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_2a"]
     target = task["target"]
-    yield f"## Task 2a: {target:.0%} wanted at every exit"
+    yield f"## Task 2a: {_target(target)} wanted at every exit"
     yield (
         "Each threshold is the largest at which, on validation data, those who leave there are at "
-        f"least {target:.0%} right; an exit without one is disabled. On test data:"
+        f"least {_target(target)} right; an exit without one is disabled. On test data:"
     )
     thresholds = dict(enumerate(task["thresholds"], 1))
     yield _exit_table(task["test"], thresholds, val=task["val"])
@@ -284,7 +284,7 @@ def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
         ["calibrated on", "target", "thresholds 1 to K-1", "accuracy", "time", "speed-up",
          "exits below target"],
         [
-            [r["calibrated_on"], f"{r['target']:.0%}", " ".join(map(_threshold, r["thresholds"])),
+            [r["calibrated_on"], _target(r["target"]), " ".join(map(_threshold, r["thresholds"])),
              _percent(r), _seconds(r["seconds"]), f"{r['speedup']:.2f}x",
              ", ".join(map(str, r["exits_below_target"])) or "none"]
             for r in task["targets"]
@@ -347,7 +347,7 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
 def _origin(origin: Mapping[str, Any]) -> str:
     if "cutoff" in origin:
         return f"cutoff {origin['cutoff']:.4f} at every side exit"
-    return f"{origin['target']:.0%} wanted, calibrated on {origin['calibrated_on']}"
+    return f"{_target(origin['target'])} wanted, calibrated on {origin['calibrated_on']}"
 
 
 def _live_sentence(live: Mapping[str, float]) -> str:
@@ -398,7 +398,11 @@ def _percent(row: Mapping[str, Any]) -> str:
 
 
 def _seconds(value: float) -> str:
-    return f"{value:.3g} s"
+    return f"{value:.2f} s" if value >= 1 else f"{value:.3g} s"
+
+
+def _target(value: float) -> str:
+    return f"{100 * value:g}%"
 
 
 def _threshold(value: float | None) -> str:
