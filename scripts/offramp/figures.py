@@ -64,10 +64,10 @@ def draw_target(results: Results) -> Figure:
     """Accuracy and time at each exit under the calibrated target (task 2a)."""
     target = results.about["target"]["origin"]["target"]
     rows = {split: policy_rows(results, "target", split) for split in ("val", "test")}
-    figure = _by_exit(rows, f"thresholds calibrated on val for {target:.0%}")
+    figure = _by_exit(rows, f"thresholds calibrated on val for {100 * target:g}%")
     figure.axes[0].axhline(100 * target, color="black", linestyle="--", linewidth=1)
     figure.axes[0].annotate(
-        f"target {target:.0%}", (1, 100 * target), xycoords=("axes fraction", "data"),
+        f"target {100 * target:g}%", (1, 100 * target), xycoords=("axes fraction", "data"),
         xytext=(-2, 3), textcoords="offset points", ha="right", fontsize=8.5,
     )  # fmt: skip
     return figure
