@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 
 RULES = Path(str(workflow.current_basedir))
 SCRIPTS = RULES.parent / "scripts"
-sys.path.append(str(SCRIPTS))
+sys.path.insert(0, str(SCRIPTS))
 
 from offramp import OfframpError
 from offramp.config import check_config

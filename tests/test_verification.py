@@ -1,0 +1,155 @@
+"""Live run against tables: what counts as a difference, what excuses it, what is reported."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import hand_made_model, slow_stage_seconds, toy_network
+
+from offramp import OfframpError
+from offramp.datasets import Split, load_images
+from offramp.policy import Policy, save_policy, shared_cutoff
+from offramp.verification import (
+    Case,
+    Outcome,
+    cases_of,
+    differences,
+    fail_on_differences,
+    outcome_of_tables,
+    verify,
+)
+
+CPU = torch.device("cpu")
+# Two exits, two classes; entropy at exit 1 is that of a softmax over (0, gap).
+GAPS = np.array([0.0, 1.0, 3.0])
+
+
+def two_exit_logits() -> np.ndarray:
+    logits = np.zeros((3, 2, 2), dtype=np.float32)
+    logits[:, 0, 1] = GAPS
+    logits[:, 1, 0] = 5.0
+    return logits
+
+
+def entropy_of_gap(gap: float) -> float:
+    p = np.array([1.0, np.exp(gap)]) / (1.0 + np.exp(gap))
+    return float(-(p * np.log(p)).sum())
+
+
+def live_like(table: Outcome, **changes) -> Outcome:
+    """The table's outcome with `exits` or `labels` of sample 1 changed."""
+    exits, labels = table.exits.copy(), table.labels.copy()
+    exits[1], labels[1] = changes.get("exit", exits[1]), changes.get("label", labels[1])
+    return Outcome(exits, labels)
+
+
+def test_an_outcome_of_the_tables_is_exit_and_label_of_each_sample():
+    policy = Policy("entropy", (entropy_of_gap(2.0),))
+    table = outcome_of_tables(policy, two_exit_logits())
+    assert table.exits.tolist() == [2, 2, 1]
+    assert table.labels.tolist() == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("distance", "excused"), [(0.9e-5, True), (1.1e-5, False)])
+@pytest.mark.parametrize("side", [-1, 1])
+def test_another_exit_is_excused_only_within_1e5_of_the_threshold(distance, excused, side):
+    policy = Policy("entropy", (entropy_of_gap(1.0) + side * distance,))
+    table = outcome_of_tables(policy, two_exit_logits())
+    live = live_like(table, exit=3 - table.exits[1])
+    differ, free = differences(policy, two_exit_logits(), table, live)
+    assert differ.tolist() == [False, True, False]
+    assert free.tolist() == [False, excused, False]
+
+
+@pytest.mark.parametrize(("gap", "excused"), [(0.9e-4, True), (1.1e-4, False)])
+def test_another_label_is_excused_only_when_the_two_largest_logits_are_near(gap, excused):
+    logits = two_exit_logits()
+    logits[1, 0] = (0.0, gap)
+    policy = shared_cutoff(1.0, 1)
+    table = outcome_of_tables(policy, logits)
+    differ, free = differences(policy, logits, table, live_like(table, label=0))
+    assert differ.tolist() == [False, True, False]
+    assert free.tolist() == [False, excused, False]
+
+
+def test_an_entropy_near_the_threshold_does_not_excuse_another_label():
+    policy = Policy("entropy", (entropy_of_gap(1.0),))
+    table = outcome_of_tables(policy, two_exit_logits())
+    _, free = differences(policy, two_exit_logits(), table, live_like(table, label=0))
+    assert not free.any()
+
+
+def test_an_unexcused_difference_fails_and_names_policy_and_sample():
+    policy = shared_cutoff(0.0, 1)
+    table = outcome_of_tables(policy, two_exit_logits())
+    cases = [Case("mine", policy, True)]
+    fail_on_differences(cases, [table], two_exit_logits(), np.array([10, 11, 12]))
+    with pytest.raises(OfframpError, match=r"mine, sample 11: table exit 2 .* live exit 1"):
+        fail_on_differences(
+            cases, [live_like(table, exit=1)], two_exit_logits(), np.array([10, 11, 12])
+        )
+
+
+def toy_problem(exits: int, samples: int):
+    network = toy_network(exits)
+    pixels = np.random.default_rng(0).integers(0, 256, (samples, 32, 32, 3), dtype=np.uint8)
+    order = np.random.default_rng(1).permutation(samples)
+    split = Split(pixels, np.random.default_rng(2).integers(0, 10, samples), order)
+    with torch.inference_mode():
+        logits = torch.stack(network(load_images(split, slice(None), CPU)), dim=1).numpy()
+    return network, split, logits
+
+
+def test_a_verification_counts_what_the_tables_say_and_measures_what_ran():
+    network, split, logits = toy_problem(exits=3, samples=40)
+    model = hand_made_model(3, 16)
+    cases = [
+        Case("chosen", Policy("entropy", (1.2, None)), True),
+        Case("other", shared_cutoff(1.5, 2), False),
+    ]
+    rows = verify(network, cases, split, logits, model, 16, CPU).to_pylist()
+    assert [(r["policy"], r["exit"]) for r in rows] == [
+        (name, k) for name in ("chosen", "other") for k in range(4)
+    ]
+    for case, found in zip(cases, (rows[:4], rows[4:]), strict=True):
+        table = outcome_of_tables(case.policy, logits)
+        right = table.labels == split.labels
+        assert [r["n_live"] for r in found] == [
+            40,
+            *(int((table.exits == k).sum()) for k in (1, 2, 3)),
+        ]
+        assert [r["correct_live"] for r in found] == [
+            int(right.sum()),
+            *(int(right[table.exits == k].sum()) for k in (1, 2, 3)),
+        ]
+        assert all(r["n_table"] == r["n_live"] and r["differ"] == 0 for r in found)
+        slow = slow_stage_seconds(model, table.exits, 16, case.policy.enabled)
+        assert [r["seconds_predicted"] for r in found] == pytest.approx([sum(slow), *slow])
+        assert found[0]["seconds_low"] <= found[0]["seconds_measured"] <= found[0]["seconds_high"]
+        assert found[0]["seconds_low"] > 0
+    assert rows[0]["speedup_low"] <= rows[0]["speedup_high"]
+    assert rows[0]["speedup_measured"] > 0
+    assert rows[4]["speedup_measured"] is None
+
+
+def test_a_verification_against_tables_of_other_weights_fails():
+    network, split, logits = toy_problem(exits=2, samples=20)
+    other = -logits
+    with pytest.raises(OfframpError, match="disagree"):
+        verify(
+            network, [Case("c", shared_cutoff(1.0, 1), True)], split, other,
+            hand_made_model(2, 8), 8, CPU,
+        )  # fmt: skip
+
+
+def test_cases_are_the_policy_files_and_at_least_ten_cutoffs_over_the_whole_range(tmp_path):
+    save_policy(tmp_path / "best.json", Policy("entropy", (0.1, None)))
+    cases = cases_of([str(tmp_path / "best.json")], 2, 10)
+    others = [case.policy.thresholds[0] for case in cases if not case.chosen]
+    assert cases[0] == Case("best", Policy("entropy", (0.1, None)), True)
+    assert len(others) >= 10 and others[0] == 0.0 and others[-1] == np.log(10)
+
+
+def test_a_policy_for_another_number_of_exits_is_refused(tmp_path):
+    save_policy(tmp_path / "best.json", Policy("entropy", (0.1, None)))
+    with pytest.raises(OfframpError, match=r"best\.json: 2 thresholds for 5 side exits"):
+        cases_of([str(tmp_path / "best.json")], 5, 10)
