@@ -4,7 +4,6 @@ import os
 import queue
 import shutil
 import tarfile
-import tempfile
 import threading
 import time
 import zlib
@@ -37,14 +36,19 @@ def get_dataset(name: str, sources: Sequence[str], folder: str | Path) -> None:
     Raises OfframpError, with what was tried and the ways out, when no source serves.
     """
     folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=folder.parent) as scratch:
-        arrays = digits_arrays() if name == "digits" else cifar10_arrays(sources, Path(scratch))
+    # Of one name, so that what a killed run left is cleared by the next.
+    scratch = folder.parent / f".{name}.part"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        arrays = digits_arrays() if name == "digits" else cifar10_arrays(sources, scratch)
         for file in pool_files(name):
-            np.save(Path(scratch) / file, arrays[file.removesuffix(".npy")])
+            np.save(scratch / file, arrays[file.removesuffix(".npy")])
         folder.mkdir(exist_ok=True)
         for file in pool_files(name):
-            (Path(scratch) / file).replace(folder / file)
+            (scratch / file).replace(folder / file)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def digits_arrays() -> dict[str, np.ndarray]:
