@@ -134,3 +134,11 @@ def probe_table(exits: int, sizes=(1, 2, 4, 8), noise=(0.5, 1.0, 1.5)) -> pa.Tab
                 for kept in range(1, size):
                     note("remove", exit_, size, kept)
     return pa.Table.from_pylist(rows, schema=TIMINGS)
+
+
+# Those that start Snakemake come last, so that a broken library shows within seconds.
+SLOW = ("test_slurm", "test_errors", "test_workflow")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.module.__name__ in SLOW)
