@@ -1,6 +1,7 @@
 # Shared by all the rules. The checked config, paths, and what makes a job run again.
 import ast
 import hashlib
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -11,6 +12,8 @@ from snakemake.exceptions import WorkflowError
 RULES = Path(str(workflow.current_basedir))
 SCRIPTS = RULES.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
+# The jobs too import the library that lies here, even where another is installed.
+os.environ.update(PYTHONPATH=str(SCRIPTS))
 
 from offramp import OfframpError
 from offramp.config import check_config
@@ -60,7 +63,7 @@ def model_params():
 @cache
 def code(script):
     """sha256 over a script's library modules, found by following its imports. Snakemake itself does
-    notice that a module which a script imports has changed."""
+    not notice that a module which a script imports has changed."""
     digests, waiting = {}, imported(SCRIPTS / f"{script}.py")
     while waiting:
         file = waiting.pop()

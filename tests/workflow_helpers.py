@@ -1,4 +1,7 @@
-"""Runs of Snakemake as a user starts it, each in a folder of its own; a pytest plugin."""
+"""Runs of Snakemake as a user starts it, each in a folder of its own; a pytest plugin.
+
+PYTEST_DONT_REWRITE: the tests import it before pytest does, and its asserts carry messages.
+"""
 
 import os
 import re

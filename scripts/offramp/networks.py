@@ -61,6 +61,7 @@ def save(network: MultiExitNetwork, path: str | Path, about: dict[str, str]) -> 
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     part = Path(f"{path}.part")
     safetensors.torch.save_file(state, part, metadata=about)
+    part.chmod(0o644)  # safetensors makes it readable by its owner alone
     part.replace(path)
 
 
