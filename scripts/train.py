@@ -17,9 +17,11 @@ with job_log(snakemake.log[0]):
     params, output = snakemake.params, snakemake.output
     device, _ = prepare(params)
     folder = Path(snakemake.input.data[0]).parent
-    split = open_split(folder, params.dataset, "train", params.validation)
+    splits = [
+        open_split(folder, params.dataset, split, params.validation) for split in ("train", "val")
+    ]
     network, curves = train(
-        params.model, params.dataset, split, params.train, device, params.resume
+        params.model, params.dataset, *splits, params.train, device, params.resume
     )
     save(network, output.weights, {"model": params.model, "dataset": params.dataset})
     origin = provenance(snakemake.config, sha256(output.weights), "train")

@@ -18,3 +18,7 @@ class MultiExitNetwork(nn.Module):
             x = block(x)
             logits.append(head(x))
         return logits
+
+    def fit_to(self, images: Tensor) -> None:
+        """Set from training images, (n, 3, H, W) in 0..1, what is fixed before the first step; by
+        default nothing."""

@@ -10,10 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from offramp import OfframpError
 from offramp.branchynet import BranchyNet
+from offramp.cpunet import CPUNet
 from offramp.multiexit import MultiExitNetwork
 from offramp.tables import NETWORK
 
-NETWORKS = {"branchynet": BranchyNet}
+NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet}
 IMAGE_SHAPE = (3, 32, 32)
 
 

@@ -93,6 +93,7 @@ TRAINING = pa.schema(
         "exit": pa.int32(),
         "loss": pa.float64(),
         "accuracy": pa.float64(),
+        "val_accuracy": pa.float64(),
         "seconds": pa.float64(),
     }
 )

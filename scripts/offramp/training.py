@@ -9,87 +9,97 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
-from offramp.datasets import DATASETS, Split
+from offramp import OfframpError
+from offramp.augmentation import augmented_batches
+from offramp.datasets import DATASETS, Split, load_images
+from offramp.learners import Learners
 from offramp.multiexit import MultiExitNetwork
 from offramp.networks import build
 from offramp.progress import bar
 from offramp.tables import TRAINING
 
-SHIFT = 2
-WARM_UP_SHARE = 0.2
-WEIGHT_DECAY = 0.01
+WARM_UP_SHARE = 0.05
+DISTILL_FROM = 0.3
+FIT_IMAGES = 5_000
+VALIDATION_BATCH = 500
 
 
 def train(
     model: str,
     dataset: str,
     split: Split,
+    validation: Split,
     settings: Mapping[str, Any],
     device: torch.device,
     resume: str | Path,
 ) -> tuple[MultiExitNetwork, pa.Table]:
     """Train and return the network after the last epoch, with its training curves.
 
-    Parameters: ``split`` is the train split; ``settings`` has epochs, batch_size, learning_rate
-    and seed; ``resume`` is a file that holds the state after each whole epoch: a run that finds one
-    of the same settings goes on from there, to the same result.
+    Parameters: ``split`` is the train split; ``validation`` is looked at after each epoch for the
+    curves and changes nothing; ``settings`` is the config's ``train``; ``resume`` is a file that
+    holds the state after each whole epoch: a run that finds one of the same settings goes on from
+    there, to the same result.
 
-    The loss is the mean of the exits' cross-entropies, without label smoothing, which would lift
-    the entropy of sure answers. Source: joint training as in BranchyNet (2016); AdamW and a
-    one-cycle learning rate after Smith, "Super-Convergence" (2018).
+    Source: Muon, whitening and alternating flips after Jordan, "94% on CIFAR-10 in 3.29 seconds"
+    (2024); `joint_loss` says where the loss comes from.
     """
     torch.manual_seed(settings["seed"])
-    network = build(model, DATASETS[dataset].classes).to(device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings["learning_rate"], weight_decay=WEIGHT_DECAY
+    network = build(model, DATASETS[dataset].classes)
+    if len(settings["exit_weights"]) != len(network.heads):
+        raise OfframpError(
+            f"config: train.exit_weights: want {len(network.heads)} numbers, one per exit of "
+            f"{model}, found {len(settings['exit_weights'])}"
+        )
+    network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
+    network.to(device)
+    learners = Learners(network, settings["learning_rate"])
+    history = _restore(
+        Path(resume), _fingerprint(model, dataset, split, settings), network, learners
     )
-    purpose = json.dumps([model, dataset, len(split.order), dict(settings)], sort_keys=True)
-    fingerprint = hashlib.sha256(purpose.encode()).hexdigest()
-    history = _restore(Path(resume), fingerprint, network, optimizer)
-    steps = math.ceil(len(split.order) / settings["batch_size"])
-    done = len(history)
-    total = steps * settings["epochs"]
-    with bar(desc="train", total=total, initial=done * steps, unit="step") as shown:
-        for epoch in range(done, settings["epochs"]):
-            shown.set_description(f"train epoch {epoch + 1}/{settings['epochs']}")
+    images = torch.from_numpy(split.images[split.order]).to(device)
+    labels = torch.from_numpy(split.labels).to(device)
+    steps = math.ceil(len(images) / settings["batch_size"])
+    epochs = settings["epochs"]
+    with bar(
+        desc="train", total=steps * epochs, initial=steps * len(history), unit="step"
+    ) as shown:
+        for epoch in range(len(history), epochs):
+            shown.set_description(f"train epoch {epoch + 1}/{epochs}")
             flip = DATASETS[dataset].flip
-            history.append(_epoch(network, optimizer, split, settings, epoch, steps, flip, shown))
-            _report(history[-1], epoch, settings["epochs"])
-            _store(Path(resume), fingerprint, network, optimizer, history)
+            batches = augmented_batches(images, labels, flip, settings, epoch)
+            result = _epoch(network, learners, batches, settings, epoch * steps, shown)
+            result["val_accuracy"] = _accuracy(network, validation, device)
+            history.append(result)
+            _report(result, epoch, epochs)
+            fingerprint = _fingerprint(model, dataset, split, settings)
+            _store(Path(resume), fingerprint, network, learners, history)
     return network.eval(), _curves(history)
 
 
-def _epoch(network, optimizer, split, settings, epoch, steps, flip, shown) -> dict:
-    """One pass over the training samples in a new order; sums of loss and hits per exit."""
-    # Seeded per epoch, so that a run resumed at an epoch's start draws what it would have drawn.
-    torch.manual_seed(settings["seed"] * 100_003 + epoch)
+def _epoch(network, learners, batches, settings, steps_before, shown) -> dict:
+    """One pass over the training samples; mean loss and accuracy per exit while learning."""
+    # Dropout draws from the global generator: seeded here for the sake of a resumed run.
+    torch.manual_seed(settings["seed"] * 100_003 + steps_before)
     network.train()
-    device = next(network.parameters()).device
-    order = torch.randperm(len(split.order)).numpy()
     exits = len(network.heads)
-    loss_sum, hits = torch.zeros(exits), torch.zeros(exits)
+    loss_sum, hits, samples = torch.zeros(exits), torch.zeros(exits), 0
     start = time.perf_counter()
-    for step, rows in enumerate(np.array_split(order, steps)):
-        progress = (epoch * steps + step) / (settings["epochs"] * steps)
-        for group in optimizer.param_groups:
-            group["lr"] = settings["learning_rate"] * one_cycle(progress)
-        x = augment(torch.from_numpy(split.images[split.order[rows]]), flip).to(device)
-        labels = torch.from_numpy(split.labels[rows]).to(device)
-        logits = network(x)
+    for step, (x, labels) in enumerate(batches):
+        progress = (steps_before + step) / shown.total
+        with autocast(x.device, settings["precision"]):
+            logits = [z.float() for z in network(x)]
         losses = torch.stack([cross_entropy(z, labels) for z in logits])
-        optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
-        optimizer.step()
-        loss_sum += losses.detach().cpu() * len(rows)
+        loss = joint_loss(logits, losses, settings, progress)
+        learners.step(loss, rate_factor(progress))
+        loss_sum += losses.detach().cpu() * len(x)
         hits += torch.stack([(z.argmax(1) == labels).sum() for z in logits]).cpu()
+        samples += len(x)
         shown.update(1)
-    samples = len(split.order)
     return {
         "loss": (loss_sum / samples).tolist(),
         "accuracy": (hits / samples).tolist(),
@@ -97,40 +107,73 @@ def _epoch(network, optimizer, split, settings, epoch, steps, flip, shown) -> di
     }
 
 
-def one_cycle(progress: float) -> float:
-    """The learning rate's factor at a share of the whole run: up in a line, then down to 0 along a
-    cosine."""
-    if progress < WARM_UP_SHARE:
-        return (progress + 0.01) / (WARM_UP_SHARE + 0.01)
-    return 0.5 + 0.5 * math.cos(math.pi * (progress - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))
+def joint_loss(
+    logits: list[Tensor], losses: Tensor, settings: Mapping[str, Any], progress: float
+) -> Tensor:
+    """The weighted mean of the exits' cross-entropies, and, from DISTILL_FROM of the run on, of the
+    side exits' divergences from what the final exit says.
 
-
-def augment(images: Tensor, flip: bool) -> Tensor:
-    """Shift each image by up to SHIFT pixels (edges repeated) and, if wanted, mirror half of them.
-
-    uint8 (n, H, W, 3) -> float32 (n, 3, H, W) in 0..1, channels_last.
+    No label smoothing: it would lift the entropy of sure answers.
+    Sources: Teerapittayanon et al., "BranchyNet" (2016), for joint training; Phuong and Lampert,
+    "Distillation-Based Training for Multi-Exit Architectures" (2019).
     """
-    n, height, width, _ = images.shape
-    shift = torch.randint(-SHIFT, SHIFT + 1, (2, n, 1))
-    rows = (torch.arange(height) + shift[0]).clamp(0, height - 1)
-    columns = (torch.arange(width) + shift[1]).clamp(0, width - 1)
-    if flip:
-        mirrored = torch.rand(n, 1) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    moved = images[torch.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return moved.permute(0, 3, 1, 2).to(torch.float32) / 255
+    weights = losses.new_tensor(settings["exit_weights"])
+    loss = (weights * losses).sum()
+    if settings["distillation"] and progress >= DISTILL_FROM:
+        teacher = softmax(logits[-1].detach(), 1)
+        apart = [kl_div(log_softmax(z, 1), teacher, reduction="batchmean") for z in logits[:-1]]
+        loss = loss + settings["distillation"] * (weights[:-1] * torch.stack(apart)).sum()
+    return loss / weights.sum()
 
 
-def _report(epoch_result: dict, epoch: int, epochs: int) -> None:
-    accuracy = " ".join(f"{a:.1%}" for a in epoch_result["accuracy"])
-    print(f"epoch {epoch + 1}/{epochs}: training accuracy per exit {accuracy}", file=sys.stderr)
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Half precision where ``precision`` says so: bf16, fp32, or auto, which is bf16 where the
+    device computes it in hardware."""
+    if precision == "auto":
+        capable = torch.cpu.get_capabilities()
+        has_bf16 = {
+            "cpu": capable.get("avx512_bf16", False) or capable.get("amx_bf16", False),
+            "cuda": device.type == "cuda" and torch.cuda.is_bf16_supported(),
+        }
+        precision = "bf16" if has_bf16.get(device.type, False) else "fp32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def _store(path: Path, fingerprint: str, network, optimizer, history: list[dict]) -> None:
+def rate_factor(progress: float) -> float:
+    """The learning rates' factor at a share of the whole run: up in a line, then down to 0."""
+    if progress < WARM_UP_SHARE:
+        return (progress + 0.001) / (WARM_UP_SHARE + 0.001)
+    return (1 - progress) / (1 - WARM_UP_SHARE)
+
+
+@torch.inference_mode()
+def _accuracy(network: MultiExitNetwork, split: Split, device: torch.device) -> list[float]:
+    """Accuracy of every exit over a split."""
+    network.eval()
+    hits = torch.zeros(len(network.heads))
+    for rows in split.batches(VALIDATION_BATCH):
+        labels = torch.from_numpy(split.labels[rows]).to(device)
+        logits = network(load_images(split, rows, device))
+        hits += torch.stack([(z.argmax(1) == labels).sum() for z in logits]).cpu()
+    return (hits / len(split.order)).tolist()
+
+
+def _report(result: dict, epoch: int, epochs: int) -> None:
+    for name, where in (("accuracy", "training"), ("val_accuracy", "validation")):
+        accuracy = " ".join(f"{a:.1%}" for a in result[name])
+        print(f"epoch {epoch + 1}/{epochs}: {where} accuracy per exit {accuracy}", file=sys.stderr)
+
+
+def _fingerprint(model: str, dataset: str, split: Split, settings: Mapping[str, Any]) -> str:
+    purpose = json.dumps([model, dataset, len(split.order), dict(settings)], sort_keys=True)
+    return hashlib.sha256(purpose.encode()).hexdigest()
+
+
+def _store(path: Path, fingerprint: str, network, learners: Learners, history: list) -> None:
     state = {
         "fingerprint": fingerprint,
         "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "learners": learners.state_dict(),
         "history": history,
     }
     part = path.with_suffix(".part")
@@ -138,7 +181,7 @@ def _store(path: Path, fingerprint: str, network, optimizer, history: list[dict]
     part.replace(path)
 
 
-def _restore(path: Path, fingerprint: str, network, optimizer) -> list[dict]:
+def _restore(path: Path, fingerprint: str, network, learners: Learners) -> list[dict]:
     if not path.exists():
         return []
     state = torch.load(path, weights_only=True)
@@ -146,7 +189,7 @@ def _restore(path: Path, fingerprint: str, network, optimizer) -> list[dict]:
         print(f"{path} is of other settings; training starts anew", file=sys.stderr)
         return []
     network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
+    learners.load_state_dict(state["learners"])
     print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
     return state["history"]
 
@@ -156,8 +199,7 @@ def _curves(history: list[dict]) -> pa.Table:
         {
             "epoch": epoch,
             "exit": k,
-            "loss": result["loss"][k - 1],
-            "accuracy": result["accuracy"][k - 1],
+            **{name: result[name][k - 1] for name in ("loss", "accuracy", "val_accuracy")},
             "seconds": result["seconds"],
         }
         for epoch, result in enumerate(history, 1)

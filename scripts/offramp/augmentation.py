@@ -1,0 +1,71 @@
+"""Augmentation of training images: mirrored, shifted, a square cut out; seeded per epoch."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+GREY = 0.5
+
+
+def augmented_batches(
+    images: Tensor, labels: Tensor, flip: bool, settings: Mapping[str, Any], epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All samples in the epoch's own order, in batches of at most ``settings["batch_size"]``.
+
+    ``images`` is uint8 (N, H, W, 3), ``labels`` int64 (N,), on any device; yields float32
+    (n, 3, H, W) in 0..1, channels_last, and their labels. With ``flip`` a seeded half is mirrored
+    in one epoch and the other half in the next, so that two epochs show every image both ways.
+    Every draw follows from seed and epoch alone: a resumed run draws what it would have drawn.
+    Source: alternating flips from Jordan, "94% on CIFAR-10 in 3.29 seconds" (2024).
+    """
+    halves = torch.rand(len(images), generator=_generator(settings["seed"], 0)) < 0.5
+    draw = _generator(settings["seed"], 1 + epoch)
+    order = torch.randperm(len(images), generator=draw)
+    for rows in order.tensor_split(math.ceil(len(images) / settings["batch_size"])):
+        here = rows.to(images.device)
+        mirrored = (halves[rows] ^ (epoch % 2 == 1)) if flip else torch.zeros(len(rows)).bool()
+        moved = shift_and_mirror(images[here], mirrored, settings["shift"], draw)
+        x = moved.permute(0, 3, 1, 2).to(torch.float32) / 255
+        yield cut_out(x, settings["cutout"], draw), labels[here]
+
+
+def shift_and_mirror(images: Tensor, mirrored: Tensor, shift: int, draw: torch.Generator) -> Tensor:
+    """Move each (H, W, 3) image by up to ``shift`` pixels each way, what is missing reflected from
+    inside, and mirror those that the bool (n,) ``mirrored`` names."""
+    n, height, width, _ = images.shape
+    down, right = torch.randint(-shift, shift + 1, (2, n, 1), generator=draw)
+    rows = _reflect(torch.arange(height) + down, height)
+    columns = _reflect(torch.arange(width) + right, width)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    sample = torch.arange(n, device=images.device)
+    return images[sample[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def cut_out(x: Tensor, side: int, draw: torch.Generator) -> Tensor:
+    """Set a square of ``side`` pixels of each (3, H, W) image to grey, in place; 0 cuts nothing.
+
+    Source: DeVries and Taylor, "Cutout" (2017).
+    """
+    if side == 0:
+        return x
+    n, _, height, width = x.shape
+    top = torch.randint(0, height - side + 1, (n, 1), generator=draw)
+    left = torch.randint(0, width - side + 1, (n, 1), generator=draw)
+    rows, columns = torch.arange(height), torch.arange(width)
+    inside_rows = (rows >= top) & (rows < top + side)
+    inside_columns = (columns >= left) & (columns < left + side)
+    square = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+    return x.masked_fill_(square.to(x.device), GREY)
+
+
+def _reflect(index: Tensor, size: int) -> Tensor:
+    """-1 -> 1, size -> size - 2."""
+    return (size - 1) - ((size - 1) - index.abs()).abs()
+
+
+def _generator(seed: int, stream: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed * 100_003 + stream)
