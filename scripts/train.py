@@ -1,5 +1,6 @@
 """Rule `train`: data -> weights and training curves."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,14 +9,14 @@ from offramp.job import job_log
 from offramp.machine import prepare
 from offramp.networks import save
 from offramp.tables import provenance, sha256, write
-from offramp.training import train
+from offramp.training import precision, train
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0]):
     params, output = snakemake.params, snakemake.output
-    device, _ = prepare(params)
+    device, machine = prepare(params)
     folder = Path(snakemake.input.data[0]).parent
     splits = [
         open_split(folder, params.dataset, split, params.validation) for split in ("train", "val")
@@ -24,6 +25,7 @@ with job_log(snakemake.log[0]):
         params.model, params.dataset, *splits, params.train, device, params.resume
     )
     save(network, output.weights, {"model": params.model, "dataset": params.dataset})
-    origin = provenance(snakemake.config, sha256(output.weights), "train")
+    origin = provenance(snakemake.config, sha256(output.weights), "train") | machine
+    origin |= {"dtype": precision(device, params.train), "recipe": json.dumps(dict(params.train))}
     write(output.curves, curves, "training", origin)
     Path(params.resume).unlink()

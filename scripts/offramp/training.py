@@ -70,10 +70,12 @@ def train(
     ) as shown:
         for epoch in range(len(history), epochs):
             shown.set_description(f"train epoch {epoch + 1}/{epochs}")
+            start = time.perf_counter()
             flip = DATASETS[dataset].flip
             batches = augmented_batches(images, labels, flip, settings, epoch)
             result = _epoch(network, learners, batches, settings, epoch * steps, shown)
             result["val_accuracy"] = _accuracy(network, validation, device)
+            result["seconds"] = time.perf_counter() - start
             history.append(result)
             _report(result, epoch, epochs)
             fingerprint = _fingerprint(model, dataset, split, settings)
@@ -87,11 +89,11 @@ def _epoch(network, learners, batches, settings, steps_before, shown) -> dict:
     torch.manual_seed(settings["seed"] * 100_003 + steps_before)
     network.train()
     exits = len(network.heads)
+    half = precision(next(network.parameters()).device, settings) == "bfloat16"
     loss_sum, hits, samples = torch.zeros(exits), torch.zeros(exits), 0
-    start = time.perf_counter()
     for step, (x, labels) in enumerate(batches):
         progress = (steps_before + step) / shown.total
-        with autocast(x.device, settings["precision"]):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             logits = [z.float() for z in network(x)]
         losses = torch.stack([cross_entropy(z, labels) for z in logits])
         loss = joint_loss(logits, losses, settings, progress)
@@ -103,7 +105,6 @@ def _epoch(network, learners, batches, settings, steps_before, shown) -> dict:
     return {
         "loss": (loss_sum / samples).tolist(),
         "accuracy": (hits / samples).tolist(),
-        "seconds": time.perf_counter() - start,
     }
 
 
@@ -126,17 +127,18 @@ def joint_loss(
     return loss / weights.sum()
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Half precision where ``precision`` says so: bf16, fp32, or auto, which is bf16 where the
-    device computes it in hardware."""
-    if precision == "auto":
-        capable = torch.cpu.get_capabilities()
-        has_bf16 = {
-            "cpu": capable.get("avx512_bf16", False) or capable.get("amx_bf16", False),
+def precision(device: torch.device, settings: Mapping[str, Any]) -> str:
+    """bfloat16 or float32, as ``settings["precision"]`` says; auto is bfloat16 where the device
+    computes it in hardware."""
+    wanted = settings["precision"]
+    if wanted == "auto":
+        cpu = torch.cpu.get_capabilities()
+        able = {
+            "cpu": cpu.get("avx512_bf16", False) or cpu.get("amx_bf16", False),
             "cuda": device.type == "cuda" and torch.cuda.is_bf16_supported(),
         }
-        precision = "bf16" if has_bf16.get(device.type, False) else "fp32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+        wanted = "bf16" if able.get(device.type, False) else "fp32"
+    return {"bf16": "bfloat16", "fp32": "float32"}[wanted]
 
 
 def rate_factor(progress: float) -> float:
