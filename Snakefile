@@ -11,6 +11,7 @@ include: "rules/model.smk"
 include: "rules/inference.smk"
 include: "rules/analysis.smk"
 include: "rules/verification.smk"
+include: "rules/rival.smk"
 include: "rules/report.smk"
 
 
@@ -34,3 +35,5 @@ rule all:
         expand(
             "{results}/figures/{name}.{kind}", results=RESULTS, name=FIGURES, kind=["svg", "png"]
         ),
+        f"{RESULTS}/figures/training.svg" if TRAINED else [],
+        f"{RESULTS}/figures/rival.svg" if config["rival"] else [],

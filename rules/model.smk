@@ -30,6 +30,66 @@ rule train:
         "../scripts/train.py"
 
 
+rule training_figure:
+    """Loss and accuracy of every exit over the epochs."""
+    input:
+        f"{RESULTS}/training.parquet",
+    output:
+        svg=report(
+            f"{RESULTS}/figures/training.svg",
+            caption="captions/training.rst",
+            category="Training",
+        ),
+        png=f"{RESULTS}/figures/training.png",
+    log:
+        f"{RESULTS}/logs/training_figure.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/training_figure.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("training_figure"),
+    script:
+        "../scripts/training_figure.py"
+
+
+rule ship:
+    """For those who build the project: put weights trained here, and their card, into weights/."""
+    input:
+        data=DATA,
+        weights=f"{RESULTS}/model/weights.safetensors",
+        curves=f"{RESULTS}/training.parquet",
+        figure=f"{RESULTS}/figures/training.png",
+    output:
+        # The weights, the figure and their place in the index are written beside it. They are not declared, so
+        # that nobody who only uses them has them trained anew.
+        card=f"weights/{config['model']['name']}.md",
+    log:
+        f"{RESULTS}/logs/ship.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/ship.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        budget=1,
+        mem_mb=4000,
+        runtime=10,
+    params:
+        code=code("ship"),
+        dataset=config["dataset"]["name"],
+        validation=config["dataset"]["validation"],
+        model=config["model"]["name"],
+        device=config["device"],
+        threads=config["threads"],
+    script:
+        "../scripts/ship.py"
+
+
 rule network:
     """Shapes, parameters and multiply-adds of every block and head."""
     input:

@@ -11,6 +11,7 @@ from jsonschema.exceptions import ValidationError
 
 from offramp import OfframpError
 from offramp.datasets import DATASETS, split_sizes
+from offramp.index import misfits
 
 
 def check_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
@@ -57,6 +58,18 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
                 f"{key}: {max(values)} is above the largest possible entropy, "
                 f"ln {DATASETS[name].classes} = {largest:.6f}"
             )
-    weights = config["model"]["weights"]
-    if weights != "train" and not Path(weights).is_file():
-        yield f"model.weights: no file {weights}; name a weights file, or train"
+    for key in ("model", "rival"):
+        if config[key]:
+            yield from _weights_misfits(key, config, sizes["val"])
+
+
+def _weights_misfits(key: str, config: Mapping[str, Any], validation: int) -> Iterable[str]:
+    chosen = config[key]
+    model, weights = (chosen["name"] if key == "model" else chosen["model"]), chosen["weights"]
+    if key == "model" and weights == "train":
+        return
+    if Path(weights).is_file():
+        yield from misfits(weights, model, config["dataset"]["name"], validation)
+    else:
+        way_out = "name a weights file, or train" if key == "model" else "name a weights file"
+        yield f"{key}.weights: no file {weights}; {way_out}"

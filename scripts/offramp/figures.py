@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offramp.intervals import interval
 from offramp.results import (
     Results,
     calibration_rows_of,
@@ -43,8 +44,9 @@ MARKS = {
 }
 
 
-def draw(path: str | Path, results: Results) -> None:
-    """Draw the figure named by the path's stem, as SVG and as PNG beside it."""
+def draw(path: str | Path, results: Any) -> None:
+    """Draw the figure named by the path's stem, as SVG and as PNG beside it; ``results`` is what
+    the function draws from, nearly always a `Results`."""
     path = Path(path)
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = globals()[f"draw_{path.stem}"](results)
@@ -213,6 +215,54 @@ def draw_prediction(results: Results) -> Figure:
     axes.set(xlabel="predicted total time [s]", ylabel="measured total time [s]")
     axes.set(xlim=(0, top), ylim=(0, top))
     axes.legend()
+    return figure
+
+
+def draw_training(curves: pd.DataFrame) -> Figure:
+    """Loss and validation accuracy of every exit over the epochs, from the training table."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8))
+    last = int(curves["exit"].max())
+    shades = mpl.colormaps["cividis"](np.linspace(0.85, 0.0, last))
+    for k in range(1, last + 1):
+        rows = curves[curves["exit"] == k]
+        label = f"exit {k}" if k < last else f"final exit {k}"
+        left.plot(rows["epoch"], rows["loss"], color=shades[k - 1], label=label)
+        right.plot(rows["epoch"], 100 * rows["val_accuracy"], color=shades[k - 1], label=label)
+    left.set(xlabel="epoch", ylabel="cross-entropy, training images [nats]", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="accuracy, validation images [%]")
+    final = curves[curves["epoch"] == curves["epoch"].max()]
+    right.set_ylim(max(0, 100 * final["val_accuracy"].min() - 25), None)
+    right.legend(loc="lower right")
+    return figure
+
+
+def draw_rival(tables: tuple[pd.DataFrame, pd.DataFrame]) -> Figure:
+    """Time against accuracy of cascade, full network and rival, measured in turn; from the rival
+    table and the sweep."""
+    rival, sweep = tables
+    figure, axes = plt.subplots()
+    shared = sweep[(sweep["split"] == "test") & (sweep["exit"] == 0)]
+    axes.plot(
+        shared["seconds"], 100 * shared["accuracy"], color=LIGHT, label="cascade, every cutoff"
+    )
+    styles = {
+        "cascade": ("P", MIDDLE, "cascade, best policy"),
+        "full": ("X", "black", "full network"),
+        "rival": ("s", DARK, "plain network, no side exits"),
+    }
+    for name, (marker, color, label) in styles.items():
+        rows = rival[rival["network"] == name]
+        correct, n = int(rows["correct"].to_numpy()[0]), int(rows["n"].to_numpy()[0])
+        low, high = interval(correct, n)
+        runs, accuracy = rows["seconds"].to_numpy(), correct / n
+        seconds = float(np.median(runs))
+        axes.errorbar(
+            seconds, 100 * accuracy, fmt=marker, color=color, markersize=8, capsize=2, label=label,
+            xerr=[[seconds - runs.min()], [runs.max() - seconds]],
+            yerr=[[100 * (accuracy - low)], [100 * (high - accuracy)]],
+        )  # fmt: skip
+    axes.set(xlabel=_total_time(n), ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
+    axes.legend(loc="lower right")
     return figure
 
 

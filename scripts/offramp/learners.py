@@ -41,7 +41,7 @@ class Learners:
             optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for parameter, matrix in zip(self.convolutions, self.matrices, strict=True):
-            matrix.grad = _matrix(parameter.grad)
+            matrix.grad = None if parameter.grad is None else _matrix(parameter.grad)
         for optimizer in self.optimizers.values():
             optimizer.step()
         self._fix_scale()

@@ -10,11 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from offramp import OfframpError
 from offramp.branchynet import BranchyNet
-from offramp.cpunet import CPUNet
+from offramp.cpunet import CPUNet, CPUNetStatic
 from offramp.multiexit import MultiExitNetwork
 from offramp.tables import NETWORK
 
-NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet}
+NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet, "cpunet_static": CPUNetStatic}
 IMAGE_SHAPE = (3, 32, 32)
 
 
@@ -57,9 +57,17 @@ def read_state(weights: str | Path) -> dict[str, Tensor]:
     return state
 
 
-def save(network: MultiExitNetwork, path: str | Path, about: dict[str, str]) -> None:
-    """Write the state dict as safetensors with ``about`` as its metadata."""
+def save(
+    network: MultiExitNetwork, path: str | Path, about: dict[str, str], half: bool = False
+) -> None:
+    """Write the state dict as safetensors with ``about`` as its metadata.
+
+    ``half`` stores kernels and matrices in half precision; vectors (biases, what batch norm knows
+    of its inputs) cost next to nothing and stay as they are.
+    """
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.ndim > 1 else v for k, v in state.items()}
     part = Path(f"{path}.part")
     safetensors.torch.save_file(state, part, metadata=about)
     part.chmod(0o644)  # safetensors makes it readable by its owner alone

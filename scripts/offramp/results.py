@@ -2,16 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
 
 from offramp.datasets import SPLITS
-from offramp.policy import Policy, load_policy
+from offramp.intervals import interval, paired_difference
+from offramp.policy import Policy, exits_of, load_policy
 from offramp.tables import origin_of, read, read_scores, same_weights
 
 
@@ -43,15 +42,6 @@ def read_results(paths: Any) -> Results:
         scores={s: (values, right) for s, (values, right, _) in zip(SPLITS, scores, strict=True)},
         origin=origin_of(tables["verification"]),
     )
-
-
-@cache
-def interval(correct: int, n: int) -> tuple[float, float]:
-    """The 95 % Wilson interval of an accuracy; (nan, nan) where n is 0."""
-    if n == 0:
-        return float("nan"), float("nan")
-    found = binomtest(int(correct), int(n)).proportion_ci(0.95, method="wilson")
-    return found.low, found.high
 
 
 def add_intervals(rows: pd.DataFrame) -> pd.DataFrame:
@@ -95,6 +85,16 @@ def full_network(results: Results, split: str) -> dict[str, float]:
         "n": n, "correct": right, "accuracy": right / n, "low": low, "high": high,
         "seconds": seconds,
     }  # fmt: skip
+
+
+def against_full_network(results: Results, name: str, split: str) -> dict[str, float]:
+    """How much more accurate a chosen policy is than the full network on a split, paired: points
+    (a fraction, negative where accuracy is lost) and their 95 % interval."""
+    scores, correct = results.scores[split]
+    exits = exits_of(scores, results.policies[name].thresholds)
+    right = correct[np.arange(len(correct)), exits - 1]
+    points, low, high = paired_difference(right, correct[:, -1])
+    return {"points": points, "low": low, "high": high}
 
 
 def _where(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offramp.intervals import interval
+from offramp.markdown import parts_table, percent, table
 from offramp.results import (
     Results,
+    against_full_network,
     calibration_rows_of,
     full_network,
-    interval,
     policy_rows,
     sweep_rows_of,
 )
@@ -111,6 +113,9 @@ def chosen(results: Results, name: str) -> dict[str, Any]:
         "selection": about["selection"],
         "thresholds": about["thresholds"],
         **{split: rows[0] if rows else None for split, rows in overall.items()},
+        "against_full_network": {
+            split: against_full_network(results, name, split) for split in ("val", "test")
+        },
         "live": live(results, name),
     }
 
@@ -193,16 +198,9 @@ def as_markdown(s: Mapping[str, Any]) -> str:
 def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_1a"]
     yield "## Task 1a: the network, and one fixed cutoff"
-    yield _table(
-        ["exit", "part", "input", "output", "parameters", "multiply-adds"],
-        [
-            [r["exit"], r["part"], r["input_shape"], r["output_shape"],
-             f"{r['parameters']:,}", f"{r['multiply_adds']:,}"]
-            for r in task["network"]
-        ],
-    )  # fmt: skip
+    yield parts_table(task["network"])
     yield "Accuracy of each exit when all samples of a split leave there:"
-    yield _table(
+    yield table(
         ["exit", "train", "val", "test"],
         [[r["exit"], *(f"{r[k]:.2%}" for k in ("train", "val", "test"))]
          for r in s["exit_accuracy"]],
@@ -225,7 +223,7 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     if best["origin"]:
         cutoff = best["origin"]["cutoff"]
         names[cutoff] = " and ".join([names[cutoff], "best"] if cutoff in names else ["best"])
-    yield _table(
+    yield table(
         ["cutoff", "accuracy", "time", "speed-up", ""],
         [
             [f"{r['cutoff']:.4f}", _percent(r), _seconds(r["seconds"]), f"{r['speedup']:.2f}x",
@@ -280,7 +278,7 @@ def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
     task, full = s["task_2b"], s["full_network"]
     yield "## Task 2b: a range of wanted accuracies"
     yield "Calibrated on training data, and beside it on validation data; figures on test data."
-    yield _table(
+    yield table(
         ["calibrated on", "target", "thresholds 1 to K-1", "accuracy", "time", "speed-up",
          "exits below target"],
         [
@@ -338,7 +336,7 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
         f"{rule}, judged on validation data: {val['accuracy']:.2%} there against "
         f"{full['val']['accuracy']:.2%} ({_signed(-lost)} points) in {_seconds(val['seconds'])} "
         f"against {_seconds(full['val']['seconds'])}. On test data: {_percent(test)}, "
-        f"{_signed(test['accuracy'] - full['test']['accuracy'])} points, "
+        f"{_points(best['against_full_network']['test'])}, "
         f"{_seconds(test['seconds'])}, {test['speedup']:.2f}x as fast as the full network "
         "(predicted)."
     )
@@ -379,12 +377,7 @@ def _exit_table(
         if val:
             line.insert(-1, _percent(val[i]))
         body.append(line)
-    return _table(header, body[1:] + body[:1])
-
-
-def _table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return table(header, body[1:] + body[:1])
 
 
 def _figure(name: str) -> str:
@@ -394,7 +387,7 @@ def _figure(name: str) -> str:
 def _percent(row: Mapping[str, Any]) -> str:
     if row["accuracy"] is None:
         return "nobody"
-    return f"{row['accuracy']:.2%} [{100 * row['low']:.2f}, {100 * row['high']:.2f}]"
+    return percent(row["accuracy"], row["low"], row["high"])
 
 
 def _seconds(value: float) -> str:
@@ -407,6 +400,11 @@ def _target(value: float) -> str:
 
 def _threshold(value: float | None) -> str:
     return "off" if value is None else f"{value:.4f}"
+
+
+def _points(paired: Mapping[str, float]) -> str:
+    low, high = _signed(paired["low"]), _signed(paired["high"])
+    return f"{_signed(paired['points'])} points [{low}, {high}, paired]"
 
 
 def _signed(difference: float) -> str:

@@ -98,6 +98,19 @@ TRAINING = pa.schema(
     }
 )
 
+RIVAL = pa.schema(
+    {
+        "network": pa.string(),
+        "repeat": pa.int32(),
+        "n": pa.int64(),
+        "correct": pa.int64(),
+        "difference": pa.float64(),
+        "difference_low": pa.float64(),
+        "difference_high": pa.float64(),
+        "seconds": pa.float64(),
+    }
+)
+
 
 def logits_schema(exits: int, classes: int) -> pa.Schema:
     """One row a sample: sample_id, label, and ``exit_1`` .. ``exit_K`` lists of C float32."""

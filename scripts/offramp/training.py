@@ -65,6 +65,8 @@ def train(
     labels = torch.from_numpy(split.labels).to(device)
     steps = math.ceil(len(images) / settings["batch_size"])
     epochs = settings["epochs"]
+    for epoch, result in enumerate(history):
+        _report(result, epoch, settings["epochs"])
     with bar(
         desc="train", total=steps * epochs, initial=steps * len(history), unit="step"
     ) as shown:
@@ -120,7 +122,7 @@ def joint_loss(
     """
     weights = losses.new_tensor(settings["exit_weights"])
     loss = (weights * losses).sum()
-    if settings["distillation"] and progress >= DISTILL_FROM:
+    if len(logits) > 1 and settings["distillation"] and progress >= DISTILL_FROM:
         teacher = softmax(logits[-1].detach(), 1)
         apart = [kl_div(log_softmax(z, 1), teacher, reduction="batchmean") for z in logits[:-1]]
         loss = loss + settings["distillation"] * (weights[:-1] * torch.stack(apart)).sum()

@@ -1,0 +1,141 @@
+"""Weights that ship with the project: in half precision, listed in an index, each with a card."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from offramp.datasets import DATASETS, SPLIT_SEED, Split, load_images
+from offramp.index import INDEX, read_index
+from offramp.intervals import interval
+from offramp.markdown import parts_table, percent, table
+from offramp.multiexit import MultiExitNetwork
+from offramp.networks import IMAGE_SHAPE, describe, load, save
+from offramp.tables import sha256
+
+BATCH = 500
+
+
+@torch.inference_mode()
+def correct_of(network: MultiExitNetwork, split: Split, device: torch.device) -> np.ndarray:
+    """Which samples of a split each exit gets right: bool (N, K)."""
+    found = np.zeros((len(split.order), len(network.heads)), dtype=bool)
+    for rows in split.batches(BATCH):
+        labels = torch.from_numpy(split.labels[rows]).to(device)
+        logits = network(load_images(split, rows, device))
+        found[rows] = torch.stack([z.argmax(1) == labels for z in logits], dim=1).cpu().numpy()
+    return found
+
+
+def ship(
+    network: MultiExitNetwork,
+    splits: Mapping[str, Split],
+    curves: pa.Table,
+    about: Mapping[str, str],
+    device: torch.device,
+    folder: str | Path,
+) -> str:
+    """Write a trained network's weights into ``folder``, list them in its index, and return their
+    model card.
+
+    Parameters: ``splits`` are val and test; ``curves`` is the training table and ``about`` its
+    metadata (model, dataset, recipe, machine).
+    """
+    exact = {name: correct_of(network, split, device) for name, split in splits.items()}
+    weights = Path(folder) / f"{about['model']}.safetensors"
+    origin = {key: about[key] for key in ("model", "dataset", "git_commit")}
+    save(network, weights, origin, half=True)
+    classes = DATASETS[about["dataset"]].classes
+    network = load(about["model"], classes, weights, device)
+    rounded = {name: correct_of(network, split, device) for name, split in splits.items()}
+    entry = {
+        "model": about["model"],
+        "dataset": about["dataset"],
+        "classes": classes,
+        "sha256": sha256(weights),
+        "preprocessing": {
+            "shape": list(IMAGE_SHAPE),
+            "channels": "RGB",
+            "range": [0, 1],
+            "normalization": None,
+        },
+        "validation": len(splits["val"].order),
+        "split_seed": SPLIT_SEED,
+    }
+    path = Path(folder) / INDEX
+    index = read_index(path) | {weights.name: entry}
+    path.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
+    changed = {name: int((exact[name] != rounded[name]).sum()) for name in splits}
+    return model_card(network, rounded, changed, curves, about, entry, weights.stat().st_size)
+
+
+def model_card(
+    network: MultiExitNetwork,
+    correct: Mapping[str, np.ndarray],
+    changed: Mapping[str, int],
+    curves: pa.Table,
+    about: Mapping[str, str],
+    entry: Mapping[str, Any],
+    size: int,
+) -> str:
+    """What one must know of shipped weights, as Markdown."""
+    parts = describe(network).to_pylist()
+    parameters = sum(p.numel() for p in network.parameters())
+    seconds = {row["epoch"]: row["seconds"] for row in curves.to_pylist()}
+    minutes = sum(seconds.values()) / 60
+    recipe = json.loads(about["recipe"])
+    model = about["model"]
+    doc = (type(network).__doc__ or "").split("\n\n")[0]
+    full = sum(p["multiply_adds"] for p in parts if p["part"] == "block")
+    full += parts[-1]["multiply_adds"]
+    accuracy = table(
+        ["exit", *(f"{name} ({len(rows):,})" for name, rows in correct.items())],
+        [
+            [k + 1, *(_accuracy(rows[:, k]) for rows in correct.values())]
+            for k in range(len(network.heads))
+        ],
+    )
+    lines = [
+        f"# {model}",
+        " ".join(doc.split()),
+        f"`{model}.safetensors`, {size / 1e6:.1f} MB, sha256 `{entry['sha256']}`. Input: float32 "
+        f"N x {' x '.join(map(str, IMAGE_SHAPE))}, RGB in 0..1, no normalisation. Output: raw "
+        "logits of every exit; their entropy is in nats, from 0 (sure) to ln 10 = 2.302585, and "
+        "was trained without label smoothing, so that a sure answer is near 0.",
+        "## Accuracy",
+        f"Every sample at every exit, with 95 % intervals (Wilson):\n\n{accuracy}",
+        "Kernels and matrices are stored in half precision. Against single precision that changes "
+        + ", ".join(
+            f"{n} of {correct[name].size:,} answers on {name} between right and wrong"
+            for name, n in changed.items()
+        )
+        + ".",
+        "## Training",
+        f"`snakemake train` with this project's own code (commit {about['git_commit'][:12]}), from "
+        f"nothing, on {about['dataset']}: the training images less the {entry['validation']:,} "
+        f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
+        f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
+        f"{minutes:.0f} minutes on {about['device_name']}, {about['threads']} threads, in "
+        f"{about['dtype']}, torch {about['torch']}.",
+        "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
+        f"![training curves]({model}_training.png)",
+        "## Parts",
+        f"{parameters:,} parameters; {full:,} multiply-adds for one image through the full "
+        "network (all blocks and the final head), counted by torch's FlopCounterMode.",
+        parts_table(parts),
+        "## Limits",
+        "Made to study early exit, not to be relied on: it knows the ten classes of its dataset, "
+        "in 32 x 32 pixels, and is sure of itself on anything else too. Entropies are of raw "
+        "logits, not calibrated. Thresholds belong to these very weights. The validation images "
+        "are fit for choosing thresholds; the test images were not used for any choice of weights "
+        "by the code.",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _accuracy(right: np.ndarray) -> str:
+    return percent(right.mean(), *interval(int(right.sum()), len(right)))

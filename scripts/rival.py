@@ -1,0 +1,27 @@
+"""Rule `rival`: the cascade at its best policy against a plain network as fast as it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offramp.datasets import DATASETS, open_split
+from offramp.job import job_log
+from offramp.machine import prepare
+from offramp.networks import load
+from offramp.policy import load_policy
+from offramp.rival import compare
+from offramp.tables import provenance, sha256, write
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, paths = snakemake.params, snakemake.input
+    device, machine = prepare(params)
+    classes = DATASETS[params.dataset].classes
+    network = load(params.model, classes, paths.weights, device)
+    rival = load(params.rival["model"], classes, paths.rival, device)
+    split = open_split(Path(paths.data[0]).parent, params.dataset, "test", params.validation)
+    rows = compare(network, load_policy(paths.policy), rival, split, params.batch_size, device)
+    origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine
+    origin |= {"rival": params.rival["model"], "rival_weights_sha256": sha256(paths.rival)}
+    write(snakemake.output[0], rows, "rival", origin)
