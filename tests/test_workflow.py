@@ -14,6 +14,7 @@ import pytest
 import safetensors.numpy
 import yaml
 from workflow_helpers import (
+    CONFIGS,
     EXITS,
     RESULTS,
     ROOT,
@@ -54,20 +55,23 @@ TABLES = {
     "training": "train",
 }
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
-TIMING_RULES = {"logits", "probe", "verification"}
+TIMING_RULES = {"logits", "probe", "verification", "rival"}
+# Rules that a run of the example has no need of.
+UNUSED = {"rival", "rival_figure", "ship"}
 
 ANALYSIS = {"sweep", "calibration", "policies", "verification", "figures", "summary"}
 FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
 # Library module -> the rules whose scripts import it, directly or not, and all that follow them.
 RERUN_BY = {
-    "download": FROM_WEIGHTS | {"download", "train"},
-    "training": FROM_WEIGHTS | {"train"},
-    "tables": FROM_WEIGHTS | {"train"},
+    "download": FROM_WEIGHTS | {"download", "train", "training_figure"},
+    "training": FROM_WEIGHTS | {"train", "training_figure"},
+    "tables": FROM_WEIGHTS | {"train", "training_figure"},
     "cascade": FROM_LOGITS,
     "sweep": ANALYSIS,
     "calibration": ANALYSIS - {"sweep"},
-    "figures": {"figures"},
+    "figures": {"figures", "training_figure"},
+    "rival": set(),
     "summary": {"summary"},
 }
 
@@ -152,6 +156,7 @@ def test_a_run_makes_every_table_policy_figure_and_the_summary(finished):
     wanted += [f"policies/{name}.json" for name in POLICIES]
     wanted += [f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
     wanted += ["summary.md", "summary.json", "model/weights.safetensors"]
+    wanted += ["figures/training.svg", "figures/training.png"]
     assert [name for name in wanted if not (results / name).stat().st_size] == []
 
 
@@ -164,7 +169,7 @@ def test_a_run_leaves_no_unfinished_file(finished):
 def test_every_job_has_a_log_without_carriage_returns(finished):
     logs = {p.stem: p.read_bytes() for p in (finished / RESULTS / "logs").iterdir()}
     split_rules = {f"{rule}_{split}" for rule in ("logits", "scores") for split in SPLITS}
-    assert set(logs) == set(rule_texts()) - {"all", "logits", "scores"} | split_rules
+    assert set(logs) == set(rule_texts()) - {"all", "logits", "scores"} - UNUSED | split_rules
     assert [name for name, text in logs.items() if b"\r" in text] == []
     assert "epoch 1/1" in logs["train"].decode()
 
@@ -412,6 +417,55 @@ def test_the_figures_are_the_same_bytes_every_time(tree):
     assert [f.name for f in files if f.read_bytes() != before[f.name]] == []
 
 
+# A rival, and weights that ship
+
+
+def test_a_rival_is_measured_in_turn_and_drawn(tree):
+    own = f"{RESULTS}/model/weights.safetensors"
+    rival = config_file(tree, "rival.yaml", {"rival": {"model": "branchynet", "weights": own}})
+    configs = (*CONFIGS, rival)
+    assert set(succeed(tree, "-n", configs=configs).jobs) == {"rival", "rival_figure"}
+    succeed(tree, "--cores", "2", configs=configs)
+    rows = frame(tree, "rival")
+    test = read(tree, "scores/test").to_pandas()
+    # The rival is the very network, so it must be right where the full network is.
+    for name in ("full", "rival"):
+        found = rows[rows["network"] == name]
+        assert set(found["correct"]) == {test[f"correct_{EXITS}"].sum()}
+        assert set(found["repeat"]) == {1, 2, 3, 4, 5}
+    best = json.loads((tree / RESULTS / "policies/best.json").read_text())
+    _, right = slow_counts(
+        test[[f"entropy_{k}" for k in range(1, EXITS + 1)]].to_numpy().tolist(),
+        test[[f"correct_{k}" for k in range(1, EXITS + 1)]].to_numpy().tolist(),
+        best["thresholds"],
+    )
+    assert set(rows.loc[rows["network"] == "cascade", "correct"]) == {right[0]}
+    assert (tree / RESULTS / "figures/rival.svg").stat().st_size
+    assert metadata(tree, "rival")["rival"] == "branchynet"
+
+
+def test_shipped_weights_are_used_without_training_and_only_for_what_they_are(tree):
+    succeed(tree, "ship", "--cores", "2")
+    assert "# branchynet" in (tree / "weights/branchynet.md").read_text()
+    assert (tree / "weights/branchynet_training.png").stat().st_size
+    weights = {"model": {"weights": "weights/branchynet.safetensors"}, "results": "results/shipped"}
+    shipped = config_file(tree, "shipped.yaml", weights)
+    succeed(
+        tree, "results/shipped/scores/test.parquet", "--cores", "2", configs=(*CONFIGS, shipped)
+    )
+    assert not (tree / "results/shipped/model").exists()
+    for k in range(1, EXITS + 1):
+        pair = [
+            pq.read_table(tree / f"results/{run}/scores/test.parquet")[f"entropy_{k}"].to_numpy()
+            for run in ("digits", "shipped")
+        ]
+        np.testing.assert_allclose(*pair, atol=0.02)
+    other = config_file(tree, "other.yaml", {**weights, "dataset": {"name": "cifar10"}})
+    run = snakemake(tree, "-n", configs=(*CONFIGS, other))
+    assert run.code != 0
+    assert "weights/branchynet.safetensors are of digits, not of cifar10" in run.output
+
+
 # A kill in mid-training
 
 
@@ -481,10 +535,18 @@ def test_the_linter_finds_nothing(pristine):
     assert run.code == 0, run.output
 
 
-def test_the_default_run_downloads_and_trains(clone):
-    run = succeed(clone, "-n", configs=())
-    assert {"download", "train"} <= set(run.jobs)
+@pytest.mark.parametrize("configs", [(), ("examples/cpu.yaml",)])
+def test_the_shipped_networks_download_and_do_not_train(clone, configs):
+    run = succeed(clone, "-n", configs=configs)
+    assert "download" in run.jobs and "train" not in run.jobs
+    assert ("rival" in run.jobs) == bool(configs)
     assert "cifar10" in run.output
+
+
+@pytest.mark.parametrize("example", ["", "examples/cpu.yaml", "examples/rival.yaml"])
+def test_the_shipped_networks_can_be_trained_from_nothing(clone, example):
+    run = succeed(clone, "train", "-n", configs=(example,) if example else ())
+    assert run.jobs == {"download": 1, "train": 1}
 
 
 def test_the_report_shows_every_figure_under_its_task(tree):
@@ -532,12 +594,16 @@ def whole_budget(run):
 def test_a_timing_job_takes_the_whole_budget_and_any_other_one_unit(tree, more):
     run = succeed(tree, "-n", "--forceall", *more)
     taken = budgets(run)
-    assert set(taken) == set(rule_texts()) - {"all"}
+    assert set(taken) == set(rule_texts()) - {"all"} - UNUSED
     (tree / RESULTS / "sweep.parquet").unlink()
     whole = whole_budget(succeed(tree, f"{RESULTS}/sweep.parquet", "--cores", "2", *more))
     assert whole > 1
-    assert {name for name, budget in taken.items() if budget == whole} == TIMING_RULES
+    assert {name for name, budget in taken.items() if budget == whole} == TIMING_RULES - UNUSED
     assert {taken[name] for name in taken.keys() - TIMING_RULES} == {1}
+
+
+def test_the_rules_that_take_timings_are_those_that_say_so():
+    assert {n for n, text in rule_texts().items() if "budget=BUDGET" in text} == TIMING_RULES
 
 
 def test_nothing_runs_beside_a_timing_job(finished_run):
