@@ -58,9 +58,8 @@ def train(
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     network.to(device)
     learners = Learners(network, settings["learning_rate"])
-    history = _restore(
-        Path(resume), _fingerprint(model, dataset, split, settings), network, learners
-    )
+    fingerprint = _fingerprint(model, dataset, split, settings)
+    history = _restore(Path(resume), fingerprint, network, learners)
     images = torch.from_numpy(split.images[split.order]).to(device)
     labels = torch.from_numpy(split.labels).to(device)
     steps = math.ceil(len(images) / settings["batch_size"])
@@ -80,7 +79,7 @@ def train(
             result["seconds"] = time.perf_counter() - start
             history.append(result)
             _report(result, epoch, epochs)
-            fingerprint = _fingerprint(model, dataset, split, settings)
+            shown.set_postfix_str("val " + " ".join(f"{a:.1%}" for a in result["val_accuracy"]))
             _store(Path(resume), fingerprint, network, learners, history)
     return network.eval(), _curves(history)
 
