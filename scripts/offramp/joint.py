@@ -1,0 +1,167 @@
+"""Thresholds of all exits chosen together: the least time at every level of accuracy."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from offramp.policy import exits_of
+from offramp.timemodel import TimeModel
+
+Thresholds = tuple[float | None, ...]
+# How many prices of an error are tried, and from how many random thresholds each.
+PRICES = 40
+STARTS = 3
+SWEEPS = 20
+
+
+class Costs(NamedTuple):
+    """What a sample costs, float64 (K,) each, in any one unit: ``block`` and ``head`` (with its
+    decision and removal) for every sample that reaches the stage, ``fixed`` for every batch whose
+    exit is enabled, per sample of the batch."""
+
+    block: np.ndarray
+    head: np.ndarray
+    fixed: np.ndarray
+
+
+def costs_of(model: TimeModel, batch_size: int) -> Costs:
+    """Costs in seconds: the time model's parts as straight lines over the batch sizes up to
+    ``batch_size``; removal for those who stay is charged as if half of them did."""
+    sizes = np.arange(1, batch_size + 1)
+    lines = np.array(
+        [
+            [np.polyfit(sizes, part[1 : batch_size + 1], 1) for part in model.parts[p]]
+            for p in range(len(model.parts))
+        ]
+    )
+    slope, start = lines[..., 0], np.maximum(lines[..., 1], 0.0)
+    head, fixed = slope[1] + slope[2], (start[1] + start[2]) / batch_size
+    head[:-1] += np.maximum(model.removal[:, 1] + model.removal[:, 2] / 2, 0.0)
+    fixed[:-1] += np.maximum(model.removal[:, 0], 0.0) / batch_size
+    return Costs(slope[0], head, fixed)
+
+
+class Frontier(NamedTuple):
+    """Policies to whom no other found is both cheaper and more often right, from cheap to dear:
+    ``cost`` float64 (M,), ``correct`` int64 (M,), ``thresholds`` a list of M."""
+
+    cost: np.ndarray
+    correct: np.ndarray
+    thresholds: list[Thresholds]
+
+
+class _Data(NamedTuple):
+    scores: np.ndarray
+    correct: np.ndarray
+    order: np.ndarray
+    costs: Costs
+
+
+class _Best:
+    """The cheapest thresholds found for every number of correct samples."""
+
+    def __init__(self, samples: int, side_exits: int):
+        self.cost = np.full(samples + 1, np.inf)
+        self.limits = np.full((samples + 1, side_exits), -np.inf)
+
+    def note(self, cost: np.ndarray, correct: np.ndarray, limits: np.ndarray, k: int, at) -> None:
+        """Keep what is cheaper: candidates differ from ``limits`` in exit k, which has ``at``."""
+        better = np.flatnonzero(cost < self.cost[correct])
+        better = better[np.argsort(-cost[better], kind="stable")]  # the cheapest is written last
+        self.cost[correct[better]] = cost[better]
+        self.limits[correct[better]] = limits
+        self.limits[correct[better], k] = at[better]
+
+    def frontier(self) -> Frontier:
+        """Those whom no other dominates."""
+        least = np.minimum.accumulate(self.cost[::-1])[::-1]
+        cheaper_than_better = np.append(least[1:], np.inf)
+        keep = np.flatnonzero(np.isfinite(self.cost) & (self.cost < cheaper_than_better))
+        rows = self.limits[keep]
+        thresholds = [tuple(None if np.isneginf(t) else float(t) for t in row) for row in rows]
+        return Frontier(self.cost[keep], keep, thresholds)
+
+
+def joint_frontier(
+    scores: np.ndarray, correct: np.ndarray, costs: Costs, seed: int = 0
+) -> Frontier:
+    """The frontier of cost against accuracy over all thresholds of all exits.
+
+    Parameters: ``scores`` float64 (N, K) and ``correct`` bool (N, K) of the calibration data. At
+    each of PRICES prices of an error, coordinate descent on cost + price x errors, from the last
+    price's thresholds and from STARTS random ones: one exit after the other takes the best of all
+    its thresholds, the rest held, until nothing moves. Every candidate of every such line search is
+    evaluated exactly, and the frontier is over all of them. Seeded and bounded; N = 10,000 with
+    K = 6 takes some ten seconds.
+    """
+    samples, exits = scores.shape
+    data = _Data(scores, correct, np.argsort(scores, axis=0, kind="stable"), costs)
+    best = _Best(samples, exits - 1)
+    draw = np.random.default_rng(seed)
+    whole = samples * (costs.block.sum() + costs.head[-1] + costs.fixed[-1])
+    carried = np.full(exits - 1, -np.inf)
+    for price in np.geomspace(0.1, 1000, PRICES)[::-1] * whole / samples:
+        carried = _descend(data, carried, price, best)
+        for _ in range(STARTS):
+            rows = draw.integers(0, samples, exits - 1)
+            start = scores[rows, np.arange(exits - 1)]
+            _descend(data, np.where(draw.random(exits - 1) < 0.2, -np.inf, start), price, best)
+    return best.frontier()
+
+
+def _descend(data: _Data, limits: np.ndarray, price: float, best: _Best) -> np.ndarray:
+    """Coordinate descent at one price, from the last side exit to the first."""
+    limits = limits.copy()
+    for _ in range(SWEEPS):
+        before = limits.copy()
+        for k in range(len(limits) - 1, -1, -1):
+            at, cost, right = line_search(data, limits, k)
+            best.note(cost, right, limits, k, at)
+            limits[k] = at[np.argmin(cost - price * right)]
+        if np.array_equal(before, limits):
+            break
+    return limits
+
+
+def line_search(
+    data: _Data, limits: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every threshold of exit k (from 0), the others held: the thresholds, -inf first for a
+    disabled exit, then total cost and number correct under each; from one pass of prefix sums.
+
+    Equal scores leave together, so only the end of a tie is a candidate.
+    """
+    scores, correct, order, costs = data
+    samples = len(scores)
+    enabled = np.append(limits > -np.inf, True)
+    enabled[k] = False
+    fires = np.hstack([scores[:, :-1] <= limits, np.ones((samples, 1), dtype=bool)])
+    reach = ~fires[:, :k].any(axis=1)
+    passing = fires.copy()
+    passing[:, : k + 1] = False
+    later = passing.argmax(axis=1)  # where each would leave if not at k
+    stage = costs.block + np.where(enabled, costs.head, 0.0)
+    spent = stage.cumsum()
+    taken = np.where(reach, later, fires[:, : max(k, 1)].argmax(axis=1))
+    cost = spent[taken].sum() + samples * costs.fixed[enabled].sum()
+    right = int(correct[np.arange(samples), taken].sum())
+
+    in_order = order[reach[order[:, k]], k]
+    ordered = scores[in_order, k]
+    saved = (spent[later[in_order]] - spent[k]).cumsum()
+    gained = (correct[in_order, k].astype(np.int64) - correct[in_order, later[in_order]]).cumsum()
+    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
+    own = len(in_order) * costs.head[k] + samples * costs.fixed[k]
+    return (
+        np.append(-np.inf, ordered[ends]),
+        np.append(cost, cost + own - saved[ends]),
+        np.append(right, right + gained[ends]),
+    )
+
+
+def total_cost(scores: np.ndarray, thresholds: Thresholds, costs: Costs) -> float:
+    """What a policy costs over all samples."""
+    taken = exits_of(scores, thresholds) - 1
+    enabled = np.array([t is not None for t in thresholds] + [True])
+    spent = (costs.block + np.where(enabled, costs.head, 0.0)).cumsum()
+    return float(spent[taken].sum() + len(scores) * costs.fixed[enabled].sum())

@@ -1,0 +1,100 @@
+"""Thresholds chosen together, against every combination there is."""
+
+import itertools
+
+import numpy as np
+import pytest
+from conftest import hand_made_model, slow_exit
+from hypothesis import given
+from hypothesis import strategies as st
+
+from offramp.joint import Costs, _Data, costs_of, joint_frontier, line_search, total_cost
+
+
+def slow_total(scores, correct, thresholds, costs):
+    """Cost and number correct, sample by sample and stage by stage."""
+    exits = scores.shape[1]
+    on = [t is not None for t in thresholds] + [True]
+    cost, right = 0.0, 0
+    for sample, hits in zip(scores, correct, strict=True):
+        leaves = slow_exit(sample, thresholds)
+        for k in range(leaves):
+            cost += costs.block[k] + (costs.head[k] if on[k] else 0.0)
+        cost += sum(costs.fixed[k] for k in range(exits) if on[k])
+        right += bool(hits[leaves - 1])
+    return cost, right
+
+
+def some_data(samples, exits, seed, levels=6):
+    """Scores with many ties, answers the more often right the later the exit."""
+    draw = np.random.default_rng(seed)
+    scores = draw.integers(0, levels, (samples, exits)) / 4.0
+    correct = draw.random((samples, exits)) < np.linspace(0.5, 0.9, exits)
+    costs = Costs(*draw.uniform(0.1, 1.0, (3, exits)) * [[1.0], [0.5], [0.1]])
+    return scores, correct, costs
+
+
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 25))
+def test_a_line_search_is_every_threshold_of_one_exit(seed, exits, samples):
+    scores, correct, costs = some_data(samples, exits, seed)
+    draw = np.random.default_rng(seed + 1)
+    limits = np.where(draw.random(exits - 1) < 0.3, -np.inf, draw.integers(0, 6, exits - 1) / 4)
+    k = int(draw.integers(exits - 1))
+    data = _Data(scores, correct, np.argsort(scores, axis=0, kind="stable"), costs)
+    at, cost, right = line_search(data, limits, k)
+    earlier = [None if np.isneginf(t) else t for t in limits]
+    reached = [s[k] for s in scores if slow_exit(s[:k], earlier[:k]) == k + 1 or k == 0]
+    assert at.tolist() == [-np.inf, *sorted(set(reached))]
+    for t, found_cost, found_right in zip(at, cost, right, strict=True):
+        thresholds = tuple(
+            None if np.isneginf(x) else x for x in [*limits[:k], t, *limits[k + 1 :]]
+        )
+        want_cost, want_right = slow_total(scores, correct, thresholds, costs)
+        assert found_cost == pytest.approx(want_cost)
+        assert found_right == want_right
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_frontier_is_that_of_all_combinations_on_its_hull(seed):
+    scores, correct, costs = some_data(30, 4, seed, levels=5)
+    values = [None, *np.unique(scores)]
+    everything = [
+        slow_total(scores, correct, thresholds, costs)
+        for thresholds in itertools.product(values, repeat=3)
+    ]
+    found = joint_frontier(scores, correct, costs)
+    # At every price of an error, the best of all combinations is on the frontier that was found.
+    for price in np.geomspace(0.05, 50, 25):
+        want = min(cost - price * right for cost, right in everything)
+        assert (found.cost - price * found.correct).min() == pytest.approx(want)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_frontier_says_what_its_thresholds_do_and_none_dominates_another(seed):
+    scores, correct, costs = some_data(60, 5, seed)
+    found = joint_frontier(scores, correct, costs)
+    assert (np.diff(found.cost) > 0).all() and (np.diff(found.correct) > 0).all()
+    for cost, right, thresholds in zip(*found, strict=True):
+        assert (cost, right) == pytest.approx(slow_total(scores, correct, thresholds, costs))
+        assert total_cost(scores, thresholds, costs) == pytest.approx(cost)
+
+
+def test_the_same_seed_finds_the_same_frontier():
+    scores, correct, costs = some_data(50, 4, 1)
+    first, again = (joint_frontier(scores, correct, costs, seed=5) for _ in range(2))
+    assert first.thresholds == again.thresholds
+
+
+def test_costs_are_the_straight_lines_of_the_time_model():
+    model = hand_made_model(4, 64)
+    model.parts[:] = 0.0
+    n = np.arange(65)
+    for p in range(3):
+        for k in range(4):
+            model.parts[p, k] = (p + 1) * (2.0 + 0.5 * k * n)
+    costs = costs_of(model, 64)
+    np.testing.assert_allclose(costs.block, 0.5 * np.arange(4), atol=1e-9)
+    removal = np.maximum(model.removal[:, 1] + model.removal[:, 2] / 2, 0)
+    np.testing.assert_allclose(costs.head, 2.5 * np.arange(4) + np.append(removal, 0), atol=1e-9)
+    start = np.append(np.maximum(model.removal[:, 0], 0), 0)
+    np.testing.assert_allclose(costs.fixed, (10.0 + start) / 64)
