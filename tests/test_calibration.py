@@ -6,7 +6,15 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from offramp.calibration import calibrate, calibration_rows, evaluate, largest_threshold
+from offramp.calibration import (
+    calibrate,
+    calibrate_jointly,
+    calibration_rows,
+    evaluate,
+    largest_threshold,
+    thresholds_for,
+)
+from offramp.joint import costs_of, total_cost
 from offramp.policy import exits_of
 
 LEVELS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2]
@@ -200,3 +208,47 @@ def test_calibration_rows_are_one_overall_row_and_one_row_an_exit():
         "empirical",
     }
     assert {len(values) for values in rows.values()} == {4}
+
+
+def joint_data():
+    draw = np.random.default_rng(4)
+    entropy = draw.random((60, 4))
+    correct = draw.random((60, 4)) < np.where(entropy < 0.5, 0.95, [0.3, 0.5, 0.7, 0.9])
+    return entropy, correct
+
+
+def test_joint_thresholds_reach_the_target_overall_and_the_least_wanted_is_the_cheapest():
+    entropy, correct = joint_data()
+    model = hand_made_model(4, 60)
+    costs = costs_of(model, 60)
+    targets = [0.6, 0.75, 0.85]
+    found = calibrate_jointly(entropy, correct, targets, costs)
+    for target, thresholds in zip(targets, found, strict=True):
+        taken = exits_of(entropy, thresholds)
+        assert correct[np.arange(60), taken - 1].mean() >= target
+    spent = [total_cost(entropy, thresholds, costs) for thresholds in found]
+    assert spent == sorted(spent) and spent[0] < spent[-1]
+
+
+def test_a_joint_target_out_of_reach_disables_every_exit():
+    entropy, correct = joint_data()
+    correct[:10] = False
+    costs = costs_of(hand_made_model(4, 60), 60)
+    assert calibrate_jointly(entropy, correct, [0.9], costs) == [(None, None, None)]
+
+
+def test_the_joint_method_costs_less_than_the_empirical_one_at_its_accuracy():
+    entropy, correct = joint_data()
+    costs = costs_of(hand_made_model(4, 60), 60)
+    for target in (0.7, 0.8, 0.9):
+        alone = calibrate(entropy, correct, target)
+        reached = correct[np.arange(60), exits_of(entropy, alone) - 1].mean()
+        (together,) = thresholds_for("joint", entropy, correct, [reached], costs)
+        assert total_cost(entropy, together, costs) <= total_cost(entropy, alone, costs) + 1e-9
+
+
+def test_the_empirical_method_by_name_is_calibrate():
+    entropy, correct = joint_data()
+    costs = costs_of(hand_made_model(4, 60), 60)
+    found = thresholds_for("empirical", entropy, correct, [0.7, 0.9], costs)
+    assert found == [calibrate(entropy, correct, target) for target in (0.7, 0.9)]

@@ -374,6 +374,22 @@ def test_other_targets_rerun_the_calibration_and_nothing_slow(tree):
     assert set(succeed(tree, "-n", configs=more).jobs) == ANALYSIS - {"sweep"}
 
 
+def test_joint_thresholds_go_through_to_the_summary(tree):
+    joint = config_file(tree, "joint.yaml", {"calibration": {"method": "joint"}})
+    run = succeed(tree, "--cores", "2", configs=(*CONFIGS, joint))
+    assert set(run.jobs) == ANALYSIS - {"sweep"}
+    rows = frame(tree, "calibration")
+    assert set(rows["method"]) == {"joint"}
+    own = overall(rows[(rows["calibrated_on"] == "val") & (rows["split"] == "val")])
+    reached = rows[(rows["calibrated_on"] == "val") & (rows["exit"] > 0)]
+    for _, row in own.iterrows():
+        thresholds = reached[(reached["target"] == row["target"]) & reached["threshold"].notna()]
+        assert row["accuracy"] >= row["target"] or thresholds.empty
+    assert "wanted over all exits" in (tree / RESULTS / "summary.md").read_text()
+    live = frame(tree, "verification")
+    assert (live["differ"] == live["excused"]).all()
+
+
 def test_a_deleted_table_alone_is_made_again(tree):
     table = tree / RESULTS / "sweep.parquet"
     before = read(tree, "sweep")
@@ -535,17 +551,21 @@ def test_the_linter_finds_nothing(pristine):
     assert run.code == 0, run.output
 
 
-@pytest.mark.parametrize("configs", [(), ("examples/cpu.yaml",)])
-def test_the_shipped_networks_download_and_do_not_train(clone, configs):
-    run = succeed(clone, "-n", configs=configs)
-    assert "download" in run.jobs and "train" not in run.jobs
-    assert ("rival" in run.jobs) == bool(configs)
+def test_the_default_run_downloads_and_trains(clone):
+    run = succeed(clone, "-n", configs=())
+    assert {"download", "train"} <= set(run.jobs)
     assert "cifar10" in run.output
 
 
-@pytest.mark.parametrize("example", ["", "examples/cpu.yaml", "examples/rival.yaml"])
-def test_the_shipped_networks_can_be_trained_from_nothing(clone, example):
-    run = succeed(clone, "train", "-n", configs=(example,) if example else ())
+def test_the_shipped_network_downloads_and_does_not_train(clone):
+    run = succeed(clone, "-n", configs=("examples/cpu.yaml",))
+    assert "download" in run.jobs and "train" not in run.jobs
+    assert "cifar10" in run.output
+
+
+@pytest.mark.parametrize("configs", [(), ("examples/cpu.yaml",), ("examples/rival.yaml",)])
+def test_each_network_can_be_trained_from_nothing(clone, configs):
+    run = succeed(clone, "train", "-n", configs=configs)
     assert run.jobs == {"download": 1, "train": 1}
 
 

@@ -1,10 +1,12 @@
-"""Per-exit thresholds for a wanted accuracy, each calibrated on the survivors that reach it."""
+"""Per-exit thresholds for a wanted accuracy: at every exit, on the survivors that reach it; or
+over all exits together."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import exits_of
 from offramp.sweep import accuracy_or_none
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
@@ -40,6 +42,30 @@ def calibrate(entropy: np.ndarray, correct: np.ndarray, target: float) -> tuple[
         if threshold is not None:
             survivors = survivors[scores > threshold]
     return tuple(thresholds)
+
+
+def calibrate_jointly(
+    entropy: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
+) -> list[tuple[float | None, ...]]:
+    """For each target, the thresholds of least cost at which that share of *all* samples is right.
+
+    Every exit is disabled where no thresholds found reach the target.
+    """
+    frontier = joint_frontier(entropy, correct, costs)
+    nobody = (None,) * (entropy.shape[1] - 1)
+    accuracy = frontier.correct / len(entropy)
+    places = np.searchsorted(accuracy, targets, side="left")
+    return [frontier.thresholds[i] if i < len(accuracy) else nobody for i in places]
+
+
+def thresholds_for(
+    method: str, entropy: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
+) -> list[tuple[float | None, ...]]:
+    """Thresholds for every target by a method's name: `empirical` wants it at every exit, `joint`
+    over all exits together."""
+    if method == "joint":
+        return calibrate_jointly(entropy, correct, targets, costs)
+    return [calibrate(entropy, correct, target) for target in targets]
 
 
 def evaluate(
@@ -106,17 +132,14 @@ def calibrate_all(
     method, target and targets.
     """
     rows: dict[str, list] = {}
+    targets = sorted({settings["target"], *settings["targets"]})
+    method, costs = settings["method"], costs_of(model, batch_size)
     for calibrated_on in ("train", "val"):
-        for target in sorted({settings["target"], *settings["targets"]}):
-            thresholds = METHODS[settings["method"]](*scores[calibrated_on], target)
+        found = thresholds_for(method, *scores[calibrated_on], targets, costs)
+        for target, thresholds in zip(targets, found, strict=True):
             for split, data in scores.items():
                 result = evaluate(*data, thresholds, model, batch_size)
-                new = calibration_rows(
-                    calibrated_on, settings["method"], target, thresholds, split, result
-                )
+                new = calibration_rows(calibrated_on, method, target, thresholds, split, result)
                 for column, values in new.items():
                     rows.setdefault(column, []).extend(values)
     return rows
-
-
-METHODS = {"empirical": calibrate}

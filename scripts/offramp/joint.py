@@ -135,7 +135,8 @@ def line_search(
     samples = len(scores)
     enabled = np.append(limits > -np.inf, True)
     enabled[k] = False
-    fires = np.hstack([scores[:, :-1] <= limits, np.ones((samples, 1), dtype=bool)])
+    fires: np.ndarray = np.ones((samples, len(limits) + 1), dtype=bool)
+    fires[:, :-1] = scores[:, :-1] <= limits
     reach = ~fires[:, :k].any(axis=1)
     passing = fires.copy()
     passing[:, : k + 1] = False

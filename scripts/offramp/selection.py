@@ -98,7 +98,9 @@ def choose_policies(
     per_exit = calibrated_candidates(calibration)
     on_train = [c for c in per_exit if c.origin["calibrated_on"] == "train"]
     cutoff = [c for c in shared if c.origin["cutoff"] == report_cutoff]
-    on_val = [c for c in per_exit if c.origin == _calibrated("val", target)]
+    on_val = [
+        c for c in per_exit if c.origin["calibrated_on"] == "val" and c.origin["target"] == target
+    ]
     rule = selection["rule"]
     limits = {"max_loss": selection["max_loss"], "min_accuracy": selection["min_accuracy"]}
     found = {"report_cutoff": _describe(cutoff[0], {}), "target": _describe(on_val[0], {})}
@@ -142,17 +144,13 @@ def calibrated_candidates(calibration: pa.Table) -> list[Candidate]:
     for overall in range(0, len(rows), exits + 1):
         row = rows[overall]
         thresholds = tuple(r["threshold"] for r in rows[overall + 1 : overall + exits])
-        origin = _calibrated(row["calibrated_on"], row["target"], row["method"])
+        origin = {key: row[key] for key in ("calibrated_on", "target", "method")}
         candidates.append(
             Candidate(
                 Policy("entropy", thresholds), origin, row["seconds"], row["correct"], row["n"]
             )
         )
     return candidates
-
-
-def _calibrated(split: str, target: float, method: str = "empirical") -> dict[str, Any]:
-    return {"calibrated_on": split, "target": target, "method": method}
 
 
 def _describe(candidate: Candidate, selection: dict[str, Any]) -> tuple[Policy, dict]:

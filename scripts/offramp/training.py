@@ -79,7 +79,7 @@ def train(
             result["seconds"] = time.perf_counter() - start
             history.append(result)
             _report(result, epoch, epochs)
-            shown.set_postfix_str("val " + " ".join(f"{a:.1%}" for a in result["val_accuracy"]))
+            shown.set_postfix_str("val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"]))
             _store(Path(resume), fingerprint, network, learners, history)
     return network.eval(), _curves(history)
 
