@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CONFIG = "examples/digits.yaml"
-LOCAL = {"all", "download"}
+# Not submitted: local rules, and those that a run of the example has no need of.
+LOCAL = {"all", "download", "rival", "rival_figure", "ship"}
 TIMING = {"logits", "probe", "verification"}
 SLURM = ["sbatch", "sacct", "sacctmgr", "scancel", "scontrol", "sinfo", "squeue"]
 

@@ -19,6 +19,7 @@ from workflow_helpers import (
     RESULTS,
     ROOT,
     SPLITS,
+    UNUSED,
     command,
     config_file,
     environment,
@@ -56,8 +57,6 @@ TABLES = {
 }
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
 TIMING_RULES = {"logits", "probe", "verification", "rival"}
-# Rules that a run of the example has no need of.
-UNUSED = {"rival", "rival_figure", "ship"}
 
 ANALYSIS = {"sweep", "calibration", "policies", "verification", "figures", "summary"}
 FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings"}

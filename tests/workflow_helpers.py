@@ -29,6 +29,8 @@ SMALL = {
     "calibration": {"targets": [0.6, 0.8, 0.9]},
 }
 CONFIGS = ("examples/digits.yaml", "small.yaml")
+# Rules that a run of the example has no need of.
+UNUSED = {"rival", "rival_figure", "ship"}
 
 
 class Run(NamedTuple):

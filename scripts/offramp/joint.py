@@ -135,9 +135,9 @@ def line_search(
     samples = len(scores)
     enabled = np.append(limits > -np.inf, True)
     enabled[k] = False
-    fires: np.ndarray = np.ones((samples, len(limits) + 1), dtype=bool)
+    fires = np.ones((samples, len(limits) + 1), dtype=bool)
     fires[:, :-1] = scores[:, :-1] <= limits
-    reach = ~fires[:, :k].any(axis=1)
+    reach: np.ndarray = np.logical_not(fires[:, :k].any(axis=1))
     passing = fires.copy()
     passing[:, : k + 1] = False
     later = passing.argmax(axis=1)  # where each would leave if not at k
