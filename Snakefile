@@ -23,6 +23,10 @@ localrules:
     download,
 
 
+onsuccess:
+    Path(RESULTS, "model/resume.pt").unlink(missing_ok=True)
+
+
 rule all:
     """Everything: the answers, the tables and figures behind them, and their live proof."""
     input:

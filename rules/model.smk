@@ -25,6 +25,7 @@ rule train:
         threads=config["threads"],
         train=config["train"],
         # Not an output: Snakemake would delete it before a rerun, and with it what to go on from.
+        # It is deleted once all is done (see Snakefile).
         resume=f"{RESULTS}/model/resume.pt",
     script:
         "../scripts/train.py"

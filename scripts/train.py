@@ -21,11 +21,12 @@ with job_log(snakemake.log[0]):
     splits = [
         open_split(folder, params.dataset, split, params.validation) for split in ("train", "val")
     ]
+    # Before the training: commits made meanwhile did not train anything.
+    origin = provenance(snakemake.config, "", "train") | machine
     network, curves = train(
-        params.model, params.dataset, *splits, params.train, device, params.resume
+        params.model, params.dataset, *splits, params.train, device, params.resume, params.code
     )
     save(network, output.weights, {"model": params.model, "dataset": params.dataset})
-    origin = provenance(snakemake.config, sha256(output.weights), "train") | machine
+    origin["weights_sha256"] = sha256(output.weights)
     origin |= {"dtype": precision(device, params.train), "recipe": json.dumps(dict(params.train))}
     write(output.curves, curves, "training", origin)
-    Path(params.resume).unlink()

@@ -14,7 +14,7 @@ from offramp.calibration import (
     largest_threshold,
     thresholds_for,
 )
-from offramp.joint import costs_of, total_cost
+from offramp.joint import costs_of
 from offramp.policy import exits_of
 
 LEVELS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2]
@@ -208,6 +208,17 @@ def test_calibration_rows_are_one_overall_row_and_one_row_an_exit():
         "empirical",
     }
     assert {len(values) for values in rows.values()} == {4}
+
+
+def total_cost(entropy, thresholds, costs):
+    """What the stages that each sample goes through cost, summed."""
+    enabled = [t is not None for t in thresholds] + [True]
+    stage = [
+        b + (h if on else 0) for b, h, on in zip(costs.block, costs.head, enabled, strict=True)
+    ]
+    taken = [slow_exit(sample, thresholds) for sample in entropy]
+    fixed = sum(f for f, on in zip(costs.fixed, enabled, strict=True) if on)
+    return sum(sum(stage[:k]) for k in taken) + len(entropy) * fixed
 
 
 def joint_data():

@@ -57,6 +57,11 @@ def fail(folder, *arguments, **options):
         ({"dataset": {"name": "cifar100"}}, ["dataset.name", "cifar100", "cifar10", "digits"]),
         ({"dataset": {"validation": 60000}}, ["dataset.validation", "60000"]),
         ({"model": {"weights": "nowhere/net.pt"}}, ["model.weights", "nowhere/net.pt", "train"]),
+        ({"train": {"exit_weights": [0, 0]}}, ["train.exit_weights", "not all 0"]),
+        (
+            {"rival": {"model": "branchynet", "weights": "nowhere/r.pt"}},
+            ["rival.weights", "nowhere/r.pt"],
+        ),
         ({"calibration": {"targets": [0.5, 1.5]}}, ["calibration.targets", "1.5"]),
     ],
 )

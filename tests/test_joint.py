@@ -8,7 +8,7 @@ from conftest import hand_made_model, slow_exit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.joint import Costs, _Data, costs_of, joint_frontier, line_search, total_cost
+from offramp.joint import Costs, _Data, costs_of, joint_frontier, line_search
 
 
 def slow_total(scores, correct, thresholds, costs):
@@ -76,7 +76,6 @@ def test_the_frontier_says_what_its_thresholds_do_and_none_dominates_another(see
     assert (np.diff(found.cost) > 0).all() and (np.diff(found.correct) > 0).all()
     for cost, right, thresholds in zip(*found, strict=True):
         assert (cost, right) == pytest.approx(slow_total(scores, correct, thresholds, costs))
-        assert total_cost(scores, thresholds, costs) == pytest.approx(cost)
 
 
 def test_the_same_seed_finds_the_same_frontier():

@@ -35,9 +35,23 @@ def test_pairing_makes_the_interval_narrower_than_two_separate_ones():
     assert high - low < (apart[1] - apart[0]) / 2
 
 
-def test_networks_that_are_right_on_the_same_samples_differ_by_nothing():
-    same = np.array([True, False, True])
-    assert paired_difference(same, same) == (0.0, 0.0, 0.0)
+def test_networks_that_never_differ_may_still_differ_a_little_on_new_samples():
+    same = np.random.default_rng(0).random(10_000) < 0.9
+    difference, low, high = paired_difference(same, same)
+    assert difference == 0 and low == -high and 0.0001 < high < 0.0004
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.02])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says(rate):
+    draw = np.random.default_rng(1)
+    covered = 0
+    for _ in range(400):
+        b = draw.random(2_000) < 0.8
+        a = np.where(draw.random(2_000) < rate, ~b, b)
+        truth = rate * (0.2 - 0.8)
+        _, low, high = paired_difference(a, b)
+        covered += low <= truth <= high
+    assert 0.92 <= covered / 400 <= 0.99
 
 
 def test_the_comparison_reads_each_networks_own_answers():

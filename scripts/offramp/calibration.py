@@ -47,7 +47,7 @@ def calibrate(entropy: np.ndarray, correct: np.ndarray, target: float) -> tuple[
 def calibrate_jointly(
     entropy: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
 ) -> list[tuple[float | None, ...]]:
-    """For each target, the thresholds of least cost at which that share of *all* samples is right.
+    """For each target, the thresholds of least cost found at which that share of all is right.
 
     Every exit is disabled where no thresholds found reach the target.
     """

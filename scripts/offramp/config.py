@@ -65,11 +65,13 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
 
 def _weights_misfits(key: str, config: Mapping[str, Any], validation: int) -> Iterable[str]:
     chosen = config[key]
-    model, weights = (chosen["name"] if key == "model" else chosen["model"]), chosen["weights"]
+    name_key = {"model": "name", "rival": "model"}[key]
+    weights = chosen["weights"]
     if key == "model" and weights == "train":
         return
     if Path(weights).is_file():
-        yield from misfits(weights, model, config["dataset"]["name"], validation)
+        names = f"{key}.weights", weights, f"{key}.{name_key}", chosen[name_key]
+        yield from misfits(*names, config["dataset"]["name"], validation)
     else:
         way_out = "name a weights file, or train" if key == "model" else "name a weights file"
         yield f"{key}.weights: no file {weights}; {way_out}"

@@ -15,21 +15,24 @@ def read_index(path: str | Path) -> dict[str, dict[str, Any]]:
     return json.loads(Path(path).read_text()) if Path(path).exists() else {}
 
 
-def misfits(weights: str | Path, model: str, dataset: str, validation: int) -> Iterable[str]:
+def misfits(
+    key: str, weights: str | Path, name_key: str, model: str, dataset: str, validation: int
+) -> Iterable[str]:
     """What keeps listed weights from being used so; nothing is said of files without an entry.
 
+    ``key`` and ``name_key`` are the config's keys of the weights and of their network;
     ``validation`` is the number of validation samples that the config asks for.
     """
     weights = Path(weights)
     entry = read_index(weights.parent / INDEX).get(weights.name)
     if entry is None:
         return
-    for key, wanted, found in (
-        ("model.name", entry["model"], model),
+    for place, wanted, found in (
+        (name_key, entry["model"], model),
         ("dataset.name", entry["dataset"], dataset),
     ):
         if wanted != found:
-            yield f"{key}: {weights} are of {wanted}, not of {found}"
+            yield f"{place}: {weights} are of {wanted}, not of {found}"
     if entry["dataset"] == dataset and validation > entry["validation"]:
         yield (
             f"dataset.validation: {validation} samples, but {weights} were trained on all except "
@@ -37,6 +40,6 @@ def misfits(weights: str | Path, model: str, dataset: str, validation: int) -> I
         )
     if sha256(weights) != entry["sha256"]:
         yield (
-            f"model.weights: {weights} is damaged: its sha256 is not the one in "
+            f"{key}: {weights} is damaged: its sha256 is not the one in "
             f"{weights.parent / INDEX}; restore it with git"
         )

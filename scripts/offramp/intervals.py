@@ -3,7 +3,7 @@
 from functools import cache
 
 import numpy as np
-from scipy.stats import binomtest, ttest_rel
+from scipy.stats import binomtest, norm
 
 
 @cache
@@ -19,10 +19,11 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float
     """How much more accurate ``a`` is than ``b`` on the same samples, with its 95 % interval.
 
     ``a`` and ``b`` say of each sample whether it is right, bool (N,). Pairing cancels what is hard
-    for both. Source: the paired t interval, which at thousands of samples is the normal one.
+    for both. Source: the adjusted Wald interval of Agresti and Min, "Simple improved confidence
+    intervals for comparing matched proportions" (2005), which holds with few differences too.
     """
-    difference = float(a.mean() - b.mean())
-    if np.array_equal(a, b):
-        return difference, 0.0, 0.0
-    found = ttest_rel(a.astype(float), b.astype(float)).confidence_interval(0.95)
-    return difference, float(found.low), float(found.high)
+    n, gained, lost = len(a), int((a & ~b).sum()), int((b & ~a).sum())
+    centre = (gained - lost) / (n + 2)
+    variance = (gained + lost + 1 - (gained - lost) ** 2 / (n + 2)) / (n + 2) ** 2
+    low, high = norm.interval(0.95, centre, variance**0.5)
+    return (gained - lost) / n, float(low), float(high)

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from offramp.policy import exits_of
 from offramp.timemodel import TimeModel
 
 Thresholds = tuple[float | None, ...]
@@ -91,8 +90,8 @@ def joint_frontier(
     each of PRICES prices of an error, coordinate descent on cost + price x errors, from the last
     price's thresholds and from STARTS random ones: one exit after the other takes the best of all
     its thresholds, the rest held, until nothing moves. Every candidate of every such line search is
-    evaluated exactly, and the frontier is over all of them. Seeded and bounded; N = 10,000 with
-    K = 6 takes some ten seconds.
+    evaluated exactly, and the frontier is over all of them. A heuristic, since descent may end in a
+    valley that is not the deepest; seeded and bounded.
     """
     samples, exits = scores.shape
     data = _Data(scores, correct, np.argsort(scores, axis=0, kind="stable"), costs)
@@ -158,11 +157,3 @@ def line_search(
         np.append(cost, cost + own - saved[ends]),
         np.append(right, right + gained[ends]),
     )
-
-
-def total_cost(scores: np.ndarray, thresholds: Thresholds, costs: Costs) -> float:
-    """What a policy costs over all samples."""
-    taken = exits_of(scores, thresholds) - 1
-    enabled = np.array([t is not None for t in thresholds] + [True])
-    spent = (costs.block + np.where(enabled, costs.head, 0.0)).cumsum()
-    return float(spent[taken].sum() + len(scores) * costs.fixed[enabled].sum())

@@ -87,7 +87,7 @@ def _mismatches(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str
 
 @torch.inference_mode()
 def describe(network: MultiExitNetwork) -> pa.Table:
-    """Shapes, parameters and multiply-adds of every block and head, for one image.
+    """Shapes, learned parameters and multiply-adds of every block and head, for one image.
 
     Multiply-adds are half of what torch's own FlopCounterMode counts.
     """
@@ -108,6 +108,6 @@ def _look(part: nn.Module, x: Tensor) -> tuple[Tensor, dict]:
     return y, {
         "input_shape": "x".join(map(str, x.shape[1:])),
         "output_shape": "x".join(map(str, y.shape[1:])),
-        "parameters": sum(p.numel() for p in part.parameters()),
+        "parameters": sum(p.numel() for p in part.parameters() if p.requires_grad),
         "multiply_adds": counter.get_total_flops() // 2,
     }

@@ -47,16 +47,17 @@ def ship(
     """
     exact = {name: correct_of(network, split, device) for name, split in splits.items()}
     weights = Path(folder) / f"{about['model']}.safetensors"
+    new = weights.with_suffix(".new.safetensors")
     origin = {key: about[key] for key in ("model", "dataset", "git_commit")}
-    save(network, weights, origin, half=True)
+    save(network, new, origin, half=True)
     classes = DATASETS[about["dataset"]].classes
-    network = load(about["model"], classes, weights, device)
+    network = load(about["model"], classes, new, device)
     rounded = {name: correct_of(network, split, device) for name, split in splits.items()}
     entry = {
         "model": about["model"],
         "dataset": about["dataset"],
         "classes": classes,
-        "sha256": sha256(weights),
+        "sha256": sha256(new),
         "preprocessing": {
             "shape": list(IMAGE_SHAPE),
             "channels": "RGB",
@@ -66,11 +67,16 @@ def ship(
         "validation": len(splits["val"].order),
         "split_seed": SPLIT_SEED,
     }
+    changed = {name: int((exact[name] != rounded[name]).sum()) for name in splits}
+    size = new.stat().st_size
+    card = model_card(network.cpu(), rounded, changed, curves, about, entry, size)
     path = Path(folder) / INDEX
     index = read_index(path) | {weights.name: entry}
-    path.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
-    changed = {name: int((exact[name] != rounded[name]).sum()) for name in splits}
-    return model_card(network, rounded, changed, curves, about, entry, weights.stat().st_size)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(dict(sorted(index.items())), indent=2) + "\n")
+    new.replace(weights)
+    part.replace(path)
+    return card
 
 
 def model_card(
@@ -84,7 +90,7 @@ def model_card(
 ) -> str:
     """What one must know of shipped weights, as Markdown."""
     parts = describe(network).to_pylist()
-    parameters = sum(p.numel() for p in network.parameters())
+    parameters = sum(p["parameters"] for p in parts)
     seconds = {row["epoch"]: row["seconds"] for row in curves.to_pylist()}
     minutes = sum(seconds.values()) / 60
     recipe = json.loads(about["recipe"])
@@ -124,7 +130,7 @@ def model_card(
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
         f"![training curves]({model}_training.png)",
         "## Parts",
-        f"{parameters:,} parameters; {full:,} multiply-adds for one image through the full "
+        f"{parameters:,} learned parameters; {full:,} multiply-adds for one image through the full "
         "network (all blocks and the final head), counted by torch's FlopCounterMode.",
         parts_table(parts),
         "## Limits",

@@ -114,9 +114,7 @@ def chosen(results: Results, name: str) -> dict[str, Any]:
         "selection": about["selection"],
         "thresholds": about["thresholds"],
         **{split: rows[0] if rows else None for split, rows in overall.items()},
-        "against_full_network": {
-            split: against_full_network(results, name, split) for split in ("val", "test")
-        },
+        "against_full_network": against_full_network(results, name, "test"),
         "live": live(results, name),
     }
 
@@ -351,7 +349,7 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
         f"{rule}, judged on validation data: {val['accuracy']:.2%} there against "
         f"{full['val']['accuracy']:.2%} ({_signed(-lost)} points) in {_seconds(val['seconds'])} "
         f"against {_seconds(full['val']['seconds'])}. On test data: {_percent(test)}, "
-        f"{_points(best['against_full_network']['test'])}, "
+        f"{_points(best['against_full_network'])}, "
         f"{_seconds(test['seconds'])}, {test['speedup']:.2f}x as fast as the full network "
         "(predicted)."
     )

@@ -37,13 +37,14 @@ def train(
     settings: Mapping[str, Any],
     device: torch.device,
     resume: str | Path,
+    code: str = "",
 ) -> tuple[MultiExitNetwork, pa.Table]:
     """Train and return the network after the last epoch, with its training curves.
 
     Parameters: ``split`` is the train split; ``validation`` is looked at after each epoch for the
     curves and changes nothing; ``settings`` is the config's ``train``; ``resume`` is a file that
-    holds the state after each whole epoch: a run that finds one of the same settings goes on from
-    there, to the same result.
+    holds the state after each whole epoch: a run that finds one of the same settings, device,
+    precision and ``code`` (any digest of it) goes on from there, to the same result.
 
     Source: Muon, whitening and alternating flips after Jordan, "94% on CIFAR-10 in 3.29 seconds"
     (2024); `joint_loss` says where the loss comes from.
@@ -58,7 +59,9 @@ def train(
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     network.to(device)
     learners = Learners(network, settings["learning_rate"])
-    fingerprint = _fingerprint(model, dataset, split, settings)
+    purpose = [model, dataset, len(split.order), dict(settings), code]
+    purpose += [device.type, precision(device, settings)]
+    fingerprint = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()
     history = _restore(Path(resume), fingerprint, network, learners)
     images = torch.from_numpy(split.images[split.order]).to(device)
     labels = torch.from_numpy(split.labels).to(device)
@@ -129,14 +132,15 @@ def joint_loss(
 
 
 def precision(device: torch.device, settings: Mapping[str, Any]) -> str:
-    """bfloat16 or float32, as ``settings["precision"]`` says; auto is bfloat16 where the device
-    computes it in hardware."""
+    """bfloat16 or float32, as ``settings["precision"]`` says; auto is bfloat16 where an x86 CPU or
+    a CUDA device computes it in hardware."""
     wanted = settings["precision"]
     if wanted == "auto":
         cpu = torch.cpu.get_capabilities()
         able = {
             "cpu": cpu.get("avx512_bf16", False) or cpu.get("amx_bf16", False),
-            "cuda": device.type == "cuda" and torch.cuda.is_bf16_supported(),
+            "cuda": device.type == "cuda"
+            and torch.cuda.is_bf16_supported(including_emulation=False),
         }
         wanted = "bf16" if able.get(device.type, False) else "fp32"
     return {"bf16": "bfloat16", "fp32": "float32"}[wanted]
@@ -167,11 +171,6 @@ def _report(result: dict, epoch: int, epochs: int) -> None:
         print(f"epoch {epoch + 1}/{epochs}: {where} accuracy per exit {accuracy}", file=sys.stderr)
 
 
-def _fingerprint(model: str, dataset: str, split: Split, settings: Mapping[str, Any]) -> str:
-    purpose = json.dumps([model, dataset, len(split.order), dict(settings)], sort_keys=True)
-    return hashlib.sha256(purpose.encode()).hexdigest()
-
-
 def _store(path: Path, fingerprint: str, network, learners: Learners, history: list) -> None:
     state = {
         "fingerprint": fingerprint,
@@ -187,9 +186,9 @@ def _store(path: Path, fingerprint: str, network, learners: Learners, history: l
 def _restore(path: Path, fingerprint: str, network, learners: Learners) -> list[dict]:
     if not path.exists():
         return []
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     if state["fingerprint"] != fingerprint:
-        print(f"{path} is of other settings; training starts anew", file=sys.stderr)
+        print(f"{path} is of other settings or code; training starts anew", file=sys.stderr)
         return []
     network.load_state_dict(state["network"])
     learners.load_state_dict(state["learners"])
