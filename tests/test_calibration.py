@@ -14,6 +14,7 @@ from offramp.calibration import (
     largest_threshold,
     thresholds_for,
 )
+from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import costs_of
 from offramp.policy import exits_of
 
@@ -254,12 +255,22 @@ def test_the_joint_method_costs_less_than_the_empirical_one_at_its_accuracy():
     for target in (0.7, 0.8, 0.9):
         alone = calibrate(entropy, correct, target)
         reached = correct[np.arange(60), exits_of(entropy, alone) - 1].mean()
-        (together,) = thresholds_for("joint", entropy, correct, [reached], costs)
+        (together,) = thresholds_for({"method": "joint"}, entropy, correct, [reached], costs)
         assert total_cost(entropy, together, costs) <= total_cost(entropy, alone, costs) + 1e-9
 
 
 def test_the_empirical_method_by_name_is_calibrate():
     entropy, correct = joint_data()
     costs = costs_of(hand_made_model(4, 60), 60)
-    found = thresholds_for("empirical", entropy, correct, [0.7, 0.9], costs)
+    found = thresholds_for({"method": "empirical"}, entropy, correct, [0.7, 0.9], costs)
     assert found == [calibrate(entropy, correct, target) for target in (0.7, 0.9)]
+
+
+def test_the_guaranteed_method_takes_its_confidence_from_the_settings():
+    entropy, correct = joint_data()
+    entropy, correct = np.tile(entropy, (20, 1)), np.tile(correct, (20, 1))
+    costs = costs_of(hand_made_model(4, 60), 60)
+    settings = {"method": "guaranteed", "confidence": 0.8}
+    found = thresholds_for(settings, entropy, correct, [0.7], costs)
+    assert found == [calibrate_guaranteed(entropy, correct, 0.7, 0.8)]
+    assert found != [(None, None, None)]

@@ -1,16 +1,20 @@
 """Weights that ship: half precision, the index and what it refuses, the card."""
 
 import json
+import os
 import re
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
-from offramp.datasets import Split, load_images
+from offramp.datasets import Split, load_images, open_split
+from offramp.download import get_dataset
 from offramp.index import misfits
-from offramp.networks import build, load, read_state
+from offramp.markdown import parts_table
+from offramp.networks import build, describe, load, read_state
 from offramp.shipping import correct_of, ship
 from offramp.tables import TRAINING, sha256
 
@@ -148,3 +152,49 @@ def test_damaged_weights_are_objected_to(shipped):
     (problem,) = objections(path, "branchynet", "cifar10", 40)
     assert problem.startswith("model.weights:")
     assert "damaged" in problem and "sha256" in problem
+
+
+# What lies in weights/
+
+SHIPPED = Path(__file__).parents[1] / "weights"
+ENTRIES = json.loads((SHIPPED / "index.json").read_text())
+
+
+def test_every_weights_file_is_in_the_index_and_has_its_card_and_curves():
+    assert {path.name for path in SHIPPED.glob("*.safetensors")} == set(ENTRIES)
+    for name, entry in ENTRIES.items():
+        assert sha256(SHIPPED / name) == entry["sha256"]
+        assert (SHIPPED / name).stat().st_size <= 10_000_000
+        assert entry["sha256"] in (SHIPPED / f"{entry['model']}.md").read_text()
+        assert (SHIPPED / f"{entry['model']}_training.png").stat().st_size
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_the_parts_on_a_card_are_those_of_the_network(name):
+    entry = ENTRIES[name]
+    network = load(entry["model"], entry["classes"], SHIPPED / name, CPU)
+    card = (SHIPPED / f"{entry['model']}.md").read_text()
+    assert parts_table(describe(network).to_pylist()) in card
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory):
+    folder = os.environ.get("OFFRAMP_DATA")
+    assert folder or not os.environ.get("CI"), "CI must set OFFRAMP_DATA"
+    if not folder:
+        pytest.skip("needs the real archive: set OFFRAMP_DATA to its folder")
+    path = tmp_path_factory.mktemp("data") / "cifar10"
+    get_dataset("cifar10", [], path)
+    return path
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_shipped_weights_reach_on_validation_data_what_their_card_says(name, cifar10):
+    entry = ENTRIES[name]
+    network = load(entry["model"], entry["classes"], SHIPPED / name, CPU)
+    split = open_split(cifar10, entry["dataset"], "val", None)
+    card = (SHIPPED / f"{entry['model']}.md").read_text()
+    said = [float(a) for a in re.findall(r"^\| \d \| ([\d.]+)% \[", card, re.MULTILINE)]
+    found = 100 * correct_of(network, split, CPU).mean(axis=0)
+    # Another machine may round otherwise: two images of 5,000.
+    np.testing.assert_allclose(found, said, atol=0.05)

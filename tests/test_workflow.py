@@ -373,7 +373,11 @@ def test_other_targets_rerun_the_calibration_and_nothing_slow(tree):
     assert set(succeed(tree, "-n", configs=more).jobs) == ANALYSIS - {"sweep"}
 
 
-def test_joint_thresholds_go_through_to_the_summary(tree):
+def test_other_methods_go_through_to_the_summary(tree):
+    sure = config_file(tree, "sure.yaml", {"calibration": {"method": "guaranteed"}})
+    succeed(tree, f"{RESULTS}/calibration.parquet", "--cores", "2", configs=(*CONFIGS, sure))
+    assert set(frame(tree, "calibration")["method"]) == {"guaranteed"}
+
     joint = config_file(tree, "joint.yaml", {"calibration": {"method": "joint"}})
     run = succeed(tree, "--cores", "2", configs=(*CONFIGS, joint))
     assert set(run.jobs) == ANALYSIS - {"sweep"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import exits_of
 from offramp.sweep import accuracy_or_none
@@ -59,12 +60,20 @@ def calibrate_jointly(
 
 
 def thresholds_for(
-    method: str, entropy: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
+    settings: Mapping[str, Any],
+    entropy: np.ndarray,
+    correct: np.ndarray,
+    targets: Sequence[float],
+    costs: Costs,
 ) -> list[tuple[float | None, ...]]:
-    """Thresholds for every target by a method's name: `empirical` wants it at every exit, `joint`
-    over all exits together."""
-    if method == "joint":
+    """Thresholds for every target by ``settings["method"]``: `empirical` wants it at every exit on
+    these data, `guaranteed` at every exit on new data with ``settings["confidence"]``, `joint` over
+    all exits together."""
+    if settings["method"] == "joint":
         return calibrate_jointly(entropy, correct, targets, costs)
+    if settings["method"] == "guaranteed":
+        sure = settings["confidence"]
+        return [calibrate_guaranteed(entropy, correct, target, sure) for target in targets]
     return [calibrate(entropy, correct, target) for target in targets]
 
 
@@ -129,13 +138,13 @@ def calibrate_all(
     at on every split.
 
     Parameters: ``scores`` gives entropy (N, K) and correctness (N, K) by split; ``settings`` has
-    method, target and targets.
+    method, confidence, target and targets.
     """
     rows: dict[str, list] = {}
     targets = sorted({settings["target"], *settings["targets"]})
     method, costs = settings["method"], costs_of(model, batch_size)
     for calibrated_on in ("train", "val"):
-        found = thresholds_for(method, *scores[calibrated_on], targets, costs)
+        found = thresholds_for(settings, *scores[calibrated_on], targets, costs)
         for target, thresholds in zip(targets, found, strict=True):
             for split, data in scores.items():
                 result = evaluate(*data, thresholds, model, batch_size)

@@ -1,0 +1,74 @@
+"""Thresholds with a promise: on new data, every enabled exit reaches the target."""
+
+import numpy as np
+from scipy.stats import binom
+
+from offramp.policy import exits_of
+
+Thresholds = tuple[float | None, ...]
+# How sure the learning half must be of an exit, from cautious to bold; each gives a candidate.
+LEVELS = 1 - np.geomspace(1e-6, 0.5, 40)
+SPLIT_SEED = 42
+
+
+def calibrate_guaranteed(
+    scores: np.ndarray, correct: np.ndarray, target: float, confidence: float
+) -> Thresholds:
+    """Thresholds of the K-1 side exits such that, with the wanted confidence over the draw of these
+    data, on new data of the same kind the samples that leave at each enabled exit are at least as
+    accurate as the target, at all exits at once; None disables an exit.
+
+    Parameters: ``scores`` float64 (N, K), ``correct`` bool (N, K): data that trained nothing.
+
+    Why it holds: one half of the data, drawn under a fixed seed, proposes a sequence of policies;
+    the other half, independent of it, tests them in that order and stops at the first that fails.
+    The null hypothesis of a policy is that *some* enabled exit is below the target; it is rejected
+    only if the exact binomial test of every enabled exit rejects at level 1 - confidence, and of
+    those in truth below one alone does so with at most that probability (an intersection-union
+    test, so no correction for the number of exits). Testing in a fixed order then keeps the chance
+    of ever accepting a false policy at that level. Nothing is asked of how accuracy depends on a
+    threshold; it need not be monotone.
+    Sources: Angelopoulos et al., "Learn then Test" (2021), split fixed-sequence testing; Berger,
+    "Multiparameter Hypothesis Testing and Acceptance Sampling" (1982), intersection-union tests.
+    """
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(scores))
+    learn, test = np.array_split(order, 2)
+    accepted: Thresholds = (None,) * (scores.shape[1] - 1)
+    for level in LEVELS:
+        candidate = propose(scores[learn], correct[learn], target, level)
+        p_values = exit_p_values(scores[test], correct[test], candidate, target)
+        if (p_values > 1 - confidence).any():
+            break
+        accepted = candidate
+    return accepted
+
+
+def propose(scores: np.ndarray, correct: np.ndarray, target: float, level: float) -> Thresholds:
+    """At each exit in turn, the largest threshold of which these data are sure at ``level``: the
+    exact binomial test rejects that those who leave there are below the target."""
+    survivors = np.arange(len(scores))
+    thresholds: list[float | None] = []
+    for k in range(scores.shape[1] - 1):
+        order = survivors[np.argsort(scores[survivors, k], kind="stable")]
+        ordered = scores[order, k]
+        n = np.arange(1, len(order) + 1)
+        p = binom.sf(correct[order, k].cumsum() - 1, n, target)
+        end_of_tie = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
+        passing = np.flatnonzero(end_of_tie & (p <= 1 - level))
+        threshold = float(ordered[passing[-1]]) if len(passing) else None
+        thresholds.append(threshold)
+        if threshold is not None:
+            survivors = survivors[scores[survivors, k] > threshold]
+    return tuple(thresholds)
+
+
+def exit_p_values(
+    scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds, target: float
+) -> np.ndarray:
+    """For each enabled exit, the exact p-value of its leaving samples being below the target:
+    float64; 1 for an exit at which nobody leaves."""
+    taken = exits_of(scores, thresholds)
+    enabled = [k for k, t in enumerate(thresholds) if t is not None]
+    n = np.array([(taken == k + 1).sum() for k in enabled])
+    right = np.array([correct[taken == k + 1, k].sum() for k in enabled])
+    return binom.sf(right - 1, n, target)
