@@ -24,7 +24,9 @@ localrules:
 
 
 onsuccess:
-    Path(RESULTS, "model/resume.pt").unlink(missing_ok=True)
+    # Not after a success of other rules while a training is cut off.
+    if Path(RESULTS, "model/weights.safetensors").exists():
+        Path(RESULTS, "model/resume.pt").unlink(missing_ok=True)
 
 
 rule all:

@@ -66,8 +66,8 @@ rule ship:
         curves=f"{RESULTS}/training.parquet",
         figure=f"{RESULTS}/figures/training.png",
     output:
-        # The weights, the figure and their place in the index are written beside it. They are not declared, so
-        # that nobody who only uses them has them trained anew.
+        # The weights, the figure and their place in the index are written beside it. They are not
+        # declared, so that nobody who only uses them has them trained anew.
         card=f"weights/{config['model']['name']}.md",
     log:
         f"{RESULTS}/logs/ship.log",

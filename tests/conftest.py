@@ -1,9 +1,11 @@
 """What several test modules share: toy networks, a hand-made clock, slow obvious oracles."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 from hypothesis import settings
 from torch import nn
@@ -134,6 +136,22 @@ def probe_table(exits: int, sizes=(1, 2, 4, 8), noise=(0.5, 1.0, 1.5)) -> pa.Tab
                 for kept in range(1, size):
                     note("remove", exit_, size, kept)
     return pa.Table.from_pylist(rows, schema=TIMINGS)
+
+
+def named_path(variable: str) -> Path | None:
+    """The path that an environment variable names; in CI a missing one is a failure."""
+    value = os.environ.get(variable)
+    assert value or not os.environ.get("CI"), f"CI must set {variable}"
+    return Path(value).resolve() if value else None
+
+
+def real_archive() -> Path:
+    """The folder of the real CIFAR-10 archive; a test that needs it is skipped where a contributor
+    has none, never in CI."""
+    folder = named_path("OFFRAMP_DATA")
+    if folder is None:
+        pytest.skip("needs the real archive: set OFFRAMP_DATA to its folder")
+    return folder
 
 
 # Those that start Snakemake come last, so that a broken library shows within seconds.

@@ -7,16 +7,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from offramp.calibration import (
+    at_least,
     calibrate,
     calibrate_jointly,
     calibration_rows,
     evaluate,
-    largest_threshold,
     thresholds_for,
 )
 from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import costs_of
 from offramp.policy import exits_of
+from offramp.thresholds import largest_threshold
 
 LEVELS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2]
 TARGETS = [0.0, 0.5, 2 / 3, 0.75, 0.8, 0.9, 1.0]
@@ -71,7 +72,7 @@ def slow_calibrate(entropy, correct, target):
 def test_the_threshold_is_the_best_of_all_candidates(samples, target):
     scores, correct = samples
     want = slow_threshold(scores.tolist(), correct.tolist(), target)
-    assert largest_threshold(scores, correct, target) == want
+    assert largest_threshold(scores, correct, at_least(target)) == want
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=30), st.sampled_from(TARGETS))
@@ -79,43 +80,43 @@ def test_the_threshold_is_the_best_of_all_candidates_on_continuous_scores(pairs,
     scores = np.array([score for score, _ in pairs], dtype=float)
     correct = np.array([right for _, right in pairs], dtype=bool)
     want = slow_threshold(scores.tolist(), correct.tolist(), target)
-    assert largest_threshold(scores, correct, target) == want
+    assert largest_threshold(scores, correct, at_least(target)) == want
 
 
 def test_a_dip_of_the_accuracy_below_the_target_does_not_end_the_search():
     scores = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
     correct = np.array([False, True, True, True, True, False])
     # Accuracies along the way: 0, 1/2, 2/3, 3/4, 4/5, 4/6.
-    assert largest_threshold(scores, correct, 0.8) == 0.5
+    assert largest_threshold(scores, correct, at_least(0.8)) == 0.5
 
 
 def test_samples_of_equal_entropy_leave_together_or_not_at_all():
     scores = np.array([0.1, 0.3, 0.3])
     # Stopping after the first 0.3 would be right twice of twice; a tie is not split.
-    assert largest_threshold(scores, np.array([True, True, False]), 0.8) == 0.1
-    assert largest_threshold(scores, np.array([True, True, False]), 0.6) == 0.3
+    assert largest_threshold(scores, np.array([True, True, False]), at_least(0.8)) == 0.1
+    assert largest_threshold(scores, np.array([True, True, False]), at_least(0.6)) == 0.3
 
 
 def test_when_all_may_leave_the_threshold_is_the_largest_entropy():
-    assert largest_threshold(np.array([0.7, 0.2, 1.9]), np.array([True] * 3), 1.0) == 1.9
+    assert largest_threshold(np.array([0.7, 0.2, 1.9]), np.array([True] * 3), at_least(1.0)) == 1.9
 
 
 def test_when_no_threshold_is_good_enough_there_is_none():
-    assert largest_threshold(np.array([0.7, 0.2]), np.array([False, False]), 0.1) is None
+    assert largest_threshold(np.array([0.7, 0.2]), np.array([False, False]), at_least(0.1)) is None
 
 
 def test_one_right_sample_is_enough():
     scores, correct = np.array([0.1, 0.2, 0.3]), np.array([True, False, False])
-    assert largest_threshold(scores, correct, 1.0) == 0.1
+    assert largest_threshold(scores, correct, at_least(1.0)) == 0.1
 
 
 def test_without_samples_there_is_no_threshold():
-    assert largest_threshold(np.array([]), np.array([], dtype=bool), 0.0) is None
+    assert largest_threshold(np.array([]), np.array([], dtype=bool), at_least(0.0)) is None
 
 
 def test_a_target_met_exactly_is_met():
     scores = np.arange(5.0)
-    assert largest_threshold(scores, np.array([True] * 4 + [False]), 0.8) == 4.0
+    assert largest_threshold(scores, np.array([True] * 4 + [False]), at_least(0.8)) == 4.0
 
 
 @given(scored_splits(fewest=1), st.sampled_from(TARGETS))

@@ -6,13 +6,13 @@ import os
 import pickle
 import socket
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from conftest import named_path, real_archive
 from workflow_helpers import (
     EXITS,
     RESULTS,
@@ -236,13 +236,6 @@ def test_a_live_cascade_that_disagrees_with_the_table_fails_by_sample(tree):
 # The real dataset
 
 
-def needed(variable):
-    """The path that an environment variable names; CI must set it."""
-    value = os.environ.get(variable)
-    assert value or not os.environ.get("CI"), f"CI must set {variable}"
-    return Path(value).resolve() if value else None
-
-
 def archive_images(folder):
     """The 50,000 training images float32 (N, 3, 32, 32) in 0..1 and all labels, read plainly."""
     pools = {}
@@ -257,9 +250,7 @@ def archive_images(folder):
 
 
 def test_cifar10_goes_through_in_the_order_of_its_split(clone):
-    folder, weights = needed("OFFRAMP_DATA"), needed("OFFRAMP_TEST_CHECKPOINT")
-    if folder is None:
-        pytest.skip("needs the real archive: set OFFRAMP_DATA to its folder")
+    folder, weights = real_archive(), named_path("OFFRAMP_TEST_CHECKPOINT")
     given = weights is not None
     if not given:
         weights = clone / "random.safetensors"

@@ -1,7 +1,6 @@
 """Weights that ship: half precision, the index and what it refuses, the card."""
 
 import json
-import os
 import re
 from pathlib import Path
 
@@ -9,13 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from conftest import real_archive
 
 from offramp.datasets import Split, load_images, open_split
 from offramp.download import get_dataset
+from offramp.evaluation import correct_of
 from offramp.index import misfits
 from offramp.markdown import parts_table
 from offramp.networks import build, describe, load, read_state
-from offramp.shipping import correct_of, ship
+from offramp.shipping import ship
 from offramp.tables import TRAINING, sha256
 
 CPU = torch.device("cpu")
@@ -179,10 +180,7 @@ def test_the_parts_on_a_card_are_those_of_the_network(name):
 
 @pytest.fixture(scope="module")
 def cifar10(tmp_path_factory):
-    folder = os.environ.get("OFFRAMP_DATA")
-    assert folder or not os.environ.get("CI"), "CI must set OFFRAMP_DATA"
-    if not folder:
-        pytest.skip("needs the real archive: set OFFRAMP_DATA to its folder")
+    real_archive()
     path = tmp_path_factory.mktemp("data") / "cifar10"
     get_dataset("cifar10", [], path)
     return path

@@ -201,8 +201,21 @@ def test_a_wrong_number_of_exit_weights_is_refused(tmp_path):
 def test_precision_is_what_is_asked_for():
     assert precision(CPU, {"precision": "bf16"}) == "bfloat16"
     assert precision(CPU, {"precision": "fp32"}) == "float32"
-    assert precision(CPU, {"precision": "auto"}) in ("bfloat16", "float32")
     assert precision(torch.device("mps"), {"precision": "auto"}) == "float32"
+
+
+@pytest.mark.parametrize(
+    "has, want",
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True, "avx512_bf16": False}, "bfloat16"),
+        ({"avx512_bf16": False, "avx2": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_automatic_precision_follows_the_hardware(monkeypatch, has, want):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has)
+    assert precision(CPU, {"precision": "auto"}) == want
 
 
 def test_half_precision_learns_too(tmp_path):

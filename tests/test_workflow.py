@@ -533,6 +533,8 @@ def test_a_killed_training_goes_on_to_the_same_weights(clone):
     assert locked.code != 0
     assert "unlock" in locked.output
     succeed(clone, target, "--unlock", configs=configs)
+    # Another rule's success in between costs nothing of what was trained.
+    succeed(clone, "data/digits/all_images.npy", "-R", "download", "--cores", "2", configs=configs)
     succeed(clone, target, "--cores", "2", configs=configs)
     went_on = re.search(
         r"going on after epoch (\d)", (clone / RESULTS / "logs/train.log").read_text()

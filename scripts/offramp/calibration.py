@@ -10,44 +10,27 @@ from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import exits_of
 from offramp.sweep import accuracy_or_none
+from offramp.thresholds import Passes, Thresholds, largest_thresholds
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
 
 
-def largest_threshold(scores: np.ndarray, correct: np.ndarray, target: float) -> float | None:
-    """The largest score t such that the samples with score <= t reach the target accuracy.
-
-    Parameters: ``scores`` float64 (n,), ``correct`` bool (n,). Returns the score of the last sample
-    that leaves, or None when no threshold will do. The accuracy is not monotone in t, so all
-    candidates are looked at; equal scores leave together, so only the end of a tie is a candidate.
-    """
-    order = np.argsort(scores, kind="stable")
-    ordered = scores[order]
-    accuracy = correct[order].cumsum() / np.arange(1, len(ordered) + 1)
-    end_of_tie = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
-    passing = np.flatnonzero(end_of_tie & (accuracy >= target))
-    return float(ordered[passing[-1]]) if len(passing) else None
-
-
-def calibrate(entropy: np.ndarray, correct: np.ndarray, target: float) -> tuple[float | None, ...]:
+def calibrate(entropy: np.ndarray, correct: np.ndarray, target: float) -> Thresholds:
     """Thresholds of the K-1 side exits, so that on these data every exit's leaving samples are at
     least as accurate as the target; None disables an exit.
 
     Parameters: ``entropy`` float64 (N, K), ``correct`` bool (N, K).
     """
-    survivors = np.arange(len(entropy))
-    thresholds: list[float | None] = []
-    for k in range(entropy.shape[1] - 1):
-        scores = entropy[survivors, k]
-        threshold = largest_threshold(scores, correct[survivors, k], target)
-        thresholds.append(threshold)
-        if threshold is not None:
-            survivors = survivors[scores > threshold]
-    return tuple(thresholds)
+    return largest_thresholds(entropy, correct, at_least(target))
+
+
+def at_least(target: float) -> Passes:
+    """Passes where the share of the right ones is at least the target."""
+    return lambda right, n: right / n >= target
 
 
 def calibrate_jointly(
     entropy: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
-) -> list[tuple[float | None, ...]]:
+) -> list[Thresholds]:
     """For each target, the thresholds of least cost found at which that share of all is right.
 
     Every exit is disabled where no thresholds found reach the target.
@@ -65,7 +48,7 @@ def thresholds_for(
     correct: np.ndarray,
     targets: Sequence[float],
     costs: Costs,
-) -> list[tuple[float | None, ...]]:
+) -> list[Thresholds]:
     """Thresholds for every target by ``settings["method"]``: `empirical` wants it at every exit on
     these data, `guaranteed` at every exit on new data with ``settings["confidence"]``, `joint` over
     all exits together."""
@@ -80,7 +63,7 @@ def thresholds_for(
 def evaluate(
     entropy: np.ndarray,
     correct: np.ndarray,
-    thresholds: tuple[float | None, ...],
+    thresholds: Thresholds,
     model: TimeModel,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
@@ -107,7 +90,7 @@ def calibration_rows(
     calibrated_on: str,
     method: str,
     target: float,
-    thresholds: tuple[float | None, ...],
+    thresholds: Thresholds,
     split: str,
     result: dict[str, Any],
 ) -> dict[str, list]:

@@ -84,10 +84,10 @@ class Whitening(nn.Module):
 
 
 class CPUNet(MultiExitNetwork):
-    """Six blocks and six heads; images are RGB in 0..1, not normalised.
+    """A network made for early exit on a CPU: five side exits and a final one. Early blocks are
+    cheap by the clock and early heads deep, since those who leave there pay for nothing else.
 
-    Early blocks are cheap by the clock and early heads deep, since those who leave there pay for
-    nothing else.
+    Images are RGB in 0..1, not normalised.
     """
 
     def __init__(self, classes: int):

@@ -4,8 +4,8 @@ import numpy as np
 from scipy.stats import binom
 
 from offramp.policy import exits_of
+from offramp.thresholds import Thresholds, largest_thresholds
 
-Thresholds = tuple[float | None, ...]
 # How sure the learning half must be of an exit, from cautious to bold; each gives a candidate.
 LEVELS = 1 - np.geomspace(1e-6, 0.5, 40)
 SPLIT_SEED = 42
@@ -46,20 +46,9 @@ def calibrate_guaranteed(
 def propose(scores: np.ndarray, correct: np.ndarray, target: float, level: float) -> Thresholds:
     """At each exit in turn, the largest threshold of which these data are sure at ``level``: the
     exact binomial test rejects that those who leave there are below the target."""
-    survivors = np.arange(len(scores))
-    thresholds: list[float | None] = []
-    for k in range(scores.shape[1] - 1):
-        order = survivors[np.argsort(scores[survivors, k], kind="stable")]
-        ordered = scores[order, k]
-        n = np.arange(1, len(order) + 1)
-        p = binom.sf(correct[order, k].cumsum() - 1, n, target)
-        end_of_tie = np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]
-        passing = np.flatnonzero(end_of_tie & (p <= 1 - level))
-        threshold = float(ordered[passing[-1]]) if len(passing) else None
-        thresholds.append(threshold)
-        if threshold is not None:
-            survivors = survivors[scores[survivors, k] > threshold]
-    return tuple(thresholds)
+    return largest_thresholds(
+        scores, correct, lambda right, n: binom.sf(right - 1, n, target) <= 1 - level
+    )
 
 
 def exit_p_values(

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from offramp.thresholds import Thresholds, ends_of_ties
 from offramp.timemodel import TimeModel
 
-Thresholds = tuple[float | None, ...]
 # How many prices of an error are tried, and from how many random thresholds each.
 PRICES = 40
 STARTS = 3
@@ -25,7 +25,8 @@ class Costs(NamedTuple):
 
 def costs_of(model: TimeModel, batch_size: int) -> Costs:
     """Costs in seconds: the time model's parts as straight lines over the batch sizes up to
-    ``batch_size``; removal for those who stay is charged as if half of them did."""
+    ``batch_size``. Removal is charged as if half of a batch stayed. What a block costs however
+    small the batch is left out, since every policy pays it as long as anyone comes that far."""
     sizes = np.arange(1, batch_size + 1)
     lines = np.array(
         [
@@ -126,10 +127,7 @@ def line_search(
     data: _Data, limits: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every threshold of exit k (from 0), the others held: the thresholds, -inf first for a
-    disabled exit, then total cost and number correct under each; from one pass of prefix sums.
-
-    Equal scores leave together, so only the end of a tie is a candidate.
-    """
+    disabled exit, then total cost and number correct under each; from one pass of prefix sums."""
     scores, correct, order, costs = data
     samples = len(scores)
     enabled = np.append(limits > -np.inf, True)
@@ -150,7 +148,7 @@ def line_search(
     ordered = scores[in_order, k]
     saved = (spent[later[in_order]] - spent[k]).cumsum()
     gained = (correct[in_order, k].astype(np.int64) - correct[in_order, later[in_order]]).cumsum()
-    ends = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)])
+    ends = np.flatnonzero(ends_of_ties(ordered))
     own = len(in_order) * costs.head[k] + samples * costs.fixed[k]
     return (
         np.append(-np.inf, ordered[ends]),

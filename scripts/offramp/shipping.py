@@ -9,26 +9,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from offramp.datasets import DATASETS, SPLIT_SEED, Split, load_images
+from offramp.datasets import DATASETS, SPLIT_SEED, Split
+from offramp.evaluation import correct_of
 from offramp.index import INDEX, read_index
 from offramp.intervals import interval
 from offramp.markdown import parts_table, percent, table
 from offramp.multiexit import MultiExitNetwork
 from offramp.networks import IMAGE_SHAPE, describe, load, save
 from offramp.tables import sha256
-
-BATCH = 500
-
-
-@torch.inference_mode()
-def correct_of(network: MultiExitNetwork, split: Split, device: torch.device) -> np.ndarray:
-    """Which samples of a split each exit gets right: bool (N, K)."""
-    found = np.zeros((len(split.order), len(network.heads)), dtype=bool)
-    for rows in split.batches(BATCH):
-        labels = torch.from_numpy(split.labels[rows]).to(device)
-        logits = network(load_images(split, rows, device))
-        found[rows] = torch.stack([z.argmax(1) == labels for z in logits], dim=1).cpu().numpy()
-    return found
 
 
 def ship(
@@ -89,22 +77,8 @@ def model_card(
     size: int,
 ) -> str:
     """What one must know of shipped weights, as Markdown."""
-    parts = describe(network).to_pylist()
-    parameters = sum(p["parameters"] for p in parts)
-    seconds = {row["epoch"]: row["seconds"] for row in curves.to_pylist()}
-    minutes = sum(seconds.values()) / 60
-    recipe = json.loads(about["recipe"])
     model = about["model"]
     doc = (type(network).__doc__ or "").split("\n\n")[0]
-    full = sum(p["multiply_adds"] for p in parts if p["part"] == "block")
-    full += parts[-1]["multiply_adds"]
-    accuracy = table(
-        ["exit", *(f"{name} ({len(rows):,})" for name, rows in correct.items())],
-        [
-            [k + 1, *(_accuracy(rows[:, k]) for rows in correct.values())]
-            for k in range(len(network.heads))
-        ],
-    )
     lines = [
         f"# {model}",
         " ".join(doc.split()),
@@ -112,27 +86,9 @@ def model_card(
         f"N x {' x '.join(map(str, IMAGE_SHAPE))}, RGB in 0..1, no normalisation. Output: raw "
         "logits of every exit; their entropy is in nats, from 0 (sure) to ln 10 = 2.302585, and "
         "was trained without label smoothing, so that a sure answer is near 0.",
-        "## Accuracy",
-        f"Every sample at every exit, with 95 % intervals (Wilson):\n\n{accuracy}",
-        "Kernels and matrices are stored in half precision. Against single precision that changes "
-        + ", ".join(
-            f"{n} of {correct[name].size:,} answers on {name} between right and wrong"
-            for name, n in changed.items()
-        )
-        + ".",
-        "## Training",
-        f"`snakemake train` with this project's own code (commit {about['git_commit'][:12]}), from "
-        f"nothing, on {about['dataset']}: the training images less the {entry['validation']:,} "
-        f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
-        f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
-        f"{minutes:.0f} minutes on {about['device_name']}, {about['threads']} threads, in "
-        f"{about['dtype']}, torch {about['torch']}.",
-        "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
-        f"![training curves]({model}_training.png)",
-        "## Parts",
-        f"{parameters:,} learned parameters; {full:,} multiply-adds for one image through the full "
-        "network (all blocks and the final head), counted by torch's FlopCounterMode.",
-        parts_table(parts),
+        *_accuracy_lines(correct, changed),
+        *_training_lines(curves, about, entry),
+        *_parts_lines(network),
         "## Limits",
         "Made to study early exit, not to be relied on: it knows the ten classes of its dataset, "
         "in 32 x 32 pixels, and is sure of itself on anything else too. Entropies are of raw "
@@ -141,6 +97,55 @@ def model_card(
         "by the code.",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _accuracy_lines(correct: Mapping[str, np.ndarray], changed: Mapping[str, int]) -> list[str]:
+    exits = next(iter(correct.values())).shape[1]
+    return [
+        "## Accuracy",
+        "Every sample at every exit, with 95 % intervals (Wilson):",
+        table(
+            ["exit", *(f"{name} ({len(rows):,})" for name, rows in correct.items())],
+            [[k + 1, *(_accuracy(rows[:, k]) for rows in correct.values())] for k in range(exits)],
+        ),
+        "Kernels and matrices are stored in half precision. Against single precision that changes "
+        + ", ".join(
+            f"{n} of {correct[name].size:,} answers on {name} between right and wrong"
+            for name, n in changed.items()
+        )
+        + ".",
+    ]
+
+
+def _training_lines(
+    curves: pa.Table, about: Mapping[str, str], entry: Mapping[str, Any]
+) -> list[str]:
+    seconds = {row["epoch"]: row["seconds"] for row in curves.to_pylist()}
+    recipe = json.loads(about["recipe"])
+    return [
+        "## Training",
+        f"`snakemake train` with this project's own code (commit {about['git_commit'][:12]}), from "
+        f"nothing, on {about['dataset']}: the training images less the {entry['validation']:,} "
+        f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
+        f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
+        f"{sum(seconds.values()) / 60:.0f} minutes on {about['device_name']}, {about['threads']} "
+        f"threads, in {about['dtype']}, torch {about['torch']}.",
+        "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
+        f"![training curves]({about['model']}_training.png)",
+    ]
+
+
+def _parts_lines(network: MultiExitNetwork) -> list[str]:
+    parts = describe(network).to_pylist()
+    blocks_and_final_head = [p for p in parts if p["part"] == "block"] + parts[-1:]
+    return [
+        "## Parts",
+        f"{sum(p['parameters'] for p in parts):,} learned parameters; "
+        f"{sum(p['multiply_adds'] for p in blocks_and_final_head):,} multiply-adds for one image "
+        "through the full network (all blocks and the final head), counted by torch's "
+        "FlopCounterMode.",
+        parts_table(parts),
+    ]
 
 
 def _accuracy(right: np.ndarray) -> str:

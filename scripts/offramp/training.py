@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 from offramp import OfframpError
 from offramp.augmentation import augmented_batches
 from offramp.datasets import DATASETS, Split, load_images
+from offramp.evaluation import correct_of
 from offramp.learners import Learners
 from offramp.multiexit import MultiExitNetwork
 from offramp.networks import build
@@ -26,7 +27,6 @@ from offramp.tables import TRAINING
 WARM_UP_SHARE = 0.05
 DISTILL_FROM = 0.3
 FIT_IMAGES = 5_000
-VALIDATION_BATCH = 500
 
 
 def train(
@@ -78,7 +78,7 @@ def train(
             flip = DATASETS[dataset].flip
             batches = augmented_batches(images, labels, flip, settings, epoch)
             result = _epoch(network, learners, batches, settings, epoch * steps, shown)
-            result["val_accuracy"] = _accuracy(network, validation, device)
+            result["val_accuracy"] = correct_of(network, validation, device).mean(axis=0).tolist()
             result["seconds"] = time.perf_counter() - start
             history.append(result)
             _report(result, epoch, epochs)
@@ -151,18 +151,6 @@ def rate_factor(progress: float) -> float:
     if progress < WARM_UP_SHARE:
         return (progress + 0.001) / (WARM_UP_SHARE + 0.001)
     return (1 - progress) / (1 - WARM_UP_SHARE)
-
-
-@torch.inference_mode()
-def _accuracy(network: MultiExitNetwork, split: Split, device: torch.device) -> list[float]:
-    """Accuracy of every exit over a split."""
-    network.eval()
-    hits = torch.zeros(len(network.heads))
-    for rows in split.batches(VALIDATION_BATCH):
-        labels = torch.from_numpy(split.labels[rows]).to(device)
-        logits = network(load_images(split, rows, device))
-        hits += torch.stack([(z.argmax(1) == labels).sum() for z in logits]).cpu()
-    return (hits / len(split.order)).tolist()
 
 
 def _report(result: dict, epoch: int, epochs: int) -> None:
