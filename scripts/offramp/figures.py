@@ -68,6 +68,8 @@ def draw_target(results: Results) -> Figure:
     target, where = origin["target"], "overall" if origin["method"] == "joint" else "at every exit"
     rows = {split: policy_rows(results, "target", split) for split in ("val", "test")}
     figure = _by_exit(rows, f"thresholds calibrated on val for {100 * target:g}% {where}")
+    if origin["method"] == "joint":  # nothing is wanted of a single exit
+        return figure
     figure.axes[0].axhline(100 * target, color="black", linestyle="--", linewidth=1)
     figure.axes[0].annotate(
         f"target {100 * target:g}%", (1, 100 * target), xycoords=("axes fraction", "data"),
@@ -234,6 +236,8 @@ def draw_training(curves: pd.DataFrame) -> Figure:
     final = curves[curves["epoch"] == curves["epoch"].max()]
     right.set_ylim(max(0, 100 * final["val_accuracy"].min() - 25), None)
     right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
