@@ -224,28 +224,31 @@ def test_half_precision_learns_too(tmp_path):
     assert np.mean(last) > 0.9
 
 
-def test_learners_step_convolutions_as_muon_does_their_matrices():
+@pytest.mark.parametrize(
+    "dtype, tolerance", [(torch.bfloat16, 1e-6), (torch.float32, 0.01)], ids=str
+)
+@pytest.mark.parametrize("outputs", [8, 40], ids=["wide", "tall"])
+def test_learners_step_convolutions_as_torchs_muon_does_their_matrices(dtype, tolerance, outputs):
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)
-    before = layer.weight.detach().clone()
-    before *= 8**0.5 / before.norm()
-    learners = Learners(layer, {"convolutions": 0.1, "others": 0.01})
-    torch.testing.assert_close(layer.weight.detach(), before)
-    x = torch.randn(4, 3, 8, 8)
-    loss = layer(x).square().mean()
-    (gradient,) = torch.autograd.grad(loss, layer.weight)
-
-    # The order of a matrix's columns does not matter to Muon: here it is (in, h, w).
-    matrix = torch.nn.Parameter(before.flatten(1))
-    matrix.grad = gradient.flatten(1)
-    torch.optim.Muon([matrix], 0.05, weight_decay=0.0, momentum=0.8).step()
-    want = matrix.detach() * 8**0.5 / matrix.detach().norm()
-
+    layer = torch.nn.Conv2d(3, outputs, 3).to(memory_format=torch.channels_last)
+    scale = outputs**0.5
+    start = layer.weight.detach().permute(0, 2, 3, 1).flatten(1)
+    matrix = torch.nn.Parameter(start * scale / start.norm())
     bias = layer.bias.detach().clone()
-    learners.step(layer(x).square().mean(), 0.5)
-    torch.testing.assert_close(layer.weight.detach().flatten(1), want, rtol=0.02, atol=0.002)
-    moved = (layer.bias.detach() - bias).abs()
-    torch.testing.assert_close(moved, torch.full((8,), 0.005), rtol=0.02, atol=1e-4)
+    learners = Learners(layer, {"convolutions": 0.1, "others": 0.01}, dtype)
+    muon = torch.optim.Muon([matrix], 0.05, weight_decay=0.0, momentum=0.8)
+    for step in range(3):
+        loss = layer(torch.randn(4, 3, 8, 8)).square().mean()
+        (gradient,) = torch.autograd.grad(loss, layer.weight, retain_graph=True)
+        matrix.grad = gradient.permute(0, 2, 3, 1).flatten(1)
+        muon.step()
+        matrix.data *= scale / matrix.data.norm()
+        learners.step(loss, 0.5)
+        found = layer.weight.detach().permute(0, 2, 3, 1).flatten(1)
+        torch.testing.assert_close(found, matrix.detach(), rtol=0, atol=tolerance)
+        if step == 0:
+            moved = (layer.bias.detach() - bias).abs()
+            torch.testing.assert_close(moved, torch.full((outputs,), 0.005), rtol=0.02, atol=1e-4)
 
 
 def test_validation_images_change_no_weight(tmp_path):

@@ -8,42 +8,55 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.8
 WEIGHT_DECAY = 0.01
+# Newton-Schulz: five steps of a quintic polynomial.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+STEPS = 5
 
 
 class Learners:
     """Both optimizers of a network as one.
 
-    torch's Muon takes matrices, so it learns views of the convolutions' memory, one row per output
-    channel. Batch norm makes the scale of a convolution (and its bias) idle; holding it fixed keeps
-    the angle of each step true to the learning rate.
+    Muon takes matrices: it learns views of the convolutions' memory, one row per output channel.
+    It is written out here because torch's own computes in bfloat16 only, which a CPU without it in
+    hardware does a hundred times slower; ``dtype`` is what the orthogonalization computes in.
+    Batch norm makes the scale of a convolution (and its bias) idle; holding it fixed keeps the
+    angle of each step true to the learning rate.
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds" (2024) and its later Muon recipe.
     """
 
-    def __init__(self, network: nn.Module, rates: Mapping[str, float]):
+    def __init__(self, network: nn.Module, rates: Mapping[str, float], dtype: torch.dtype):
         learning = [p for p in network.parameters() if p.requires_grad]
         self.convolutions = [p for p in learning if p.ndim == 4]
-        self.matrices = [nn.Parameter(_matrix(p.detach())) for p in self.convolutions]
-        others = [p for p in learning if p.ndim != 4]
-        muon = torch.optim.Muon(
-            self.matrices, rates["convolutions"], weight_decay=0.0, momentum=MOMENTUM
+        self.matrices = [_matrix(p.detach()) for p in self.convolutions]
+        self.momenta = [torch.zeros_like(matrix) for matrix in self.matrices]
+        self.adamw = torch.optim.AdamW(
+            [p for p in learning if p.ndim != 4], rates["others"], weight_decay=WEIGHT_DECAY
         )
-        adamw = torch.optim.AdamW(others, rates["others"], weight_decay=WEIGHT_DECAY)
-        self.optimizers = {"convolutions": muon, "others": adamw}
-        self.rates = rates
+        self.rates, self.dtype = rates, dtype
         self._fix_scale()
 
     def step(self, loss: Tensor, factor: float) -> None:
         """Go one step down the loss at ``factor`` times the full learning rates."""
         for parameter in self.convolutions:
             parameter.grad = None
-        for name, optimizer in self.optimizers.items():
-            optimizer.param_groups[0]["lr"] = self.rates[name] * factor
-            optimizer.zero_grad(set_to_none=True)
+        self.adamw.zero_grad(set_to_none=True)
         loss.backward()
-        for parameter, matrix in zip(self.convolutions, self.matrices, strict=True):
-            matrix.grad = None if parameter.grad is None else _matrix(parameter.grad)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
+        self._step_convolutions(self.rates["convolutions"] * factor)
+        self.adamw.param_groups[0]["lr"] = self.rates["others"] * factor
+        self.adamw.step()
+
+    @torch.no_grad()
+    def _step_convolutions(self, rate: float) -> None:
+        for parameter, matrix, momentum in zip(
+            self.convolutions, self.matrices, self.momenta, strict=True
+        ):
+            if parameter.grad is None:
+                continue
+            gradient = _matrix(parameter.grad)
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            step = orthogonalized(gradient.lerp(momentum, MOMENTUM), self.dtype)
+            rows, columns = matrix.shape
+            matrix.add_(step, alpha=-rate * max(1, rows / columns) ** 0.5)
         self._fix_scale()
 
     @torch.no_grad()
@@ -54,12 +67,29 @@ class Learners:
 
     def state_dict(self) -> dict[str, Any]:
         """The state of both optimizers."""
-        return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
+        return {"convolutions": self.momenta, "others": self.adamw.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state of both optimizers."""
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state[name])
+        for momentum, stored in zip(self.momenta, state["convolutions"], strict=True):
+            momentum.copy_(stored)
+        self.adamw.load_state_dict(state["others"])
+
+
+def orthogonalized(matrix: Tensor, dtype: torch.dtype) -> Tensor:
+    """The matrix with its singular values moved near 1 (0.7 to 1.2), in ``dtype``.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024).
+    """
+    wide = matrix.to(dtype)
+    if matrix.shape[0] > matrix.shape[1]:
+        wide = wide.T
+    wide = wide / wide.norm().clamp(min=1e-7)
+    a, b, c = COEFFICIENTS
+    for _ in range(STEPS):
+        gram = wide @ wide.T
+        wide = torch.addmm(wide, torch.addmm(gram, gram, gram, beta=b, alpha=c), wide, beta=a)
+    return wide.T if matrix.shape[0] > matrix.shape[1] else wide
 
 
 def _matrix(kernel: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ def train(
         )
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     network.to(device)
-    learners = Learners(network, settings["learning_rate"])
+    dtype = getattr(torch, precision(device, settings))
+    learners = Learners(network, settings["learning_rate"], dtype)
     purpose = [model, dataset, len(split.order), dict(settings), code]
     purpose += [device.type, precision(device, settings)]
     fingerprint = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()
