@@ -55,6 +55,7 @@ def model_params():
         "validation": config["dataset"]["validation"],
         "model": config["model"]["name"],
         "weights": "trained here" if TRAINED else sha256(WEIGHTS),
+        "backend": config["backend"],
         "device": config["device"],
         "threads": config["threads"],
     }

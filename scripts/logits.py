@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.backends import for_inference
 from offramp.datasets import DATASETS, open_split
 from offramp.forward import dump_split
 from offramp.job import job_log
@@ -18,7 +19,7 @@ with job_log(snakemake.log[0]):
     name = snakemake.wildcards.split
     device, machine = prepare(params)
     classes = DATASETS[params.dataset].classes
-    network = load(params.model, classes, weights, device)
+    network = for_inference(load(params.model, classes, weights, device), params.backend)
     folder = Path(snakemake.input.data[0]).parent
     split = open_split(folder, params.dataset, name, params.validation)
     origin = provenance(snakemake.config, sha256(weights), name) | machine

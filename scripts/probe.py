@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.backends import for_inference
 from offramp.datasets import DATASETS, open_split
 from offramp.job import job_log
 from offramp.machine import prepare
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, weights = snakemake.params, snakemake.input.weights
     device, machine = prepare(params)
-    network = load(params.model, DATASETS[params.dataset].classes, weights, device)
+    network = for_inference(
+        load(params.model, DATASETS[params.dataset].classes, weights, device), params.backend
+    )
     folder = Path(snakemake.input.data[0]).parent
     split = open_split(folder, params.dataset, "train", params.validation)
     timings = probe(network, split, params.batch_size, device)

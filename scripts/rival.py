@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.backends import for_inference
 from offramp.datasets import DATASETS, open_split
 from offramp.job import job_log
 from offramp.machine import prepare
@@ -18,8 +19,8 @@ with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     device, machine = prepare(params)
     classes = DATASETS[params.dataset].classes
-    network = load(params.model, classes, paths.weights, device)
-    rival = load(params.rival["model"], classes, paths.rival, device)
+    network = for_inference(load(params.model, classes, paths.weights, device), params.backend)
+    rival = for_inference(load(params.rival["model"], classes, paths.rival, device), params.backend)
     split = open_split(Path(paths.data[0]).parent, params.dataset, "test", params.validation)
     rows = compare(network, load_policy(paths.policy), rival, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine

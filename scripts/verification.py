@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.backends import for_inference
 from offramp.datasets import DATASETS, open_split
 from offramp.job import job_log
 from offramp.machine import prepare
@@ -18,7 +19,7 @@ with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     device, machine = prepare(params)
     classes = DATASETS[params.dataset].classes
-    network = load(params.model, classes, paths.weights, device)
+    network = for_inference(load(params.model, classes, paths.weights, device), params.backend)
     folder = Path(snakemake.input.data[0]).parent
     split = open_split(folder, params.dataset, "test", params.validation)
     sample_id, _, logits, table = read_logits(paths.logits)

@@ -20,7 +20,7 @@ class SideHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features to logits."""
-        return self.fc(self.bn(torch.relu(self.conv(x))).flatten(1))
+        return self.fc(self.bn(torch.relu_(self.conv(x))).flatten(1))
 
 
 class BranchyNet(MultiExitNetwork):
@@ -50,7 +50,7 @@ class BranchyNet(MultiExitNetwork):
         self.branch5 = SideHead(128, 8, classes)
         self.drop2, self.drop4 = nn.Dropout(0.2), nn.Dropout(0.3)
         self.drop6, self.drop_fc5 = nn.Dropout(0.4), nn.Dropout(0.5)
-        relu, pool = nn.ReLU(), nn.MaxPool2d(2)
+        relu, pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
         dense = (self.fc1, relu, self.fc2, relu, self.fc3, relu, self.fc4, relu)
         self.blocks = (
             nn.Sequential(self.conv1, relu, self.bn1),

@@ -3,6 +3,7 @@ images; and CPUNetStatic, its family without side exits."""
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from offramp.multiexit import MultiExitNetwork
 
@@ -24,13 +25,18 @@ class ConvUnit(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         nn.init.dirac_(self.conv.weight.data[:inputs])
         self.pool = nn.MaxPool2d(2) if pool else nn.Identity()
-        self.bn = batch_norm(outputs)
+        self.bn: nn.Module = batch_norm(outputs)
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
         """Features to features."""
-        y = torch.relu(self.bn(self.pool(self.conv(x))))
+        y = torch.relu_(self.bn(self.pool(self.conv(x))))
         return x + y if self.residual else y
+
+    def fold(self) -> None:
+        """Put the batch norm into the convolution; for inference only."""
+        assert isinstance(self.bn, nn.BatchNorm2d)
+        self.conv, self.bn = fuse_conv_bn_eval(self.conv, self.bn), nn.Identity()
 
 
 class Head(nn.Module):
@@ -42,7 +48,7 @@ class Head(nn.Module):
         layers: list[nn.Module] = []
         for width in widths:
             conv = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
-            layers += [conv, batch_norm(width), nn.ReLU()]
+            layers += [conv, batch_norm(width), nn.ReLU(inplace=True)]
             channels = width
         self.convs = nn.Sequential(*layers)
         self.fc = nn.Linear(channels, classes)
@@ -50,6 +56,14 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Features to logits."""
         return self.fc(self.convs(x).amax((2, 3)))
+
+    def fold(self) -> None:
+        """Put the batch norms into the convolutions; for inference only."""
+        for place in range(0, len(self.convs), 3):
+            conv, bn = self.convs[place], self.convs[place + 1]
+            assert isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
+            self.convs[place] = fuse_conv_bn_eval(conv, bn)
+            self.convs[place + 1] = nn.Identity()
 
 
 class Whitening(nn.Module):
@@ -80,7 +94,7 @@ class Whitening(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images to features."""
-        return torch.relu(nn.functional.conv2d(x, self.weight, self.bias))
+        return torch.relu_(nn.functional.conv2d(x, self.weight, self.bias))
 
 
 class CPUNet(MultiExitNetwork):

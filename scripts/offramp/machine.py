@@ -20,7 +20,7 @@ M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 def prepare(config: Mapping[str, Any]) -> tuple[torch.device, dict[str, str]]:
     """Set allocator and compute threads as the config says; call once, before anything large.
 
-    Returns the device and what a table of timings says of it: device, dtype, threads, CPU name.
+    Returns the device and what a table of timings says of it: backend, dtype, threads, CPU name.
     """
     keep_freed_memory()
     # oneDNN prepares a kernel for every batch size it meets; a cascade meets most sizes at every
@@ -36,6 +36,7 @@ def prepare(config: Mapping[str, Any]) -> tuple[torch.device, dict[str, str]]:
     return device, {
         "device": device.type,
         "device_name": name,
+        "backend": config.get("backend", "eager"),
         "dtype": "float32",
         "threads": str(threads),
         "torch": torch.__version__,
