@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= pip install --require-hashes -r locks/torch.txt
 BIN := .venv/bin
 
-.PHONY: venv demo test
+.PHONY: venv demo test bench
 
 venv: .venv/complete
 
@@ -26,3 +26,9 @@ test: venv
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+# Half an hour or so: both shipped networks, everything in turn, nothing else should run beside it.
+bench: venv
+	$(BIN)/pip install --quiet --require-hashes --no-deps --no-build-isolation -r locks/bench.txt
+	. $(BIN)/activate && snakemake --cores 4 results/benchmarks.md
+	. $(BIN)/activate && snakemake --cores 4 results/cpu/benchmarks.md --configfile examples/cpu.yaml

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from offramp.bench_page import prediction_errors
 from offramp.intervals import interval
 from offramp.results import (
     Results,
@@ -360,3 +361,25 @@ def _live_cutoffs(results: Results) -> pd.DataFrame:
 
 def _total_time(samples: float) -> str:
     return f"total time for {samples:,} test samples [s]"
+
+
+def draw_benchmarks(rows: pd.DataFrame) -> Figure:
+    """Predicted over measured seconds of held-out policies, by batch size and way to predict."""
+    errors = prediction_errors(rows[rows["benchmark"] == "time model"])
+    sizes = list(dict.fromkeys(errors["batch_size"]))
+    figure, panels = plt.subplots(1, len(sizes), sharey=True, squeeze=False)
+    marks = {
+        "time model": ("o", DARK),
+        "constant per exit": ("s", MIDDLE),
+        "multiply-adds": ("^", LIGHT),
+    }
+    for axes, size in zip(panels[0], sizes, strict=True):
+        for place, (name, (mark, color)) in enumerate(marks.items()):
+            here = errors[(errors["batch_size"] == size) & (errors["contender"] == name)]
+            spots = place + np.linspace(-0.25, 0.25, len(here))
+            axes.plot(spots, 100 * here["error"], mark, color=color, markersize=4)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_xticks(range(len(marks)), [name.replace(" ", "\n") for name in marks])
+        axes.set_title(f"batch size {int(size)}", fontsize=10)
+    panels[0, 0].set_ylabel("predicted over measured time, error [%]")
+    return figure

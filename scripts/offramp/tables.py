@@ -97,7 +97,6 @@ TRAINING = pa.schema(
         "seconds": pa.float64(),
     }
 )
-
 RIVAL = pa.schema(
     {
         "network": pa.string(),
@@ -108,6 +107,18 @@ RIVAL = pa.schema(
         "difference_low": pa.float64(),
         "difference_high": pa.float64(),
         "seconds": pa.float64(),
+    }
+)
+BENCHMARKS = pa.schema(
+    {
+        "benchmark": pa.string(),
+        "contender": pa.string(),
+        "case": pa.string(),
+        "batch_size": pa.int32(),
+        "images": pa.int64(),
+        "repeat": pa.int32(),
+        "value": pa.float64(),
+        "unit": pa.string(),
     }
 )
 

@@ -1,0 +1,58 @@
+rule benchmarks:
+    """What is measured against something else, in turn in one run; not part of `all`."""
+    input:
+        data=DATA,
+        weights=weights_input,
+        logits=expand("{results}/logits/{split}.parquet", results=RESULTS, split=["val", "test"]),
+        scores=expand("{results}/scores/{split}.parquet", results=RESULTS, split=["val", "test"]),
+        timings=f"{RESULTS}/timings.parquet",
+        network=f"{RESULTS}/network.parquet",
+        policy=f"{RESULTS}/policies/best.json",
+    output:
+        f"{RESULTS}/benchmarks.parquet",
+    log:
+        f"{RESULTS}/logs/benchmarks.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/benchmarks.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 4
+    resources:
+        budget=BUDGET,
+        mem_mb=6000,
+        runtime=120,
+    params:
+        **model_params(),
+        code=code("benchmarks"),
+        batch_size=config["batch_size"],
+        report_cutoff=config["sweep"]["report_cutoff"],
+    script:
+        "../scripts/benchmarks.py"
+
+
+rule benchmarks_page:
+    """The benchmarks as a page of tables and a figure."""
+    input:
+        f"{RESULTS}/benchmarks.parquet",
+    output:
+        page=f"{RESULTS}/benchmarks.md",
+        svg=report(
+            f"{RESULTS}/figures/benchmarks.svg",
+            caption="captions/benchmarks.rst",
+            category="Benchmarks",
+        ),
+        png=f"{RESULTS}/figures/benchmarks.png",
+    log:
+        f"{RESULTS}/logs/benchmarks_page.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/benchmarks_page.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("benchmarks_page"),
+    script:
+        "../scripts/benchmarks_page.py"

@@ -1,0 +1,99 @@
+"""The benchmarks as a page: medians with their spread, and what follows from them."""
+
+from collections.abc import Callable, Mapping
+
+import pandas as pd
+
+from offramp.markdown import table
+
+TITLES = {
+    "speed": "The cascade against its full network, by backend",
+    "answers": "The same answers on every backend",
+    "overhead": "The cascade at cutoff 0 against the sum of its parts",
+    "peak": "How near to the machine's limit",
+    "profile": "Where the cascade's time goes",
+    "time model": "Predicted against measured time",
+    "sweep": "One pass against reruns",
+    "dump": "The dump against a bare forward pass",
+    "memory": "Peak memory of the dump",
+    "thresholds": "Thresholds against those of others",
+    "student": "Against a plain cascade",
+}
+
+
+def page(rows: pd.DataFrame, origin: Mapping[str, str]) -> str:
+    """The Markdown page of a benchmarks table."""
+    machine = f"{origin['device_name']}, {origin['threads']} threads, torch {origin['torch']}"
+    parts = [f"# Benchmarks of {origin['model']}", f"{machine}. Medians, with the extremes."]
+    for name, title in TITLES.items():
+        here = rows[rows["benchmark"] == name]
+        if len(here):
+            parts += [f"## {title}", SECTIONS.get(name, _section)(here)]
+    return "\n\n".join(parts) + "\n"
+
+
+def spread(values: pd.Series) -> str:
+    """Median [low, high]."""
+    low, middle, high = (f"{v:.3g}" for v in (values.min(), values.median(), values.max()))
+    return middle if len(values) == 1 else f"{middle} [{low}, {high}]"
+
+
+def prediction_errors(rows: pd.DataFrame) -> pd.DataFrame:
+    """Relative errors of every prediction, one row a policy, batch size and contender: columns
+    batch_size, contender, case, error (predicted / measured - 1), and ``spread``, how far the
+    repeats of a policy lie apart (NaN where it ran once)."""
+    keys = ["batch_size", "case"]
+    measured = rows[rows["contender"] == "measured"].groupby(keys)["value"]
+    seconds = measured.median().rename("measured")
+    apart = (measured.max() / measured.min() - 1).where(measured.size() > 1).rename("spread")
+    guesses = rows[rows["contender"] != "measured"].join(seconds, on=keys).join(apart, on=keys)
+    guesses["error"] = guesses["value"] / guesses["measured"] - 1
+    return guesses[["batch_size", "contender", "case", "error", "spread"]]
+
+
+def _time_model(rows: pd.DataFrame) -> str:
+    errors = prediction_errors(rows)
+    lines = []
+    for (size, name), here in errors.groupby(["batch_size", "contender"], sort=False):
+        off = here["error"].abs()
+        repeats = here["spread"].dropna()
+        lines.append(
+            [
+                size,
+                name,
+                len(here),
+                f"{off.median():.1%}",
+                f"{off.max():.1%}",
+                f"{here['error'].median():+.1%}",
+                f"{repeats.median():.1%}, at most {repeats.max():.1%}",
+            ]
+        )
+    header = ["batch size", "predicted by", "policies", "error, median", "worst", "with its sign"]
+    return table([*header, "repeats of one policy differ by"], lines)
+
+
+def _speed(rows: pd.DataFrame) -> str:
+    lines = []
+    per_image = rows.assign(value=1000 * rows["value"] / rows["images"])
+    for size in per_image["batch_size"].unique():
+        by_name = per_image[per_image["batch_size"] == size].set_index("contender")["value"]
+        for backend in dict.fromkeys(name.split(":")[0] for name in by_name.index):
+            full, cascade = by_name[f"{backend}: full network"], by_name[f"{backend}: cascade"]
+            ratio, pairs = full.median() / cascade.median(), full.to_numpy() / cascade.to_numpy()
+            fast = f"{ratio:.2f}x [{pairs.min():.2f}, {pairs.max():.2f}]"
+            lines.append([int(size), backend, spread(full), spread(cascade), fast])
+    header = ["batch size", "backend", "full network, ms per image", "cascade, ms per image"]
+    return table([*header, "speed-up"], lines)
+
+
+def _section(rows: pd.DataFrame) -> str:
+    keys = ["contender", "case", "batch_size", "images", "unit"]
+    lines = []
+    for place in rows.drop_duplicates(keys).index:
+        same = rows[keys].fillna("").eq(rows.loc[place, keys].fillna("")).all(axis=1)
+        name, case, size, images, unit = rows.loc[place, keys].fillna("")
+        lines.append([name, case, size, images, spread(rows.loc[same, "value"]), unit])
+    return table(["", "", "batch size", "images", "median [low, high]", "unit"], lines)
+
+
+SECTIONS: dict[str, Callable[[pd.DataFrame], str]] = {"speed": _speed, "time model": _time_model}
