@@ -110,6 +110,21 @@ RIVAL = pa.schema(
         "seconds": pa.float64(),
     }
 )
+GUARANTEE = pa.schema(
+    {
+        "population": pa.string(),
+        "target": pa.float64(),
+        "method": pa.string(),
+        "confidence": pa.float64(),
+        "draws": pa.int32(),
+        "below": pa.int32(),
+        "share": pa.float64(),
+        "share_low": pa.float64(),
+        "share_high": pa.float64(),
+        "enabled": pa.float64(),
+        "speedup": pa.float64(),
+    }
+)
 
 
 def logits_schema(exits: int, classes: int) -> pa.Schema:
