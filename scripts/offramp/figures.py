@@ -292,11 +292,11 @@ def draw_guarantee(rows: pd.DataFrame) -> Figure:
         )
     allowed = 100 * (1 - rows["confidence"].iloc[0])
     left.axhline(allowed, color="black", linestyle=":", label=f"at most {allowed:g}% promised")
-    left.set(ylabel="draws with an exit below the target [%], 95 % interval", ylim=(-2, 102))
-    right.set(ylabel="speed-up over the full network, median", ylim=(0, None))
+    left.set(ylabel="draws below the target [%]", ylim=(-2, 102))
+    right.set(ylabel="median speed-up over full network", ylim=(0, None))
     for axes in (left, right):
-        axes.set(xlabel="target: accuracy at every exit [%]")
-    left.legend()
+        axes.set(xlabel="target: accuracy at every exit [%]", xticks=100 * rows["target"].unique())
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 
