@@ -12,6 +12,7 @@ include: "rules/inference.smk"
 include: "rules/analysis.smk"
 include: "rules/verification.smk"
 include: "rules/rival.smk"
+include: "rules/guarantee.smk"
 include: "rules/report.smk"
 include: "rules/benchmarks.smk"
 

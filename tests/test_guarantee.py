@@ -3,10 +3,20 @@
 import numpy as np
 import pytest
 from conftest import slow_exit
+from mapie.risk_control import MultiClassificationLTTController, control_fwer
+from mapie.risk_control.risks import ClassSpecificRisk
 from scipy.stats import binomtest
 
 from offramp.calibration import calibrate
-from offramp.guarantee import calibrate_guaranteed, exit_p_values, propose
+from offramp.guarantee import (
+    LEVELS,
+    SPLIT_SEED,
+    calibrate_guaranteed,
+    enough_right,
+    exit_p_values,
+    propose,
+)
+from offramp.policy import exits_of
 
 
 def population(samples, seed):
@@ -57,6 +67,16 @@ def test_proposals_are_the_largest_sure_thresholds_of_the_survivors():
             survivors = [i for i in survivors if found[k] is None or scores[i, k] > found[k]]
 
 
+@pytest.mark.parametrize("target, level", [(0.8, 0.9), (0.95, 0.5), (0.5, 1 - 1e-6), (1.0, 0.5)])
+def test_enough_right_is_where_the_exact_test_begins_to_reject(target, level):
+    enough = enough_right(80, target, level)
+    assert len(enough) == 80
+    for n in range(1, 81):
+        tests = [binomtest(right, n, target, alternative="greater") for right in range(n + 1)]
+        sure = [right for right, test in enumerate(tests) if test.pvalue <= 1 - level]
+        assert enough[n - 1] == min(sure, default=n + 1)
+
+
 def test_p_values_are_those_of_the_exact_test_at_each_enabled_exit():
     scores, correct = population(200, 4)
     thresholds = (0.5, 0.8)
@@ -80,3 +100,75 @@ def test_more_confidence_is_never_bolder():
     bold, sure = (calibrate_guaranteed(*data, 0.85, c) for c in (0.6, 0.99))
     leaves = [np.mean([slow_exit(s, t) == 1 for s in data[0]]) for t in (bold, sure)]
     assert leaves[0] >= leaves[1]
+
+
+def mapie_p_values(scores, correct, candidates, target):
+    """MAPIE's p-value of each policy: exits are its classes, samples that stay on are abstained
+    from, the risk of a class is how often those who leave there are wrong. MAPIE takes the largest
+    p-value of a policy's risks."""
+
+    def leaves(rows, *thresholds):
+        taken = np.array([slow_exit(row, thresholds) for row in rows.tolist()])
+        return np.where(taken <= len(thresholds), taken, np.nan)
+
+    exits = range(1, len(candidates[0]) + 1)
+    controller = MultiClassificationLTTController(
+        leaves,
+        [
+            # What is given as a sample's label has a bit for each exit at which it is right.
+            ClassSpecificRisk(
+                class_label=k,
+                risk_occurrence=lambda label, exit_, k=k: (label >> (k - 1)) % 2 == 0,
+                risk_condition=lambda label, exit_, k=k: exit_ == k,
+                higher_is_better=False,
+            )
+            for k in exits
+        ],
+        target_level=[1 - target for _ in exits],
+        list_predict_params=np.array(candidates),
+    )
+    bits = sum(correct[:, k - 1].astype(int) << (k - 1) for k in exits)
+    return controller.calibrate(scores, bits).p_values[:, 0]
+
+
+def mapie_rounds(scores, correct, thresholds):
+    """Whether MAPIE counts one wrong answer too many at some exit: it rounds n * (wrong / n) up,
+    which in floats may lie just above the whole number."""
+    taken = exits_of(scores, thresholds)
+    for k in range(1, len(thresholds) + 1):
+        right = correct[taken == k, k - 1]
+        n, wrong = len(right), int((~right).sum())
+        if np.ceil(n * (wrong / n)) > wrong:
+            return True
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:All predict parameters", "ignore:No predict parameters")
+@pytest.mark.parametrize(
+    "losses, target", [([0.8, 0.1], 0.9), ([0.8, 0.25, 0.1], 0.85), ([0.8, 0.3, 0.15, 0.1], 0.8)]
+)
+def test_the_testing_half_is_mapies(losses, target):
+    """MAPIE tests the policies that the learning half proposes, in the same fixed order.
+
+    Two things are ours alone and not compared: how the sequence is proposed, and disabled exits,
+    which MAPIE never accepts; here every proposal enables all exits.
+    """
+    samples, exits = 8_000, len(losses)
+    draw = np.random.default_rng(1)
+    hard = draw.random((samples, 1))
+    scores = hard + draw.normal(0, 0.05, (samples, exits))
+    correct = draw.random((samples, exits)) < 1 - losses * hard
+    learn, test = np.array_split(np.random.default_rng(SPLIT_SEED).permutation(samples), 2)
+    candidates = [propose(scores[learn], correct[learn], target, level) for level in LEVELS]
+    assert None not in sum(candidates, ())
+
+    theirs = mapie_p_values(scores[test], correct[test], candidates, target)
+    ours = [exit_p_values(scores[test], correct[test], c, target).max() for c in candidates]
+    exact = np.array([not mapie_rounds(scores[test], correct[test], c) for c in candidates])
+    assert exact.sum() >= 30
+    np.testing.assert_allclose(np.array(ours)[exact], theirs[exact], rtol=1e-9)
+    assert (np.array(ours) <= theirs * (1 + 1e-9)).all()
+    for confidence in (0.5, 0.9, 0.99):
+        valid = control_fwer(ours, 1 - confidence, "split_fixed_sequence")
+        want = candidates[valid[-1]] if len(valid) else (None,) * (exits - 1)
+        assert calibrate_guaranteed(scores, correct, target, confidence) == want

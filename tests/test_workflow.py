@@ -463,6 +463,23 @@ def test_a_rival_is_measured_in_turn_and_drawn(tree):
     assert metadata(tree, "rival")["rival"] == "branchynet"
 
 
+def test_the_guarantee_is_put_to_the_test_by_name(tree):
+    module = tree / "scripts/offramp/guarantee_benchmark.py"
+    module.write_text(module.read_text().replace("DRAWS = 1_000", "DRAWS = 20"))
+    assert succeed(tree, "-n").jobs == {}
+    run = succeed(tree, f"{RESULTS}/figures/guarantee.svg", "--cores", "2")
+    assert run.jobs == {"guarantee": 1, "guarantee_figure": 1}
+    rows = frame(tree, "guarantee")
+    assert rows.groupby(["population", "method"]).size().tolist() == [3] * 4
+    assert set(rows["draws"]) == {20} and set(rows["confidence"]) == {0.9}
+    below = rows.groupby("method")["below"].sum()
+    assert below["guaranteed"] < below["empirical"]
+    found, weights = metadata(tree, "guarantee"), metadata(tree, "scores/val")["weights_sha256"]
+    assert (found["split"], found["weights_sha256"]) == ("val, test", weights)
+    assert (tree / RESULTS / "figures/guarantee.png").stat().st_size
+    assert "240/240" in (tree / RESULTS / "logs/guarantee.log").read_text()
+
+
 def test_shipped_weights_are_used_without_training_and_only_for_what_they_are(tree):
     succeed(tree, "ship", "--cores", "2")
     assert "# branchynet" in (tree / "weights/branchynet.md").read_text()

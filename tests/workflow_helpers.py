@@ -30,7 +30,7 @@ SMALL = {
 }
 CONFIGS = ("examples/digits.yaml", "small.yaml")
 # Rules that a run of the example has no need of.
-UNUSED = {"rival", "rival_figure", "ship"}
+UNUSED = {"guarantee", "guarantee_figure", "rival", "rival_figure", "ship"}
 
 
 class Run(NamedTuple):

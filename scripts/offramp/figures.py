@@ -1,5 +1,6 @@
 """Every figure, from the tables; one function each, readable in grey, the same bytes each time."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,34 @@ def draw_rival(tables: tuple[pd.DataFrame, pd.DataFrame]) -> Figure:
         )  # fmt: skip
     axes.set(xlabel=_total_time(n), ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
     axes.legend(loc="lower right")
+    return figure
+
+
+def draw_guarantee(rows: pd.DataFrame) -> Figure:
+    """How often an exit falls below the target on new data, and the speed-up, by method; from the
+    guarantee table."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8))
+    colors = {"empirical": MIDDLE, "guaranteed": DARK}
+    styles = {"network": ("o", "-", -0.15), "synthetic": ("^", "--", 0.15)}
+    for population, method in product(styles, colors):
+        series = rows[(rows["population"] == population) & (rows["method"] == method)]
+        color, (marker, line, shift) = colors[method], styles[population]
+        share = 100 * series["share"]
+        left.errorbar(
+            100 * series["target"] + shift, share, color=color, fmt=marker, linestyle=line,
+            yerr=[share - 100 * series["share_low"], 100 * series["share_high"] - share],
+            capsize=2, label=f"{method}, {population}",
+        )  # fmt: skip
+        right.plot(
+            100 * series["target"], series["speedup"], color=color, marker=marker, linestyle=line
+        )
+    allowed = 100 * (1 - rows["confidence"].iloc[0])
+    left.axhline(allowed, color="black", linestyle=":", label=f"at most {allowed:g}% promised")
+    left.set(ylabel="draws below the target [%]", ylim=(-2, 102))
+    right.set(ylabel="median speed-up over full network", ylim=(0, None))
+    for axes in (left, right):
+        axes.set(xlabel="target: accuracy at every exit [%]", xticks=100 * rows["target"].unique())
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

@@ -1,5 +1,7 @@
 """Thresholds with a promise: on new data, every enabled exit reaches the target."""
 
+from functools import lru_cache
+
 import numpy as np
 from scipy.stats import binom
 
@@ -33,10 +35,11 @@ def calibrate_guaranteed(
     """
     order = np.random.default_rng(SPLIT_SEED).permutation(len(scores))
     learn, test = np.array_split(order, 2)
+    proposing, testing = (scores[learn], correct[learn]), (scores[test], correct[test])
     accepted: Thresholds = (None,) * (scores.shape[1] - 1)
     for level in LEVELS:
-        candidate = propose(scores[learn], correct[learn], target, level)
-        p_values = exit_p_values(scores[test], correct[test], candidate, target)
+        candidate = propose(*proposing, target, level)
+        p_values = exit_p_values(*testing, candidate, target)
         if (p_values > 1 - confidence).any():
             break
         accepted = candidate
@@ -46,9 +49,17 @@ def calibrate_guaranteed(
 def propose(scores: np.ndarray, correct: np.ndarray, target: float, level: float) -> Thresholds:
     """At each exit in turn, the largest threshold of which these data are sure at ``level``: the
     exact binomial test rejects that those who leave there are below the target."""
-    return largest_thresholds(
-        scores, correct, lambda right, n: binom.sf(right - 1, n, target) <= 1 - level
-    )
+    enough = enough_right(len(scores), target, level)
+    return largest_thresholds(scores, correct, lambda right, n: right >= enough[: len(n)])
+
+
+# The same table serves every exit, and every draw of a benchmark.
+@lru_cache(len(LEVELS))
+def enough_right(samples: int, target: float, level: float) -> np.ndarray:
+    """For n = 1..samples, the fewest right answers among n at which the exact binomial test rejects
+    at ``level`` that the accuracy is below the target: float64; more than n where even n are too
+    few."""
+    return binom.ppf(level, np.arange(1, samples + 1), target) + 1
 
 
 def exit_p_values(

@@ -119,6 +119,19 @@ BENCHMARKS = pa.schema(
         "repeat": pa.int32(),
         "value": pa.float64(),
         "unit": pa.string(),
+GUARANTEE = pa.schema(
+    {
+        "population": pa.string(),
+        "target": pa.float64(),
+        "method": pa.string(),
+        "confidence": pa.float64(),
+        "draws": pa.int32(),
+        "below": pa.int32(),
+        "share": pa.float64(),
+        "share_low": pa.float64(),
+        "share_high": pa.float64(),
+        "enabled": pa.float64(),
+        "speedup": pa.float64(),
     }
 )
 

@@ -1,0 +1,51 @@
+rule guarantee:
+    """How often empirical and guaranteed thresholds fall below the target on new data."""
+    input:
+        val=f"{RESULTS}/scores/val.parquet",
+        test=f"{RESULTS}/scores/test.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+    output:
+        f"{RESULTS}/guarantee.parquet",
+    log:
+        f"{RESULTS}/logs/guarantee.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/guarantee.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=30,
+    params:
+        code=code("guarantee"),
+        batch_size=config["batch_size"],
+        confidence=config["calibration"]["confidence"],
+    script:
+        "../scripts/guarantee.py"
+
+
+rule guarantee_figure:
+    """Share of draws below the target, and the speed-up, by method."""
+    input:
+        f"{RESULTS}/guarantee.parquet",
+    output:
+        svg=report(
+            f"{RESULTS}/figures/guarantee.svg",
+            caption="captions/guarantee.rst",
+            category="Look closer",
+        ),
+        png=f"{RESULTS}/figures/guarantee.png",
+    log:
+        f"{RESULTS}/logs/guarantee_figure.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/guarantee_figure.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("guarantee_figure"),
+    script:
+        "../scripts/guarantee_figure.py"
