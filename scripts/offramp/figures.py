@@ -278,9 +278,10 @@ def draw_agreement(results: Results) -> Figure:
         axes.set_xlabel("exit")
     panels[0].set_ylabel("exit")
     overall = results.oracle[results.oracle["exit"] == 0].set_index("exit_rule")
+    figures = overall.loc[list(EXIT_RULES), ["accuracy", "speedup"]].to_numpy()
     said = [
-        f"{label} {100 * overall.loc[rule, 'accuracy']:.2f}%, {overall.loc[rule, 'speedup']:.2f}x"
-        for rule, label in EXIT_RULES.items()
+        f"{label} {accuracy:.2%}, {speedup:.2f}x"
+        for label, (accuracy, speedup) in zip(EXIT_RULES.values(), figures, strict=True)
     ]
     figure.suptitle("accuracy and predicted speed-up: " + "; ".join(said), fontsize=10)
     return figure
