@@ -100,3 +100,30 @@ rule policies:
         selection=config["selection"],
     script:
         "../scripts/policies.py"
+
+
+rule easy:
+    """Who leaves where under the best policy and as what, how exits agree, what an oracle would do."""
+    input:
+        logits=f"{RESULTS}/logits/test.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+        policy=f"{RESULTS}/policies/best.json",
+    output:
+        leaving=f"{RESULTS}/leaving.parquet",
+        agreement=f"{RESULTS}/agreement.parquet",
+        oracle=f"{RESULTS}/oracle.parquet",
+    log:
+        f"{RESULTS}/logs/easy.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/easy.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("easy"),
+        batch_size=config["batch_size"],
+    script:
+        "../scripts/easy.py"

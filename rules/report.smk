@@ -8,6 +8,9 @@ FIGURES = {
     "targets": "Task 2b",
     "entropy": "Look closer",
     "prediction": "Look closer",
+    "leaving": "Look closer",
+    "confusion": "Look closer",
+    "agreement": "Look closer",
 }
 TABLES = {
     "sweep": f"{RESULTS}/sweep.parquet",
@@ -17,6 +20,9 @@ TABLES = {
     "scores": SCORES,
     "network": f"{RESULTS}/network.parquet",
     "timings": f"{RESULTS}/timings.parquet",
+    "leaving": f"{RESULTS}/leaving.parquet",
+    "agreement": f"{RESULTS}/agreement.parquet",
+    "oracle": f"{RESULTS}/oracle.parquet",
 }
 
 

@@ -1,8 +1,12 @@
 """Splits: their sizes, their order, and how rows become tensors."""
 
+import pickle
+import tarfile
+
 import numpy as np
 import pytest
 import torch
+from conftest import real_archive
 from torch.utils.data import random_split
 
 from offramp.datasets import (
@@ -56,6 +60,13 @@ def test_splits_are_disjoint_and_complete(name, validation):
         found[pool] += indices.tolist()
     for pool, samples in DATASETS[name].pools.items():
         assert sorted(found[pool]) == list(range(samples))
+
+
+def test_cifar10s_class_names_are_those_of_the_archive():
+    with tarfile.open(real_archive() / "cifar-10-python.tar.gz") as archive:
+        (member,) = (m for m in archive if m.name.endswith("batches.meta"))
+        listed = pickle.load(archive.extractfile(member))["label_names"]
+    assert list(DATASETS["cifar10"].names) == listed
 
 
 def test_the_split_does_not_depend_on_nor_disturb_the_global_generator():

@@ -7,14 +7,12 @@ from conftest import hand_made_model, slow_stage_seconds, toy_network
 
 from offramp import OfframpError
 from offramp.datasets import Split, load_images
-from offramp.policy import Policy, save_policy, shared_cutoff
+from offramp.policy import Outcome, Policy, outcome_of_tables, save_policy, shared_cutoff
 from offramp.verification import (
     Case,
-    Outcome,
     cases_of,
     differences,
     fail_on_differences,
-    outcome_of_tables,
     verify,
 )
 

@@ -40,6 +40,9 @@ FIGURES = {
     "targets": "Task 2b",
     "entropy": "Look closer",
     "prediction": "Look closer",
+    "leaving": "Look closer",
+    "confusion": "Look closer",
+    "agreement": "Look closer",
 }
 POLICIES = ("report_cutoff", "target", "best_cutoff", "best_train", "best")
 # Table -> the split that its metadata name.
@@ -52,13 +55,16 @@ TABLES = {
     "sweep": "all",
     "calibration": "all",
     "verification": "test",
+    "leaving": "test",
+    "agreement": "test",
+    "oracle": "test",
     "network": "all",
     "training": "train",
 }
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
 TIMING_RULES = {"logits", "probe", "verification", "rival"}
 
-ANALYSIS = {"sweep", "calibration", "policies", "verification", "figures", "summary"}
+ANALYSIS = {"sweep", "calibration", "policies", "verification", "easy", "figures", "summary"}
 FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
 # Library module -> the rules whose scripts import it, directly or not, and all that follow them.
@@ -69,6 +75,7 @@ RERUN_BY = {
     "cascade": FROM_LOGITS,
     "sweep": ANALYSIS,
     "calibration": ANALYSIS - {"sweep"},
+    "easy": {"easy", "figures", "summary"},
     "figures": {"figures", "training_figure"},
     "rival": set(),
     "summary": {"summary"},
@@ -283,6 +290,26 @@ def test_thresholds_are_what_a_slow_search_over_the_logits_finds(
         assert group["correct"].tolist() == correct
 
 
+def test_who_leaves_where_is_what_a_slow_loop_over_the_logits_finds(finished, slow_scores):
+    best = json.loads((finished / RESULTS / "policies/best.json").read_text())["thresholds"]
+    entropy, correct = slow_scores["test"]
+    n, right = slow_counts(entropy, correct, best)
+    leaving, oracle = frame(finished, "leaving"), frame(finished, "oracle")
+    policy = oracle[oracle["exit_rule"] == "policy"]
+    assert (policy["n"].tolist(), policy["correct"].tolist()) == (n, right)
+    assert leaving.groupby("exit")["n"].sum().tolist() == n[1:]
+    hits = leaving[leaving["label"] == leaving["predicted"]]
+    assert hits.groupby("exit")["n"].sum().tolist() == right[1:]
+    assert metadata(finished, "leaving")["policy"] == "best"
+
+    total = overall(oracle).set_index("exit_rule")["correct"]
+    assert total["oracle"] == sum(any(row) for row in correct)
+    assert total["full"] == sum(row[-1] for row in correct)
+    pairs = frame(finished, "agreement").set_index(["first", "second"])
+    lost = sum(row[0] and not row[-1] for row in correct)
+    assert pairs.loc[(1, EXITS), "only_first_right"] == lost
+
+
 def test_a_calibrated_target_holds_at_every_enabled_exit_on_its_own_split(finished):
     rows = frame(finished, "calibration")
     own = rows[(rows["calibrated_on"] == rows["split"]) & ~rows["threshold"].isna()]
@@ -328,6 +355,11 @@ def test_the_summary_holds_the_numbers_of_the_tables(finished):
         assert place["live"]["accuracy"] == live.loc[name, "correct_live"] / SPLITS["test"]
     assert summary["verification"]["decisions"] == live["n_live"].sum()
     assert summary["verification"]["differ"] == live["differ"].sum()
+    oracle = frame(finished, "oracle")
+    for rule, record in summary["easy"]["exit_rules"].items():
+        row = overall(oracle[oracle["exit_rule"] == rule]).iloc[0]
+        assert all(record[key] == row[key] for key in ("n", "correct", "seconds", "speedup"))
+    assert sum(row["n"] for row in summary["easy"]["classes"]) == SPLITS["test"]
 
 
 def test_the_summary_names_every_figure_and_task(finished):
@@ -359,7 +391,7 @@ def test_other_cutoffs_rerun_the_analysis_and_nothing_slow(tree):
     config_file(tree, "more.yaml", {"sweep": {"cutoffs": 30}})
     target = f"{RESULTS}/sweep.parquet"
     whole = succeed(tree, "-n", configs=more)
-    assert set(whole.jobs) == {"sweep", "policies", "verification", "figures", "summary"}
+    assert set(whole.jobs) == ANALYSIS - {"calibration"}
     assert succeed(tree, target, "-n", configs=more).jobs == {"sweep": 1}
     run = succeed(tree, target, "--cores", "2", configs=more)
     assert run.jobs == {"sweep": 1}

@@ -15,10 +15,10 @@ from offramp.datasets import Split, load_images
 from offramp.forward import Stopwatch, new_notes, timed_stage
 from offramp.machine import synchronize
 from offramp.multiexit import MultiExitNetwork
-from offramp.policy import Policy, shared_cutoff
+from offramp.policy import Outcome, Policy, outcome_of_tables, shared_cutoff
 from offramp.progress import progress
 from offramp.timemodel import reached_by
-from offramp.verification import Outcome, differences, outcome_of_tables
+from offramp.verification import differences
 
 REPEATS = 5
 # Batch size and on how many images.

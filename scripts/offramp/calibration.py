@@ -67,14 +67,28 @@ def evaluate(
     model: TimeModel,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
-    """What thresholds do on a split: ``n``, ``correct`` int64 (K+1,), ``seconds`` float64 (K+1,),
-    entry 0 overall, and ``speedup`` over the full network, a float."""
-    samples, exits = entropy.shape
-    taken = exits_of(entropy, thresholds)
+    """What thresholds do on a split: see `evaluate_exits`."""
+    enabled = np.array([t is not None for t in thresholds] + [True])
+    return evaluate_exits(exits_of(entropy, thresholds), correct, enabled, model, batch_size)
+
+
+def evaluate_exits(
+    taken: np.ndarray,
+    correct: np.ndarray,
+    enabled: np.ndarray,
+    model: TimeModel,
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """What leaving at given exits means for accuracy and time.
+
+    Parameters: ``taken`` int (N,), the exit 1..K of each sample; ``correct`` bool (N, K);
+    ``enabled`` bool (K,), the exits whose heads run. Returns ``n``, ``correct`` int64 (K+1,) and
+    ``seconds`` float64 (K+1,), entry 0 overall, and ``speedup`` over the full network, a float.
+    """
+    samples, exits = correct.shape
     right = correct[np.arange(samples), taken - 1]
     n = np.bincount(taken, minlength=exits + 1)
     hits = np.bincount(taken[right], minlength=exits + 1)
-    enabled = np.array([t is not None for t in thresholds] + [True])
     seconds = stage_seconds(model, reached_by(taken, batch_size, exits), enabled)
     n[0], hits[0] = samples, right.sum()
     total = seconds.sum()
@@ -100,9 +114,17 @@ def calibration_rows(
         "calibrated_on": [calibrated_on] * exits,
         "method": [method] * exits,
         "target": [target] * exits,
-        "exit": list(range(exits)),
         "threshold": [None, *thresholds, None],
         "split": [split] * exits,
+        **evaluation_rows(result),
+    }
+
+
+def evaluation_rows(result: dict[str, Any]) -> dict[str, list]:
+    """What `evaluate_exits` found, as columns: exits 0 (overall) to K."""
+    exits = len(result["n"])
+    return {
+        "exit": list(range(exits)),
         "n": result["n"].tolist(),
         "correct": result["correct"].tolist(),
         "accuracy": accuracy_or_none(result["correct"], result["n"]),

@@ -15,20 +15,31 @@ SPLIT_SEED = 42
 
 
 class Dataset(NamedTuple):
-    """``pools`` gives the samples of each; ``test`` is a share of the only pool, 0 where the test
-    split is a pool of its own; ``validation`` a number of samples, None being 10 %; ``flip`` says
-    that a mirrored image is still of its class."""
+    """``names`` are those of the classes, in the order of the labels; ``pools`` gives the samples
+    of each; ``test`` is a share of the only pool, 0 where the test split is a pool of its own;
+    ``validation`` a number of samples, None being 10 %; ``flip`` says that a mirrored image is
+    still of its class."""
 
-    classes: int
+    names: tuple[str, ...]
     pools: dict[str, int]
     test: float = 0.0
     validation: int | None = None
     flip: bool = False
 
+    @property
+    def classes(self) -> int:
+        """How many classes."""
+        return len(self.names)
 
+
+CIFAR10_NAMES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 DATASETS = {
-    "cifar10": Dataset(10, {"train": 50_000, "test": 10_000}, validation=5_000, flip=True),
-    "digits": Dataset(10, {"all": 1_797}, test=0.2),
+    "cifar10": Dataset(
+        CIFAR10_NAMES, {"train": 50_000, "test": 10_000}, validation=5_000, flip=True
+    ),
+    "digits": Dataset(tuple("0123456789"), {"all": 1_797}, test=0.2),
 }
 
 

@@ -13,13 +13,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from offramp.bench_page import prediction_errors
 from offramp.intervals import interval
 from offramp.results import (
+    EXIT_RULES,
     Results,
     calibration_rows_of,
+    class_names,
     full_network,
+    leaving_counts,
     policy_rows,
     sweep_rows_of,
 )
@@ -223,6 +227,68 @@ def draw_prediction(results: Results) -> Figure:
     return figure
 
 
+def draw_leaving(results: Results) -> Figure:
+    """How many of each class leave at each exit under the best policy, classes that leave early
+    on top."""
+    figure, axes = plt.subplots()
+    names, counts = class_names(results), leaving_counts(results).sum(axis=2).T
+    exits = np.arange(1, counts.shape[1] + 1)
+    shares = _shares(counts)
+    order = np.argsort(shares @ exits, kind="stable")
+    image = _heat_map(axes, shares[order], counts[order])
+    axes.set_yticks(range(len(names)), [names[c] for c in order])
+    axes.set_xticks(exits - 1, [f"{k}\n{n:,}" for k, n in zip(exits, counts.sum(0), strict=True)])
+    axes.set(xlabel="exit, and how many test samples leave there", ylabel="class")
+    figure.colorbar(image, label="share of the class [%]")
+    return figure
+
+
+def draw_confusion(results: Results) -> Figure:
+    """True class against predicted label of those who leave at each exit under the best policy."""
+    names, counts = class_names(results), leaving_counts(results)
+    rows = -(-len(counts) // 3)
+    figure, panels = plt.subplots(
+        rows, 3, figsize=(10.5, 3.4 * rows + 0.6), sharex=True, sharey=True, squeeze=False
+    )
+    for axes in panels.flat[len(counts) :]:
+        axes.set_axis_off()
+    for k, (axes, cells) in enumerate(zip(panels.flat, counts, strict=False), 1):
+        _heat_map(axes, _shares(cells), cells, fontsize=6)
+        n = cells.sum()
+        leave = f"{n:,} leave, {np.trace(cells) / n:.1%} right" if n else "nobody leaves"
+        axes.set_title(f"exit {k}: {leave}", fontsize=10)
+        axes.set_xticks(range(len(names)), names, rotation=90)
+        axes.set_yticks(range(len(names)), names)
+    figure.supxlabel("predicted label", fontsize=10)
+    figure.supylabel("class", fontsize=10)
+    return figure
+
+
+def draw_agreement(results: Results) -> Figure:
+    """On how many samples two exits say the same, and how often one alone is right."""
+    figure, panels = plt.subplots(1, 2, figsize=(8.4, 4.2), sharex=True, sharey=True)
+    rows = results.agreement
+    exits = range(1, int(rows["first"].max()) + 1)
+    titles = {"same_label": "both say the same", "only_first_right": "row right, column wrong"}
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        shares = rows.assign(share=100 * rows[column] / rows["n"])
+        cells = shares.pivot(index="first", columns="second", values="share").to_numpy()
+        _heat_map(axes, cells, cells, form="{:.1f}")
+        axes.set_title(f"{title} [% of test samples]", fontsize=10)
+        axes.set_xticks(range(len(exits)), [str(k) for k in exits])
+        axes.set_yticks(range(len(exits)), [str(k) for k in exits])
+        axes.set_xlabel("exit")
+    panels[0].set_ylabel("exit")
+    overall = results.oracle[results.oracle["exit"] == 0].set_index("exit_rule")
+    figures = overall.loc[list(EXIT_RULES), ["accuracy", "speedup"]].to_numpy()
+    said = [
+        f"{label} {accuracy:.2%}, {speedup:.2f}x"
+        for label, (accuracy, speedup) in zip(EXIT_RULES.values(), figures, strict=True)
+    ]
+    figure.suptitle("accuracy and predicted speed-up: " + "; ".join(said), fontsize=10)
+    return figure
+
+
 def draw_training(curves: pd.DataFrame) -> Figure:
     """Loss and validation accuracy of every exit over the epochs, from the training table."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8))
@@ -299,6 +365,26 @@ def draw_guarantee(rows: pd.DataFrame) -> Figure:
         axes.set(xlabel="target: accuracy at every exit [%]", xticks=100 * rows["target"].unique())
     figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Per cent of each row's sum; zeros where a row is empty."""
+    return 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _heat_map(
+    axes: Axes, shares: np.ndarray, labels: np.ndarray, form: str = "{:,}", fontsize: float = 8.5
+) -> AxesImage:
+    """Cells shaded by per cent; each says its label where that is not 0."""
+    # "none" keeps the SVG's image at one pixel a cell, so it is small and its edges are sharp.
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto", interpolation="none")
+    axes.grid(False)
+    for row, column in np.argwhere(labels):
+        axes.text(
+            column, row, form.format(labels[row, column]), ha="center", va="center",
+            fontsize=fontsize, color="white" if shares[row, column] > 70 else "black",
+        )  # fmt: skip
+    return image
 
 
 def _by_exit(rows_by_split: dict[str, pd.DataFrame], title: str) -> Figure:

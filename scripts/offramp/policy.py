@@ -56,6 +56,19 @@ def policy_scores(policy: Policy, logits: np.ndarray) -> np.ndarray:
     return CRITERIA[policy.criterion].score(side)
 
 
+class Outcome(NamedTuple):
+    """Where each sample left and what it was called, int64 (N,) each."""
+
+    exits: np.ndarray
+    labels: np.ndarray
+
+
+def outcome_of_tables(policy: Policy, logits: np.ndarray) -> Outcome:
+    """What the tables say of a policy, from ``logits`` float32 (N, K, C)."""
+    exits = exits_of(policy_scores(policy, logits), policy.thresholds)
+    return Outcome(exits, logits[np.arange(len(logits)), exits - 1].argmax(axis=1))
+
+
 def save_policy(path: str | Path, policy: Policy, **about: Any) -> None:
     """Write the policy as JSON; ``about`` says where it came from and what to expect of it."""
     text = json.dumps({**SCHEMA, **policy._asdict(), **about}, indent=2) + "\n"

@@ -8,10 +8,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from offramp.datasets import SPLITS
+from offramp.datasets import DATASETS, SPLITS
 from offramp.intervals import interval, paired_difference
 from offramp.policy import Policy, exits_of, load_policy
 from offramp.tables import origin_of, read, read_scores, same_weights
+
+# The three exit rules of the oracle table, in words.
+EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
+TABLES = (
+    "network", "sweep", "calibration", "verification", "timings", "leaving", "agreement", "oracle",
+)  # fmt: skip
 
 
 class Results(NamedTuple):
@@ -22,6 +28,9 @@ class Results(NamedTuple):
     calibration: pd.DataFrame
     verification: pd.DataFrame
     timings: pd.DataFrame
+    leaving: pd.DataFrame
+    agreement: pd.DataFrame
+    oracle: pd.DataFrame
     policies: dict[str, Policy]
     about: dict[str, dict[str, Any]]
     scores: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -29,10 +38,11 @@ class Results(NamedTuple):
 
 
 def read_results(paths: Any) -> Results:
-    """Read everything; ``paths`` has network, sweep, calibration, verification, timings, and the
-    lists policies and scores. Raises OfframpError when the tables are of different weights."""
-    names = ("network", "sweep", "calibration", "verification", "timings")
-    tables = {name: read(getattr(paths, name), name) for name in names}
+    """Read everything; ``paths`` has each of TABLES and the lists policies and scores.
+
+    Raises OfframpError when the tables are of different weights.
+    """
+    tables = {name: read(getattr(paths, name), name) for name in TABLES}
     scores = [read_scores(path) for path in paths.scores]
     same_weights([*tables.values(), *(table for *_, table in scores)])
     return Results(
@@ -85,6 +95,19 @@ def full_network(results: Results, split: str) -> dict[str, float]:
         "n": n, "correct": right, "accuracy": right / n, "low": low, "high": high,
         "seconds": seconds,
     }  # fmt: skip
+
+
+def class_names(results: Results) -> tuple[str, ...]:
+    """The names of the classes, in the order of the labels."""
+    return DATASETS[results.origin["dataset"]].names
+
+
+def leaving_counts(results: Results) -> np.ndarray:
+    """int64 (K, C, C): how many test samples leave at each exit under the best policy, by true
+    class and predicted label."""
+    rows = results.leaving.sort_values(["exit", "label", "predicted"])
+    classes = rows["label"].nunique()
+    return rows["n"].to_numpy().reshape(-1, classes, classes)
 
 
 def against_full_network(results: Results, name: str, split: str) -> dict[str, float]:

@@ -11,10 +11,14 @@ import pandas as pd
 from offramp.intervals import interval
 from offramp.markdown import parts_table, percent, table
 from offramp.results import (
+    EXIT_RULES,
     Results,
+    add_intervals,
     against_full_network,
     calibration_rows_of,
+    class_names,
     full_network,
+    leaving_counts,
     policy_rows,
     sweep_rows_of,
 )
@@ -83,6 +87,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "best": chosen(results, "best"),
         "verification": verification(results),
+        "easy": easy(results),
     }
 
 
@@ -189,6 +194,32 @@ def verification(results: Results) -> dict[str, Any]:
     }
 
 
+def easy(results: Results) -> dict[str, Any]:
+    """When each class leaves under the best policy, earliest first; what the full network, that
+    policy and the oracle reach; how many samples only an earlier exit than the final one gets
+    right. All on test data."""
+    counts = leaving_counts(results).sum(axis=2)
+    exits = np.arange(1, len(counts) + 1)
+    classes = [
+        {
+            "class": name,
+            "n": int(left.sum()),
+            "mean_exit": float(left @ exits / left.sum()),
+            "before_final": float(left[:-1].sum() / left.sum()),
+        }
+        for name, left in zip(class_names(results), counts.T, strict=True)
+        if left.any()
+    ]
+    overall = add_intervals(results.oracle[results.oracle["exit"] == 0])
+    rules = dict(zip(overall["exit_rule"], records(overall), strict=True))
+    return {
+        "classes": sorted(classes, key=lambda row: row["mean_exit"]),
+        "exit_rules": rules,
+        # The oracle is right wherever any exit is.
+        "overthinking": rules["oracle"]["correct"] - rules["full"]["correct"],
+    }
+
+
 def as_markdown(s: Mapping[str, Any]) -> str:
     """The summary as a page to read."""
     about, full = s["about"], s["full_network"]["test"]
@@ -201,7 +232,7 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         f"{full['n']:,} samples (predicted). Intervals are 95 % (Wilson). Times at an exit are "
         "those of its stage: block, head, decision, removal of those who leave.",
     ]
-    parts = [head, _task_1a(s), _task_1b(s), _task_2a(s), _task_2b(s), _proof(s)]
+    parts = [head, _task_1a(s), _task_1b(s), _task_2a(s), _task_2b(s), _proof(s), _easy(s)]
     return "\n\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -335,6 +366,41 @@ def _proof(s: Mapping[str, Any]) -> Iterable[str]:
     )
     yield _figure("prediction")
     yield _figure("entropy")
+
+
+def _easy_classes(classes: Sequence[Mapping[str, Any]]) -> str:
+    """Which class leaves first and which last, ``classes`` being in that order."""
+    if classes[0]["mean_exit"] == classes[-1]["mean_exit"]:
+        return "Under the best policy no class of test samples leaves earlier than another."
+    first, last = (
+        f"`{row['class']}` (after exit {row['mean_exit']:.2f} on average, "
+        f"{row['before_final']:.1%} before the final one)"
+        for row in (classes[0], classes[-1])
+    )
+    return f"Under the best policy, test samples of {first} leave earliest, those of {last} latest."
+
+
+def _easy(s: Mapping[str, Any]) -> Iterable[str]:
+    found = s["easy"]
+    yield "## Which samples are easy"
+    yield _easy_classes(found["classes"])
+    yield _figure("leaving")
+    yield _figure("confusion")
+    samples = found["exit_rules"]["full"]["n"]
+    yield (
+        f"Overthinking: {found['overthinking']:,} of {samples:,} samples "
+        f"({found['overthinking'] / samples:.2%}) are right at an earlier exit and wrong at the "
+        "final one. An oracle that lets each sample leave at its first right exit (at the final "
+        "one if none is) would win them all; no exit rule can be more accurate. Predicted:"
+    )
+    yield table(
+        ["", "accuracy", "time", "speed-up"],
+        [
+            [EXIT_RULES[rule], _percent(row), _seconds(row["seconds"]), f"{row['speedup']:.2f}x"]
+            for rule, row in found["exit_rules"].items()
+        ],
+    )
+    yield _figure("agreement")
 
 
 def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:

@@ -119,6 +119,8 @@ BENCHMARKS = pa.schema(
         "repeat": pa.int32(),
         "value": pa.float64(),
         "unit": pa.string(),
+    }
+)
 GUARANTEE = pa.schema(
     {
         "population": pa.string(),
@@ -131,6 +133,30 @@ GUARANTEE = pa.schema(
         "share_low": pa.float64(),
         "share_high": pa.float64(),
         "enabled": pa.float64(),
+        "speedup": pa.float64(),
+    }
+)
+LEAVING = pa.schema(
+    {"exit": pa.int32(), "label": pa.int64(), "predicted": pa.int64(), "n": pa.int64()}
+)
+AGREEMENT = pa.schema(
+    {
+        "first": pa.int32(),
+        "second": pa.int32(),
+        "n": pa.int64(),
+        "same_label": pa.int64(),
+        "both_right": pa.int64(),
+        "only_first_right": pa.int64(),
+    }
+)
+ORACLE = pa.schema(
+    {
+        "exit_rule": pa.string(),
+        "exit": pa.int32(),
+        "n": pa.int64(),
+        "correct": pa.int64(),
+        "accuracy": pa.float64(),
+        "seconds": pa.float64(),
         "speedup": pa.float64(),
     }
 )

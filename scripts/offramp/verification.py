@@ -15,7 +15,14 @@ from offramp.criteria import CRITERIA
 from offramp.datasets import Split, load_images
 from offramp.machine import synchronize
 from offramp.multiexit import MultiExitNetwork
-from offramp.policy import Policy, exits_of, load_policy, policy_scores, shared_cutoff
+from offramp.policy import (
+    Outcome,
+    Policy,
+    load_policy,
+    outcome_of_tables,
+    policy_scores,
+    shared_cutoff,
+)
 from offramp.progress import progress
 from offramp.tables import VERIFICATION
 from offramp.timemodel import TimeModel, reached_by, stage_seconds
@@ -53,19 +60,6 @@ def cases_of(paths: Sequence[str], side_exits: int, classes: int) -> list[Case]:
         cases.append(Case(Path(path).stem, policy, True))
     others = np.linspace(0.0, CRITERIA["entropy"].maximum(classes), OTHER_CUTOFFS)
     return cases + [Case(f"cutoff {c:.4f}", shared_cutoff(c, side_exits), False) for c in others]
-
-
-class Outcome(NamedTuple):
-    """Where each sample left and what it was called, int64 (N,) each."""
-
-    exits: np.ndarray
-    labels: np.ndarray
-
-
-def outcome_of_tables(policy: Policy, logits: np.ndarray) -> Outcome:
-    """What the tables say of a policy, from ``logits`` float32 (N, K, C)."""
-    exits = exits_of(policy_scores(policy, logits), policy.thresholds)
-    return Outcome(exits, logits[np.arange(len(logits)), exits - 1].argmax(axis=1))
 
 
 def differences(

@@ -1,0 +1,28 @@
+"""Rule `easy`: logits, timings and the best policy -> which samples are easy."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offramp.easy import agreement_table, confusion_by_exit, leaving_table, oracle_table
+from offramp.job import job_log
+from offramp.policy import load_policy, outcome_of_tables
+from offramp.tables import provenance, read, read_logits, same_weights, write
+from offramp.timemodel import fit_time_model
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    paths, outputs = snakemake.input, snakemake.output
+    _, label, logits, table = read_logits(paths.logits)
+    timings = read(paths.timings, "timings")
+    policy, model = load_policy(paths.policy), fit_time_model(timings)
+    outcome, predicted = outcome_of_tables(policy, logits), logits.argmax(axis=2)
+    correct = predicted == label[:, None]
+    origin = provenance(snakemake.config, same_weights([table, timings]), "test")
+    origin |= {"policy": Path(paths.policy).stem}
+    counts = confusion_by_exit(outcome, label, *logits.shape[1:])
+    write(outputs.leaving, leaving_table(counts), "leaving", origin)
+    write(outputs.agreement, agreement_table(predicted, label), "agreement", origin)
+    oracle = oracle_table(correct, outcome, policy, model, snakemake.params.batch_size)
+    write(outputs.oracle, oracle, "oracle", origin)
