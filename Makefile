@@ -16,11 +16,15 @@ venv: .venv/complete
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
+.venv/bench: .venv/complete locks/bench.txt
+	$(BIN)/pip install --quiet --require-hashes --no-deps --no-build-isolation -r locks/bench.txt
+	touch $@
+
 demo: venv
 	. $(BIN)/activate && snakemake --cores 4 --configfile examples/digits.yaml
 	@echo "The answers are in results/digits/summary.md, the figures in results/digits/figures/."
 
-test: venv
+test: .venv/bench
 	$(BIN)/ruff check scripts tests
 	$(BIN)/ruff format --check scripts tests
 	$(BIN)/snakefmt --check Snakefile rules
@@ -28,7 +32,6 @@ test: venv
 	$(BIN)/pytest
 
 # Half an hour or so: both shipped networks, everything in turn, nothing else should run beside it.
-bench: venv
-	$(BIN)/pip install --quiet --require-hashes --no-deps --no-build-isolation -r locks/bench.txt
+bench: .venv/bench
 	. $(BIN)/activate && snakemake --cores 4 results/benchmarks.md
 	. $(BIN)/activate && snakemake --cores 4 results/cpu/benchmarks.md --configfile examples/cpu.yaml

@@ -512,6 +512,34 @@ def test_the_guarantee_is_put_to_the_test_by_name(tree):
     assert "240/240" in (tree / RESULTS / "logs/guarantee.log").read_text()
 
 
+def test_the_benchmarks_are_run_by_name(tree):
+    library = tree / "scripts/offramp"
+    smaller = {
+        "bench_live": {"256: 2_048, 32: 1_024, 1: 200": "256: 200, 32: 64, 1: 3"},
+        "bench_model": {"256: 10_000, 32: 4_000, 1: 500": "64: 359, 1: 3"},
+        "bench_tables": {"(6_000, 60_000)": "(100, 3_000)"},
+        "backends": {'    "compile": compiled,\n': ""},  # its compiler takes a minute
+    }
+    for name, changes in smaller.items():
+        text = (library / f"{name}.py").read_text()
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        (library / f"{name}.py").write_text(text)
+    succeed(tree, f"{RESULTS}/benchmarks.md", "--cores", "2")
+    rows = frame(tree, "benchmarks")
+    names = "time model|speed|answers|overhead|peak|profile|sweep|dump|memory|thresholds|student"
+    assert list(rows["benchmark"].unique()) == names.split("|")
+    assert (rows["value"].notna() & (rows["unit"] != "")).all()
+    wrong = rows[rows["contender"].str.contains("not excused")]
+    assert len(wrong) == 2 and (wrong["value"] == 0).all()
+    few, many = rows.loc[rows["benchmark"] == "memory", "value"]
+    assert many < few + 200
+    page = (tree / RESULTS / "benchmarks.md").read_text()
+    assert page.startswith("# Benchmarks of branchynet") and page.count("\n## ") == 11
+    assert (tree / RESULTS / "figures/benchmarks.png").stat().st_size
+
+
 def test_shipped_weights_are_used_without_training_and_only_for_what_they_are(tree):
     succeed(tree, "ship", "--cores", "2")
     assert "# branchynet" in (tree / "weights/branchynet.md").read_text()

@@ -87,12 +87,13 @@ def _speed(rows: pd.DataFrame) -> str:
 
 
 def _section(rows: pd.DataFrame) -> str:
-    keys = ["contender", "case", "batch_size", "images", "unit"]
+    named = rows[["contender", "case", "batch_size", "images", "unit"]].astype(object)
+    named = named.where(named.notna(), "")
     lines = []
-    for place in rows.drop_duplicates(keys).index:
-        same = rows[keys].fillna("").eq(rows.loc[place, keys].fillna("")).all(axis=1)
-        name, case, size, images, unit = rows.loc[place, keys].fillna("")
-        lines.append([name, case, size, images, spread(rows.loc[same, "value"]), unit])
+    for place in named.drop_duplicates().index:
+        *names, unit = named.loc[place]
+        same = named.eq(named.loc[place]).all(axis=1)
+        lines.append([*names, spread(rows.loc[same, "value"]), unit])
     return table(["", "", "batch size", "images", "median [low, high]", "unit"], lines)
 
 

@@ -201,6 +201,7 @@ def _earlyon(logits: np.ndarray, labels: np.ndarray, multiply_adds: np.ndarray) 
     side = logits.shape[1] - 1
     points = [ExitPoint(f"exit_{k + 1}", f"exit_{k + 1}", 1) for k in range(side)]
     config = EarlyExitConfig(
+        backbone="a table",
         exit_points=points,
         num_classes=logits.shape[2],
         routing_policy="entropy",

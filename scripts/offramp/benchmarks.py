@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
 from offramp.bench_live import answers, overhead, peak, profile, speed
@@ -46,9 +47,9 @@ def run_all(
     _, val_labels, val_logits, _ = read_logits(paths.logits[0])
     test_logits = read_logits(paths.logits[1])[2]
     model = fit_time_model(read(paths.timings, "timings"))
-    parts = read(paths.network, "network").to_pandas()
+    parts = read(paths.network, "network")
     multiply_adds = np.stack(
-        [parts.loc[parts["part"] == part, "multiply_adds"] for part in ("block", "head")]
+        [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
     )
     network, exits = networks[params.backend], exits_of(scores["test"][0], policy.thresholds)
     rows = time_model(network, scores["test"][0], model, multiply_adds, test, device)
