@@ -8,7 +8,7 @@ from conftest import hand_made_model, slow_exit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.joint import Costs, _Data, costs_of, joint_frontier, line_search
+from offramp.joint import Costs, costs_of, data_of, joint_frontier, line_search
 
 
 def slow_total(scores, correct, thresholds, costs):
@@ -40,7 +40,7 @@ def test_a_line_search_is_every_threshold_of_one_exit(seed, exits, samples):
     draw = np.random.default_rng(seed + 1)
     limits = np.where(draw.random(exits - 1) < 0.3, -np.inf, draw.integers(0, 6, exits - 1) / 4)
     k = int(draw.integers(exits - 1))
-    data = _Data(scores, correct, np.argsort(scores, axis=0, kind="stable"), costs)
+    data = data_of(scores, correct, costs)
     at, cost, right = line_search(data, limits, k)
     earlier = [None if np.isneginf(t) else t for t in limits]
     reached = [s[k] for s in scores if slow_exit(s[:k], earlier[:k]) == k + 1 or k == 0]

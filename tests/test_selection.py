@@ -92,6 +92,16 @@ def test_the_largest_allowed_loss_still_passes_and_one_more_does_not(full_correc
     assert rule([candidate(1.0, full_correct - 26, n=5000)], **options) is None
 
 
+def test_what_was_fitted_to_validation_data_is_expected_to_lose_more():
+    lucky = candidate(1.0, 4990, n=5000)._replace(optimism=0.004)
+    honest = candidate(2.0, 4990, n=5000)
+    rule = RULES["fastest_within_loss"]
+    assert rule([lucky, honest], full_correct=5000, max_loss=0.005) == honest
+    assert rule([lucky, honest], full_correct=5000, max_loss=0.006) == lucky
+    assert choose("fastest_above_accuracy", [lucky, honest], min_accuracy=0.996) == honest
+    assert pareto_frontier([honest, lucky]) == [lucky, honest]
+
+
 def test_an_accuracy_of_exactly_the_minimum_passes():
     passes = candidate(1.0, 4000, n=5000)
     assert choose("fastest_above_accuracy", [passes], min_accuracy=0.8) == passes

@@ -9,9 +9,13 @@ import numpy as np
 from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import exits_of
+from offramp.progress import progress
 from offramp.sweep import accuracy_or_none
 from offramp.thresholds import Passes, Thresholds, largest_thresholds
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
+
+RESAMPLES = 20
+RESAMPLING_SEED = 42
 
 
 def calibrate(entropy: np.ndarray, correct: np.ndarray, target: float) -> Thresholds:
@@ -58,6 +62,38 @@ def thresholds_for(
         sure = settings["confidence"]
         return [calibrate_guaranteed(entropy, correct, target, sure) for target in targets]
     return [calibrate(entropy, correct, target) for target in targets]
+
+
+def optimism(
+    settings: Mapping[str, Any],
+    scores: np.ndarray,
+    correct: np.ndarray,
+    targets: Sequence[float],
+    costs: Costs,
+) -> np.ndarray:
+    """How much more accuracy, as a share of all samples, thresholds fitted to these data must be
+    expected to lose on new data than they lose on these: float64, one per target.
+
+    The bootstrap's optimism: thresholds fitted to RESAMPLES samples of the data, drawn with
+    replacement, lose so much more on the data than on their own sample, in the mean. Losses are
+    against the full network on the same samples.
+    Source: Efron, "Estimating the Error Rate of a Prediction Rule" (1983).
+    """
+    draw = np.random.default_rng(RESAMPLING_SEED)
+    more = np.zeros(len(targets))
+    for _ in progress(range(RESAMPLES), "optimism", "sample"):
+        rows = draw.integers(len(scores), size=len(scores))
+        sample = scores[rows], correct[rows]
+        found = thresholds_for(settings, *sample, targets, costs)
+        more += [loss(scores, correct, t) - loss(*sample, t) for t in found]
+    return more / RESAMPLES
+
+
+def loss(scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> float:
+    """The share of the samples by which a policy is less often right than the full network."""
+    taken = exits_of(scores, thresholds)
+    right = correct[np.arange(len(scores)), taken - 1]
+    return float((correct[:, -1].sum() - right.sum()) / len(scores))
 
 
 def evaluate(
@@ -107,14 +143,17 @@ def calibration_rows(
     thresholds: Thresholds,
     split: str,
     result: dict[str, Any],
+    optimism: float | None,
 ) -> dict[str, list]:
-    """The rows of `calibration.parquet` for one policy on one split: exits 0 (overall) to K."""
+    """The rows of `calibration.parquet` for one policy on one split: exits 0 (overall) to K;
+    ``optimism`` is None on data to which the thresholds were not fitted."""
     exits = len(result["n"])
     return {
         "calibrated_on": [calibrated_on] * exits,
         "method": [method] * exits,
         "target": [target] * exits,
         "threshold": [None, *thresholds, None],
+        "optimism": [optimism] + [None] * (exits - 1),
         "split": [split] * exits,
         **evaluation_rows(result),
     }
@@ -150,10 +189,16 @@ def calibrate_all(
     method, costs = settings["method"], costs_of(model, batch_size)
     for calibrated_on in ("train", "val"):
         found = thresholds_for(settings, *scores[calibrated_on], targets, costs)
-        for target, thresholds in zip(targets, found, strict=True):
+        fitted: list[float | None] = [None] * len(targets)
+        if calibrated_on == "val":  # from which policies are chosen
+            fitted = optimism(settings, *scores["val"], targets, costs).tolist()
+        for target, thresholds, lucky in zip(targets, found, fitted, strict=True):
             for split, data in scores.items():
                 result = evaluate(*data, thresholds, model, batch_size)
-                new = calibration_rows(calibrated_on, method, target, thresholds, split, result)
+                more = lucky if split == calibrated_on else None
+                new = calibration_rows(
+                    calibrated_on, method, target, thresholds, split, result, more
+                )
                 for column, values in new.items():
                     rows.setdefault(column, []).extend(values)
     return rows

@@ -50,11 +50,21 @@ class Frontier(NamedTuple):
     thresholds: list[Thresholds]
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
+    """Calibration data, an exit a row: ``scores`` float64 (K, N), ``correct`` int64 (K, N), 1 where
+    right, ``order`` int64 (K, N), which sorts each row of scores; and the costs."""
+
     scores: np.ndarray
     correct: np.ndarray
     order: np.ndarray
     costs: Costs
+
+
+def data_of(scores: np.ndarray, correct: np.ndarray, costs: Costs) -> Data:
+    """Scores float64 (N, K) and correct bool (N, K) laid out for the line searches."""
+    by_exit = np.ascontiguousarray(scores.T)
+    order = np.argsort(by_exit, axis=1, kind="stable")
+    return Data(by_exit, np.ascontiguousarray(correct.T).astype(np.int64), order, costs)
 
 
 class _Best:
@@ -95,7 +105,7 @@ def joint_frontier(
     valley that is not the deepest; seeded and bounded.
     """
     samples, exits = scores.shape
-    data = _Data(scores, correct, np.argsort(scores, axis=0, kind="stable"), costs)
+    data = data_of(scores, correct, costs)
     best = _Best(samples, exits - 1)
     draw = np.random.default_rng(seed)
     whole = samples * (costs.block.sum() + costs.head[-1] + costs.fixed[-1])
@@ -109,7 +119,7 @@ def joint_frontier(
     return best.frontier()
 
 
-def _descend(data: _Data, limits: np.ndarray, price: float, best: _Best) -> np.ndarray:
+def _descend(data: Data, limits: np.ndarray, price: float, best: _Best) -> np.ndarray:
     """Coordinate descent at one price, from the last side exit to the first."""
     limits = limits.copy()
     for _ in range(SWEEPS):
@@ -124,30 +134,31 @@ def _descend(data: _Data, limits: np.ndarray, price: float, best: _Best) -> np.n
 
 
 def line_search(
-    data: _Data, limits: np.ndarray, k: int
+    data: Data, limits: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Every threshold of exit k (from 0), the others held: the thresholds, -inf first for a
     disabled exit, then total cost and number correct under each; from one pass of prefix sums."""
     scores, correct, order, costs = data
-    samples = len(scores)
+    samples, last = scores.shape[1], len(limits)
     enabled = np.append(limits > -np.inf, True)
     enabled[k] = False
-    fires = np.ones((samples, len(limits) + 1), dtype=bool)
-    fires[:, :-1] = scores[:, :-1] <= limits
-    reach: np.ndarray = np.logical_not(fires[:, :k].any(axis=1))
-    passing = fires.copy()
-    passing[:, : k + 1] = False
-    later = passing.argmax(axis=1)  # where each would leave if not at k
     stage = costs.block + np.where(enabled, costs.head, 0.0)
     spent = stage.cumsum()
-    taken = np.where(reach, later, fires[:, : max(k, 1)].argmax(axis=1))
+    fires = scores[:last] <= limits[:, None]
+    later = np.full(samples, last)  # where each would leave if not at k
+    for j in range(last - 1, k, -1):
+        later[fires[j]] = j
+    taken = later.copy()
+    for j in range(k - 1, -1, -1):
+        taken[fires[j]] = j
+    reach = taken > k
     cost = spent[taken].sum() + samples * costs.fixed[enabled].sum()
-    right = int(correct[np.arange(samples), taken].sum())
+    right = int(correct[taken, np.arange(samples)].sum())
 
-    in_order = order[reach[order[:, k]], k]
-    ordered = scores[in_order, k]
-    saved = (spent[later[in_order]] - spent[k]).cumsum()
-    gained = (correct[in_order, k].astype(np.int64) - correct[in_order, later[in_order]]).cumsum()
+    in_order = order[k][reach[order[k]]]
+    ordered, to = scores[k, in_order], later[in_order]
+    saved = (spent[to] - spent[k]).cumsum()
+    gained = (correct[k, in_order] - correct[to, in_order]).cumsum()
     ends = np.flatnonzero(ends_of_ties(ordered))
     own = len(in_order) * costs.head[k] + samples * costs.fixed[k]
     return (

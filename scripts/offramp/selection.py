@@ -10,25 +10,29 @@ from offramp.policy import Policy, shared_cutoff
 
 
 class Candidate(NamedTuple):
-    """A policy and its figures on the validation split: seconds, correct of n."""
+    """A policy and its figures on the validation split: seconds, correct of n, and, where it was
+    fitted to that split, how much more it must be expected to lose on new data."""
 
     policy: Policy
     origin: dict[str, Any]
     seconds: float
     correct: int
     n: int
+    optimism: float = 0.0
 
     @property
     def accuracy(self) -> float:
-        """Overall accuracy on the validation split."""
-        return self.correct / self.n
+        """Overall accuracy that the validation split lets one expect."""
+        return self.correct / self.n - self.optimism
 
 
 def fastest_within_loss(
     candidates: Sequence[Candidate], full_correct: int, max_loss: float, **_: float
 ) -> Candidate | None:
-    """The fastest that loses at most ``max_loss`` (a fraction) against the full network."""
-    return _fastest([c for c in candidates if (full_correct - c.correct) / c.n <= max_loss])
+    """The fastest expected to lose at most ``max_loss`` (a fraction) against the full network."""
+    return _fastest(
+        [c for c in candidates if (full_correct - c.correct) / c.n + c.optimism <= max_loss]
+    )
 
 
 def fastest_above_accuracy(
@@ -62,8 +66,8 @@ def knee(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
 def pareto_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Those to whom no other is both as fast and more accurate, from fast to slow."""
     frontier: list[Candidate] = []
-    for candidate in sorted(candidates, key=lambda c: (c.seconds, -c.correct)):
-        if not frontier or candidate.correct > frontier[-1].correct:
+    for candidate in sorted(candidates, key=lambda c: (c.seconds, -c.accuracy)):
+        if not frontier or candidate.accuracy > frontier[-1].accuracy:
             frontier.append(candidate)
     return frontier
 
@@ -77,7 +81,7 @@ RULES: dict[str, Callable[..., Candidate | None]] = {
 
 
 def _fastest(candidates: Sequence[Candidate]) -> Candidate | None:
-    return min(candidates, key=lambda c: (c.seconds, -c.correct), default=None)
+    return min(candidates, key=lambda c: (c.seconds, -c.accuracy), default=None)
 
 
 def choose_policies(
@@ -147,7 +151,12 @@ def calibrated_candidates(calibration: pa.Table) -> list[Candidate]:
         origin = {key: row[key] for key in ("calibrated_on", "target", "method")}
         candidates.append(
             Candidate(
-                Policy("entropy", thresholds), origin, row["seconds"], row["correct"], row["n"]
+                Policy("entropy", thresholds),
+                origin,
+                row["seconds"],
+                row["correct"],
+                row["n"],
+                row["optimism"] or 0.0,
             )
         )
     return candidates
@@ -161,6 +170,7 @@ def _describe(candidate: Candidate, selection: dict[str, Any]) -> tuple[Policy, 
             "split": "val",
             "n": candidate.n,
             "accuracy": candidate.accuracy,
+            "optimism": candidate.optimism,
             "seconds": candidate.seconds,
         },
     }

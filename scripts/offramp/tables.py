@@ -48,6 +48,7 @@ CALIBRATION = pa.schema(
         "target": pa.float64(),
         "exit": pa.int32(),
         "threshold": pa.float64(),
+        "optimism": pa.float64(),
         "split": pa.string(),
         "n": pa.int64(),
         "correct": pa.int64(),
