@@ -309,7 +309,8 @@ def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
         assert np.mean(want) > 2 * spread and np.mean(found) > 0
 
 
-def test_optimism_is_the_same_every_time_and_0_where_nobody_can_leave():
+def test_optimism_is_the_same_every_time_and_0_where_nobody_can_leave(monkeypatch):
+    monkeypatch.setattr(calibration, "RESAMPLES", 4)
     settings, costs = {"method": "joint"}, costs_of(hand_made_model(4, 60), 60)
     data = noisy_data(200, 1)
     targets = [0.8, 1.0]
