@@ -24,8 +24,8 @@ from offramp.results import (
 )
 
 RULES_IN_WORDS = {
-    "fastest_within_loss": "the fastest expected to lose at most {max_loss:.2%} of accuracy against the "
-    "full network",
+    "fastest_within_loss": "the fastest expected to lose at most {max_loss:.2%} of accuracy "
+    "against the full network",
     "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%}",
     "best_accuracy_per_second": "the most accuracy per second",
     "knee": "the knee of the frontier of time against accuracy",
