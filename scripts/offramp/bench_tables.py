@@ -113,13 +113,13 @@ def dump_against_forward(
         return in_turn("dump", contenders, device, repeats=3, **where)
 
 
-def dump_memory(params: Mapping[str, Any], weights: str, data: str) -> list[dict]:
+def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
     """Peak memory of a dump of few and of many images, each in a process of its own."""
     rows = []
     context = multiprocessing.get_context("spawn")
     for images in MEMORY_IMAGES:
         with context.Pool(1) as pool:
-            peak = pool.apply(_dump_peak, (dict(params), weights, data, images))
+            peak = pool.apply(_dump_peak, (params, weights, data, images))
         where = {"images": images, "batch_size": params["batch_size"]}
         rows.append(row("memory", "dump", 1, peak, "MiB", **where))
     return rows

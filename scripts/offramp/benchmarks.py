@@ -62,7 +62,7 @@ def run_all(
         network, paths.scores[1], paths.timings, test, classes, size, device
     )
     rows += dump_against_forward(network, splits["train"], classes, size, device)
-    rows += dump_memory(params, paths.weights, str(Path(paths.data[0]).parent))
+    rows += dump_memory(dict(params.items()), paths.weights, str(Path(paths.data[0]).parent))
     rows += thresholds_of_others(val_logits, val_labels, scores, multiply_adds, model, size)
     rows += students_cascade(plain, network, test, params.report_cutoff, size, device)
     return rows
