@@ -633,14 +633,9 @@ def test_the_linter_finds_nothing(pristine):
     assert run.code == 0, run.output
 
 
-def test_the_default_run_downloads_and_trains(clone):
-    run = succeed(clone, "-n", configs=())
-    assert {"download", "train"} <= set(run.jobs)
-    assert "cifar10" in run.output
-
-
-def test_the_shipped_network_downloads_and_does_not_train(clone):
-    run = succeed(clone, "-n", configs=("examples/cpu.yaml",))
+@pytest.mark.parametrize("configs", [(), ("examples/cpu.yaml",)])
+def test_a_shipped_network_downloads_and_does_not_train(clone, configs):
+    run = succeed(clone, "-n", configs=configs)
     assert "download" in run.jobs and "train" not in run.jobs
     assert "cifar10" in run.output
 
