@@ -1,14 +1,16 @@
 """Benchmarks of the tables: one pass against reruns, the dump against a bare forward pass, and
 thresholds against those of others."""
 
+import json
 import math
-import multiprocessing
-import resource
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,13 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor
 
-from offramp.backends import for_inference
 from offramp.bench_live import each, in_turn, load_batches, row
 from offramp.calibration import evaluate
 from offramp.cascade import run_cascade
-from offramp.datasets import DATASETS, Split, load_images, open_split
+from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
 from offramp.joint import costs_of, joint_frontier
 from offramp.multiexit import MultiExitNetwork
-from offramp.networks import load
 from offramp.policy import shared_cutoff
 from offramp.sweep import cutoff_grid, sweep_rows, sweep_split
 from offramp.tables import SWEEP, read, read_scores, write
@@ -116,30 +116,19 @@ def dump_against_forward(
 def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
     """Peak memory of a dump of few and of many images, each in a process of its own."""
     rows = []
-    context = multiprocessing.get_context("spawn")
     for images in MEMORY_IMAGES:
-        with context.Pool(1) as pool:
-            peak = pool.apply(_dump_peak, (params, weights, data, images))
+        asked = {"params": params, "weights": weights, "data": data, "images": images}
+        peak = subprocess.run(
+            [sys.executable, "-m", "offramp.bench_memory"],
+            input=json.dumps(asked),
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
         where = {"images": images, "batch_size": params["batch_size"]}
-        rows.append(row("memory", "dump", 1, peak, "MiB", **where))
+        rows.append(row("memory", "dump", 1, float(peak.split()[-1]), "MiB", **where))
     return rows
-
-
-def _dump_peak(params: dict[str, Any], weights: str, data: str, images: int) -> float:
-    """Peak resident MiB of this process after a dump of so many images, repeated from the split."""
-    from offramp.machine import prepare
-
-    device, _ = prepare(params)
-    classes = DATASETS[params["dataset"]].classes
-    network = for_inference(load(params["model"], classes, weights, device), params["backend"])
-    split = open_split(data, params["dataset"], "train", params["validation"])
-    again = np.arange(images) % len(split.order)
-    long = Split(split.images, split.labels[again], split.order[again])
-    with tempfile.TemporaryDirectory() as folder:
-        path = f"{folder}/logits.parquet"
-        dump_split(network, long, "train", classes, params["batch_size"], device, path, {})
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def thresholds_of_others(
