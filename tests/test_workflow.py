@@ -62,7 +62,7 @@ TABLES = {
     "training": "train",
 }
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
-TIMING_RULES = {"logits", "probe", "verification", "rival"}
+TIMING_RULES = {"logits", "probe", "verification", "rival", "benchmarks"}
 
 ANALYSIS = {"sweep", "calibration", "policies", "verification", "easy", "figures", "summary"}
 FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings"}
