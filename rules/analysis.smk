@@ -2,10 +2,59 @@ POLICIES = ["report_cutoff", "target", "best_cutoff", "best_train", "best"]
 SCORES = expand("{results}/scores/{split}.parquet", results=RESULTS, split=SPLITS)
 
 
-rule scores:
-    """Entropy and correctness of every sample at every exit."""
+rule temperatures:
+    """A temperature per exit, fitted to half of the validation data."""
     input:
-        f"{RESULTS}/logits/{{split}}.parquet",
+        f"{RESULTS}/logits/val.parquet",
+    output:
+        f"{RESULTS}/temperatures.parquet",
+    log:
+        f"{RESULTS}/logs/temperatures.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/temperatures.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("temperatures"),
+    script:
+        "../scripts/temperatures.py"
+
+
+rule reliability:
+    """How often each exit is right when it is so and so sure, with temperatures and without."""
+    input:
+        temperatures=f"{RESULTS}/temperatures.parquet",
+        val=f"{RESULTS}/logits/val.parquet",
+        test=f"{RESULTS}/logits/test.parquet",
+    output:
+        f"{RESULTS}/reliability.parquet",
+    log:
+        f"{RESULTS}/logs/reliability.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/reliability.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("reliability"),
+    script:
+        "../scripts/reliability.py"
+
+
+rule scores:
+    """The criterion's score and correctness of every sample at every exit."""
+    input:
+        logits=f"{RESULTS}/logits/{{split}}.parquet",
+        temperatures=(
+            f"{RESULTS}/temperatures.parquet" if config["calibration"]["temperatures"] else []
+        ),
     output:
         f"{RESULTS}/scores/{{split}}.parquet",
     log:
@@ -20,6 +69,8 @@ rule scores:
         runtime=10,
     params:
         code=code("scores"),
+        criterion=config["criterion"],
+        temperatures=config["calibration"]["temperatures"],
     script:
         "../scripts/scores.py"
 

@@ -47,6 +47,7 @@ rule probe:
         **model_params(),
         code=code("probe"),
         batch_size=config["batch_size"],
+        criterion=config["criterion"],
     script:
         "../scripts/probe.py"
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from offramp.job import job_log
 from offramp.policy import save_policy
 from offramp.selection import choose_policies
-from offramp.tables import origin_of, read, read_scores, same_weights
+from offramp.tables import decided_by, origin_of, read, read_scores, same_weights
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake
@@ -18,7 +18,13 @@ with job_log(snakemake.log[0]):
     same_weights([sweep, calibration, scores])
     full_correct = int(correct[:, -1].sum())
     chosen = choose_policies(
-        sweep, calibration, full_correct, params.report_cutoff, params.target, params.selection
+        sweep,
+        calibration,
+        full_correct,
+        params.report_cutoff,
+        params.target,
+        params.selection,
+        *decided_by(scores),
     )
     for path in snakemake.output:
         policy, about = chosen[Path(path).stem]

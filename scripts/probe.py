@@ -8,6 +8,7 @@ from offramp.datasets import DATASETS, open_split
 from offramp.job import job_log
 from offramp.machine import prepare
 from offramp.networks import load
+from offramp.policy import shared_cutoff
 from offramp.probe import probe
 from offramp.tables import provenance, sha256, write
 
@@ -22,6 +23,7 @@ with job_log(snakemake.log[0]):
     )
     folder = Path(snakemake.input.data[0]).parent
     split = open_split(folder, params.dataset, "train", params.validation)
-    timings = probe(network, split, params.batch_size, device)
+    policy = shared_cutoff(0.0, len(network.heads) - 1, params.criterion)
+    timings = probe(network, policy, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(weights), "probe") | machine
     write(snakemake.output[0], timings, "timings", origin)

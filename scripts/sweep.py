@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from offramp.criteria import score_range
 from offramp.datasets import DATASETS, SPLITS
 from offramp.job import job_log
 from offramp.sweep import cutoff_grid, sweep_rows, sweep_split
-from offramp.tables import SWEEP, provenance, read, read_scores, same_weights, write
+from offramp.tables import SWEEP, decided_by, provenance, read, read_scores, same_weights, write
 from offramp.timemodel import fit_time_model
 
 if TYPE_CHECKING:
@@ -17,13 +18,14 @@ with job_log(snakemake.log[0]):
     params = snakemake.params
     timings = read(snakemake.input.timings, "timings")
     model = fit_time_model(timings)
-    classes = DATASETS[params.dataset].classes
-    cutoffs = cutoff_grid(params.sweep["cutoffs"], params.sweep["report_cutoff"], classes)
-    pieces, tables = [], [timings]
-    for split, path in zip(SPLITS, snakemake.input.scores, strict=True):
-        entropy, correct, table = read_scores(path)
-        result = sweep_split(entropy, correct, cutoffs, model, params.batch_size)
-        pieces.append(pa.table(sweep_rows(split, cutoffs, result), schema=SWEEP))
-        tables.append(table)
-    origin = provenance(snakemake.config, same_weights(tables))
+    found = dict(zip(SPLITS, map(read_scores, snakemake.input.scores), strict=True))
+    values, _, table = found["val"]
+    criterion, _ = decided_by(table)
+    ends = score_range(criterion, DATASETS[params.dataset].classes, values[:, :-1])
+    cutoffs = cutoff_grid(params.sweep["cutoffs"], params.sweep["report_cutoff"], ends)
+    pieces = []
+    for split, (scores, correct, _) in found.items():
+        result = sweep_split(scores, correct, cutoffs, model, params.batch_size)
+        pieces.append(pa.table(sweep_rows(split, criterion, cutoffs, result), schema=SWEEP))
+    origin = provenance(snakemake.config, same_weights([timings, *(t for *_, t in found.values())]))
     write(snakemake.output[0], pa.concat_tables(pieces), "sweep", origin)

@@ -24,7 +24,7 @@ with job_log(snakemake.log[0]):
     split = open_split(folder, params.dataset, "test", params.validation)
     sample_id, _, logits, table = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
-    cases = cases_of(paths.policies, len(network.heads) - 1, classes)
+    cases = cases_of(paths.policies, logits)
     model = fit_time_model(timings)
     rows = verify(network, cases, split, logits, model, params.batch_size, device)
     origin = provenance(snakemake.config, same_weights([table, timings]), "test") | machine

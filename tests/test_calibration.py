@@ -21,7 +21,7 @@ from offramp.calibration import (
 )
 from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import costs_of
-from offramp.policy import exits_of
+from offramp.policy import Policy, exits_of
 from offramp.thresholds import largest_threshold
 
 LEVELS = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2]
@@ -173,7 +173,7 @@ def test_evaluation_is_the_slow_loop(split, data):
         thresholds = tuple(data.draw(limit) for _ in range(exits - 1))
         batch_size = data.draw(st.integers(1, samples + 3))
     model = hand_made_model(exits, samples)
-    result = evaluate(entropy, correct, thresholds, model, batch_size)
+    result = evaluate(entropy, correct, Policy("entropy", thresholds), model, batch_size)
 
     taken = [slow_exit(row, thresholds) for row in entropy.tolist()]
     enabled = [t is not None for t in thresholds] + [True]
@@ -192,7 +192,8 @@ def test_evaluation_is_the_slow_loop(split, data):
 
 def test_with_all_exits_disabled_the_speed_up_is_one():
     entropy, correct = np.zeros((6, 4)), np.ones((6, 4), dtype=bool)
-    result = evaluate(entropy, correct, (None, None, None), hand_made_model(4, 6), 4)
+    nobody = Policy("entropy", (None, None, None))
+    result = evaluate(entropy, correct, nobody, hand_made_model(4, 6), 4)
     assert result["speedup"] == pytest.approx(1.0)
     assert result["n"].tolist() == [6, 0, 0, 0, 6]
 
@@ -200,7 +201,8 @@ def test_with_all_exits_disabled_the_speed_up_is_one():
 def test_calibration_rows_are_one_overall_row_and_one_row_an_exit():
     entropy = np.array([[0.1, 0.5, 0.0], [0.9, 0.5, 0.0], [0.9, 0.9, 0.0]])
     correct = np.array([[True, False, True], [True, True, True], [True, True, False]])
-    result = evaluate(entropy, correct, (0.5, None), hand_made_model(3, 3), 3)
+    policy = Policy("entropy", (0.5, None))
+    result = evaluate(entropy, correct, policy, hand_made_model(3, 3), 3)
     rows = calibration_rows("val", "empirical", 0.8, (0.5, None), "test", result, 0.25)
     assert rows["exit"] == [0, 1, 2, 3]
     assert rows["threshold"] == [None, 0.5, None, None]
@@ -322,7 +324,7 @@ def test_optimism_is_the_same_every_time_and_0_where_nobody_can_leave(monkeypatc
 def test_only_rows_of_the_fitted_validation_split_carry_an_optimism():
     scores = {name: noisy_data(150, i) for i, name in enumerate(("train", "val", "test"))}
     settings = {"method": "empirical", "target": 0.8, "targets": [0.7]}
-    rows = pd.DataFrame(calibrate_all(scores, settings, hand_made_model(4, 60), 60))
+    rows = pd.DataFrame(calibrate_all(scores, "entropy", settings, hand_made_model(4, 60), 60))
     fitted = (rows["calibrated_on"] == "val") & (rows["split"] == "val") & (rows["exit"] == 0)
     assert fitted.sum() == 2
     assert (rows["optimism"].notna() == fitted).all()

@@ -10,11 +10,11 @@ from torch import nn
 
 from offramp import OfframpError
 from offramp.cascade import remove, run_cascade, run_full_network
-from offramp.criteria import entropy
+from offramp.criteria import CRITERIA, entropy
 from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
 from offramp.multiexit import MultiExitNetwork
-from offramp.policy import Policy, exits_of, policy_scores
+from offramp.policy import Policy, exits_of, policy_scores, shared_cutoff
 from offramp.probe import probe, probe_sizes
 from offramp.tables import origin_of, read_logits
 from offramp.timemodel import fit_time_model
@@ -46,7 +46,8 @@ def policies_and_rows(draw):
     temperatures = None
     if draw(st.booleans()):
         temperatures = tuple(draw(st.sampled_from([0.5, 1.0, 3.0])) for _ in range(exits - 1))
-    blank = Policy("entropy", (None,) * (exits - 1), temperatures)
+    criterion = draw(st.sampled_from(sorted(CRITERIA)))
+    blank = Policy(criterion, (None,) * (exits - 1), temperatures)
     scores = policy_scores(blank, LOGITS[exits])
     thresholds = tuple(
         draw(st.one_of(st.none(), st.sampled_from(safe_limits(scores[:, k]))))
@@ -293,7 +294,7 @@ def test_the_probe_times_the_batch_sizes_up_to_the_configured_one():
 
 @pytest.mark.parametrize("batch_size", [1, 6])
 def test_a_probe_can_be_fitted_and_asked_for_every_batch_up_to_the_configured_size(batch_size):
-    table = probe(NETWORKS[2], toy_split(), batch_size, CPU)
+    table = probe(NETWORKS[2], shared_cutoff(0.0, 1), toy_split(), batch_size, CPU)
     sizes = probe_sizes(batch_size)
     assert set(table["split"].to_pylist()) == {"probe"}
     assert sorted(set(table["batch_size"].to_pylist())) == sizes

@@ -1,4 +1,4 @@
-"""Entropy against its definition, at the edges, and alike in numpy and torch."""
+"""Every criterion against its definition, at the edges, and alike in numpy and torch."""
 
 import math
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from offramp.criteria import CRITERIA, entropy
+from offramp.criteria import CRITERIA, entropy, score_at, score_range, scores_of
 
 LOGITS = hnp.arrays(
     np.float64,
@@ -112,6 +112,96 @@ def test_adding_a_constant_to_all_logits_changes_nothing():
     np.testing.assert_array_equal(entropy(logits), entropy(logits + 1024.0))
 
 
-def test_the_maximum_of_the_entropy_criterion_is_the_log_of_the_classes():
-    assert CRITERIA["entropy"].maximum(10) == math.log(10)
-    assert CRITERIA["entropy"].maximum(1) == 0.0
+def test_the_range_of_the_entropy_ends_at_the_log_of_the_classes():
+    assert CRITERIA["entropy"].range(10) == (0.0, math.log(10))
+    assert CRITERIA["entropy"].range(1) == (0.0, 0.0)
+
+
+def softmax(row) -> list[float]:
+    weights = [math.exp(value - max(row)) for value in row]
+    return [weight / math.fsum(weights) for weight in weights]
+
+
+def slow_score(criterion: str, exits: list[list[float]]) -> float:
+    """A criterion by its words, at the last of the exits whose logits are given."""
+    p = softmax(exits[-1])
+    first, second = sorted(p, reverse=True)[:2]
+    if criterion == "entropy":
+        return loop_entropy(exits[-1])
+    if criterion == "max_probability":
+        return 1 - first
+    if criterion == "margin":
+        return 1 - (first - second)
+    if criterion == "energy":
+        return -math.log(math.fsum(math.exp(z) for z in exits[-1]))
+    if criterion == "patience":
+        labels = [row.index(max(row)) for row in exits]
+        run = 0
+        for label in reversed(labels):
+            if label != labels[-1]:
+                break
+            run += 1
+        return 1 / run
+    q = softmax(exits[-2]) if len(exits) > 1 else None
+    return 1.0 if q is None else 1 - math.fsum(a * b for a, b in zip(p, q, strict=True))
+
+
+SEVERAL_EXITS = hnp.arrays(
+    np.float64,
+    st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 6)),
+    # A few values, so that exits often agree and probabilities often tie.
+    elements=st.sampled_from([-3.0, 0.0, 0.5, 1.0, 2.5, 7.0]),
+)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@given(SEVERAL_EXITS)
+def test_scores_at_every_exit_are_the_criterions_words(criterion, logits):
+    want = [
+        [slow_score(criterion, sample[: k + 1]) for k in range(len(sample))]
+        for sample in logits.tolist()
+    ]
+    np.testing.assert_allclose(scores_of(criterion, logits), want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@given(SEVERAL_EXITS)
+def test_torch_decides_by_the_same_scores(criterion, logits):
+    live = score_at(criterion, torch.from_numpy(logits), torch).numpy()
+    np.testing.assert_allclose(live, score_at(criterion, logits), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@given(SEVERAL_EXITS)
+def test_scores_keep_to_the_range(criterion, logits):
+    values = scores_of(criterion, logits)
+    low, high = score_range(criterion, logits.shape[2], values)
+    assert (values >= low).all() and (values <= high).all()
+
+
+@pytest.mark.parametrize("criterion", ["entropy", "max_probability", "margin", "energy"])
+def test_a_surer_answer_has_a_lower_score(criterion):
+    logits = np.zeros((8, 1, 10))
+    logits[:, 0, 4] = np.arange(8.0)
+    assert (np.diff(scores_of(criterion, logits)[:, 0]) < 0).all()
+
+
+@pytest.mark.parametrize("criterion", ["max_probability", "margin"])
+def test_sure_answers_keep_their_order(criterion):
+    # 1 - p rounds to 0 from about 37 on; the sum of the others does not.
+    logits = np.zeros((3, 1, 10))
+    logits[:, 0, 0] = [40.0, 50.0, 60.0]
+    values = scores_of(criterion, logits)[:, 0]
+    assert values[0] > values[1] > values[2] > 0
+
+
+def test_temperatures_divide_the_logits_of_their_exit():
+    logits = np.random.default_rng(0).normal(size=(5, 3, 10)).astype(np.float32)
+    found = scores_of("entropy", logits, (1.0, 2.0, 4.0))
+    for k, temperature in enumerate((1.0, 2.0, 4.0)):
+        want = entropy(logits[:, k].astype(np.float64) / temperature)
+        np.testing.assert_array_equal(found[:, k], want)
+
+
+def test_a_criterion_without_ends_takes_those_of_the_values():
+    assert score_range("energy", 10, np.array([[-3.0, 2.0], [7.5, 0.0]])) == (-3.0, 7.5)

@@ -42,7 +42,7 @@ def slow_judge(scores, correct, thresholds):
 @pytest.mark.parametrize("thresholds", [(0.3, 0.5), (None, 0.4), (0.6, None), (None, None)])
 def test_the_truth_about_a_network_is_that_of_all_its_samples(thresholds):
     splits, model = two_splits(), hand_made_model(EXITS, 64)
-    accuracy, speedup = pooled(splits, model, 64).judge(thresholds)
+    accuracy, speedup = pooled(splits, "entropy", model, 64).judge(thresholds)
     scores, correct = (np.vstack([split[part] for split in splits]) for part in (0, 1))
     taken, want = slow_judge(scores, correct, thresholds)
     assert accuracy.tolist() == want
@@ -54,7 +54,7 @@ def test_the_truth_about_a_network_is_that_of_all_its_samples(thresholds):
 
 def test_a_networks_draws_are_its_own_samples_with_replacement():
     splits = two_splits()
-    population = pooled(splits, hand_made_model(EXITS, 64), 64)
+    population = pooled(splits, "entropy", hand_made_model(EXITS, 64), 64)
     scores, correct = population.draw(np.random.default_rng(1))
     place = {row[0]: i for i, row in enumerate(np.vstack([s for s, _ in splits]).tolist())}
     rows = [place[first] for first in scores[:, 0].tolist()]
@@ -91,7 +91,7 @@ def test_a_threshold_below_an_earlier_one_lets_nobody_leave_and_counts_for_nothi
 def test_every_row_is_a_slow_recount_of_the_same_draws():
     splits, model, draws = two_splits(), hand_made_model(EXITS, 64), 5
     scores, correct = (np.vstack([split[part] for split in splits]) for part in (0, 1))
-    population = pooled(splits, model, 64)
+    population = pooled(splits, "entropy", model, 64)
     rows = benchmark({"network": population}, 0.9, draws).to_pylist()
     assert [(r["target"], r["method"]) for r in rows] == [(t, m) for t in TARGETS for m in METHODS]
     for row in rows:

@@ -171,7 +171,7 @@ BAD_NUMBERS = [float("nan"), float("inf"), -float("inf"), "0.5", True, [0.5], {}
         ("criterion", without("criterion")),
         *(
             ("criterion", {**GOOD, "criterion": value})
-            for value in (None, 3, "margin", "", ["entropy"], {"entropy": 1})
+            for value in (None, 3, "entropies", "", ["entropy"], {"entropy": 1})
         ),
         ("thresholds", without("thresholds")),
         *(("thresholds", {**GOOD, "thresholds": value}) for value in (None, 0.5, "0.5", {"1": 2})),

@@ -12,6 +12,7 @@ from offramp.sweep import CHUNK, accuracy_or_none, cutoff_grid, sweep_rows, swee
 
 # Entropies and cutoffs share these few values, so that ties are the rule and not the exception.
 LEVELS = [0.0, 0.3, 0.6, 1.0, math.log(10)]
+NATS = (0.0, math.log(10))
 CUTOFFS = np.array([-1.0, 0.0, 0.1, 0.3, 0.6, 0.8, 1.0, math.log(10)])
 
 
@@ -75,7 +76,7 @@ def test_the_sweep_is_the_slow_loop_on_continuous_entropies_and_many_cutoffs():
     random = np.random.default_rng(3)
     entropy = random.uniform(0, math.log(10), (60, 6))
     correct = random.random((60, 6)) < 0.7
-    cutoffs = cutoff_grid(2 * CHUNK + 5, 0.6, 10)  # more than two chunks, the last one not full
+    cutoffs = cutoff_grid(2 * CHUNK + 5, 0.6, NATS)  # more than two chunks, the last one not full
     assert_sweep_is_the_slow_sweep(entropy, correct, cutoffs, 13)
 
 
@@ -99,7 +100,7 @@ def test_a_cutoff_of_zero_runs_every_head_and_costs_more_than_the_full_network()
 
 
 def test_a_count_of_cutoffs_spans_the_range_with_both_ends_exact():
-    grid = cutoff_grid(100, 0.6, 10)
+    grid = cutoff_grid(100, 0.6, NATS)
     assert len(grid) == 101  # 0.6 is not one of the hundred
     assert grid[0] == 0.0
     assert grid[-1] == math.log(10)
@@ -109,19 +110,19 @@ def test_a_count_of_cutoffs_spans_the_range_with_both_ends_exact():
 
 @pytest.mark.parametrize("report", [0.0, math.log(10)])
 def test_a_report_cutoff_already_on_the_grid_stands_there_once(report):
-    grid = cutoff_grid(100, report, 10)
+    grid = cutoff_grid(100, report, NATS)
     assert len(grid) == 100
     assert (grid == report).sum() == 1
 
 
-def test_the_range_is_that_of_the_classes():
-    assert cutoff_grid(5, 0.0, 2)[-1] == math.log(2)
+def test_the_ends_may_be_below_zero():
+    assert cutoff_grid(3, 1.0, (-5.0, 5.0)).tolist() == [-5.0, 0.0, 1.0, 5.0]
 
 
 def test_a_list_of_cutoffs_is_taken_as_it_is_sorted_and_without_doubles():
-    assert cutoff_grid([1.5, 0.2, 0.6, 0.2], 0.6, 10).tolist() == [0.2, 0.6, 1.5]
-    assert cutoff_grid([2.0, 1], 0.6, 10).tolist() == [0.6, 1.0, 2.0]
-    assert cutoff_grid([], 0.6, 10).tolist() == [0.6]
+    assert cutoff_grid([1.5, 0.2, 0.6, 0.2], 0.6, NATS).tolist() == [0.2, 0.6, 1.5]
+    assert cutoff_grid([2.0, 1], 0.6, NATS).tolist() == [0.6, 1.0, 2.0]
+    assert cutoff_grid([], 0.6, NATS).tolist() == [0.6]
 
 
 def rows_by_key(rows: dict) -> dict:
@@ -139,12 +140,12 @@ def test_sweep_rows_are_one_overall_row_and_one_row_an_exit(case):
     samples, exits = entropy.shape
     model = hand_made_model(exits, samples)
     result = sweep_split(entropy, correct, CUTOFFS, model, batch_size)
-    rows = rows_by_key(sweep_rows("val", CUTOFFS, result))
+    rows = rows_by_key(sweep_rows("val", "margin", CUTOFFS, result))
     assert len(rows) == len(CUTOFFS) * (exits + 1)
     for m, cutoff in enumerate(CUTOFFS):
         parts = [rows[cutoff, k] for k in range(1, exits + 1)]
         for k, row in enumerate(parts):
-            assert (row["split"], row["criterion"]) == ("val", "entropy")
+            assert (row["split"], row["criterion"]) == ("val", "margin")
             assert (row["n"], row["correct"]) == (result["n"][m, k], result["correct"][m, k])
             assert row["accuracy"] == (row["correct"] / row["n"] if row["n"] else None)
             assert row["seconds"] == result["seconds"][m, k]

@@ -8,7 +8,7 @@ from conftest import ORIGIN
 
 from offramp import OfframpError
 from offramp.criteria import entropy
-from offramp.scores import scores_table
+from offramp.scores import how_decided, scores_table
 from offramp.tables import (
     NETWORK,
     TIMINGS,
@@ -189,10 +189,11 @@ def test_a_logit_that_is_not_finite_is_refused_with_sample_and_exit(tmp_path, va
 def test_scores_are_entropies_and_correctness_of_the_logits(tmp_path):
     logits, path = some_logits(samples=20), tmp_path / "scores.parquet"
     labels = np.arange(20) % 4
-    write(path, scores_table(np.arange(20), labels, logits), "scores", ORIGIN)
+    origin = ORIGIN | how_decided("entropy", None)
+    write(path, scores_table(np.arange(20), labels, logits, "entropy"), "scores", origin)
     values, correct, table = read_scores(path)
     assert (values.dtype, correct.dtype) == (np.float64, np.bool_)
-    assert table.schema.names == scores_schema(3).names
+    assert table.schema.names == scores_schema(3, "entropy").names
     for sample in range(20):
         for k in range(3):
             row = logits[sample, k]

@@ -141,7 +141,8 @@ def test_a_verification_against_tables_of_other_weights_fails():
 
 def test_cases_are_the_policy_files_and_at_least_ten_cutoffs_over_the_whole_range(tmp_path):
     save_policy(tmp_path / "best.json", Policy("entropy", (0.1, None)))
-    cases = cases_of([str(tmp_path / "best.json")], 2, 10)
+    logits = np.zeros((4, 3, 10), dtype=np.float32)
+    cases = cases_of([str(tmp_path / "best.json")], logits)
     others = [case.policy.thresholds[0] for case in cases if not case.chosen]
     assert cases[0] == Case("best", Policy("entropy", (0.1, None)), True)
     assert len(others) >= 10 and others[0] == 0.0 and others[-1] == np.log(10)
@@ -150,4 +151,4 @@ def test_cases_are_the_policy_files_and_at_least_ten_cutoffs_over_the_whole_rang
 def test_a_policy_for_another_number_of_exits_is_refused(tmp_path):
     save_policy(tmp_path / "best.json", Policy("entropy", (0.1, None)))
     with pytest.raises(OfframpError, match=r"best\.json: 2 thresholds for 5 side exits"):
-        cases_of([str(tmp_path / "best.json")], 5, 10)
+        cases_of([str(tmp_path / "best.json")], np.zeros((4, 6, 10), dtype=np.float32))

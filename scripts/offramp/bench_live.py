@@ -155,7 +155,7 @@ def overhead(
         seconds = seconds_of(each(partial(run_cascade, network, policy), batches), device)
         watch = Stopwatch(device, "bench")
         for x in batches:
-            _time_parts(network, x, watch)
+            _time_parts(network, policy, x, watch)
         parts = sum(part["seconds"] for part in watch.rows)
         if repeat:
             rows.append(row("overhead", "cascade at cutoff 0", repeat, seconds, "seconds", **where))
@@ -164,10 +164,11 @@ def overhead(
 
 
 @torch.inference_mode()
-def _time_parts(network: MultiExitNetwork, x: Tensor, watch: Stopwatch) -> None:
+def _time_parts(network: MultiExitNetwork, policy: Policy, x: Tensor, watch: Stopwatch) -> None:
     notes = new_notes(x)
-    for k in range(len(network.heads)):
-        x, _ = timed_stage(network, k, x, notes, watch)
+    seen: list[Tensor] = []
+    for _ in network.heads:
+        x = timed_stage(network, policy, x, seen, notes, watch)
 
 
 def peak(

@@ -26,7 +26,7 @@ from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
 from offramp.joint import costs_of, joint_frontier
 from offramp.multiexit import MultiExitNetwork
-from offramp.policy import shared_cutoff
+from offramp.policy import Policy, shared_cutoff
 from offramp.sweep import cutoff_grid, sweep_rows, sweep_split
 from offramp.tables import SWEEP, read, read_scores, write
 from offramp.thresholds import Thresholds
@@ -49,7 +49,7 @@ def sweep_against_reruns(
 ) -> list[dict]:
     """All cutoffs of the test split, from Parquet to Parquet, against a loop of masks over the same
     tables (which counts only, and times nothing) and against live runs of single cutoffs."""
-    cutoffs = cutoff_grid(100, 0.6, classes)
+    cutoffs = cutoff_grid(100, 0.6, (0.0, math.log(classes)))
     batches = load_batches(split, len(split.order), batch_size, device)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -57,7 +57,7 @@ def sweep_against_reruns(
             values, correct, _ = read_scores(scores_path)
             model = fit_time_model(read(timings_path, "timings"))
             result = sweep_split(values, correct, cutoffs, model, batch_size)
-            table = pa.table(sweep_rows("test", cutoffs, result), schema=SWEEP)
+            table = pa.table(sweep_rows("test", "entropy", cutoffs, result), schema=SWEEP)
             write(f"{folder}/sweep.parquet", table, "sweep", {})
 
         contenders: dict[str, Callable[[], Any]] = {
@@ -171,7 +171,8 @@ def thresholds_of_others(
         start = time.perf_counter()
         thresholds = method()
         spent = time.perf_counter() - start
-        found = evaluate(*scores["test"], thresholds, model, batch_size)
+        policy = Policy("entropy", thresholds)
+        found = evaluate(*scores["test"], policy, model, batch_size)
         for case, value, unit in (
             ("to find", spent, "seconds"),
             ("test loss", 100 * (full - found["correct"][0] / found["n"][0]), "points"),

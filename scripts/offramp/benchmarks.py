@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
+from offramp import OfframpError
 from offramp.bench_live import answers, overhead, peak, profile, speed
 from offramp.bench_model import time_model
 from offramp.bench_tables import (
@@ -39,6 +40,8 @@ def run_all(
     and test; ``paths`` are the rule's inputs (logits and scores of val and test, timings, network,
     weights, data), ``params`` its parameters.
     """
+    if (policy.criterion, policy.temperatures) != ("entropy", None):
+        raise OfframpError("benchmarks: only of entropy on raw logits; leave criterion as it is")
     size, classes, test = params.batch_size, DATASETS[params.dataset].classes, splits["test"]
     scores = {
         split: read_scores(path)[:2]

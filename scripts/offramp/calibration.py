@@ -8,7 +8,7 @@ import numpy as np
 
 from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import Costs, costs_of, joint_frontier
-from offramp.policy import exits_of
+from offramp.policy import Policy, exits_of
 from offramp.progress import progress
 from offramp.sweep import accuracy_or_none
 from offramp.thresholds import Passes, Thresholds, largest_thresholds
@@ -18,13 +18,13 @@ RESAMPLES = 20
 RESAMPLING_SEED = 42
 
 
-def calibrate(entropy: np.ndarray, correct: np.ndarray, target: float) -> Thresholds:
+def calibrate(scores: np.ndarray, correct: np.ndarray, target: float) -> Thresholds:
     """Thresholds of the K-1 side exits, so that on these data every exit's leaving samples are at
     least as accurate as the target; None disables an exit.
 
-    Parameters: ``entropy`` float64 (N, K), ``correct`` bool (N, K).
+    Parameters: ``scores`` float64 (N, K), ``correct`` bool (N, K).
     """
-    return largest_thresholds(entropy, correct, at_least(target))
+    return largest_thresholds(scores, correct, at_least(target))
 
 
 def at_least(target: float) -> Passes:
@@ -33,22 +33,22 @@ def at_least(target: float) -> Passes:
 
 
 def calibrate_jointly(
-    entropy: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
+    scores: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
 ) -> list[Thresholds]:
     """For each target, the thresholds of least cost found at which that share of all is right.
 
     Every exit is disabled where no thresholds found reach the target.
     """
-    frontier = joint_frontier(entropy, correct, costs)
-    nobody = (None,) * (entropy.shape[1] - 1)
-    accuracy = frontier.correct / len(entropy)
+    frontier = joint_frontier(scores, correct, costs)
+    nobody = (None,) * (scores.shape[1] - 1)
+    accuracy = frontier.correct / len(scores)
     places = np.searchsorted(accuracy, targets, side="left")
     return [frontier.thresholds[i] if i < len(accuracy) else nobody for i in places]
 
 
 def thresholds_for(
     settings: Mapping[str, Any],
-    entropy: np.ndarray,
+    scores: np.ndarray,
     correct: np.ndarray,
     targets: Sequence[float],
     costs: Costs,
@@ -57,11 +57,11 @@ def thresholds_for(
     these data, `guaranteed` at every exit on new data with ``settings["confidence"]``, `joint` over
     all exits together."""
     if settings["method"] == "joint":
-        return calibrate_jointly(entropy, correct, targets, costs)
+        return calibrate_jointly(scores, correct, targets, costs)
     if settings["method"] == "guaranteed":
         sure = settings["confidence"]
-        return [calibrate_guaranteed(entropy, correct, target, sure) for target in targets]
-    return [calibrate(entropy, correct, target) for target in targets]
+        return [calibrate_guaranteed(scores, correct, target, sure) for target in targets]
+    return [calibrate(scores, correct, target) for target in targets]
 
 
 def optimism(
@@ -97,15 +97,16 @@ def loss(scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> flo
 
 
 def evaluate(
-    entropy: np.ndarray,
+    scores: np.ndarray,
     correct: np.ndarray,
-    thresholds: Thresholds,
+    policy: Policy,
     model: TimeModel,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
-    """What thresholds do on a split: see `evaluate_exits`."""
-    enabled = np.array([t is not None for t in thresholds] + [True])
-    return evaluate_exits(exits_of(entropy, thresholds), correct, enabled, model, batch_size)
+    """What a policy does on a split: see `evaluate_exits`. ``scores`` float64 (N, K) are those of
+    its criterion and temperatures."""
+    taken = exits_of(scores, policy.thresholds)
+    return evaluate_exits(taken, correct, policy.enabled, model, batch_size)
 
 
 def evaluate_exits(
@@ -174,6 +175,7 @@ def evaluation_rows(result: dict[str, Any]) -> dict[str, list]:
 
 def calibrate_all(
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    criterion: str,
     settings: Mapping[str, Any],
     model: TimeModel,
     batch_size: int,
@@ -181,12 +183,12 @@ def calibrate_all(
     """The rows of `calibration.parquet`: every target, calibrated on train and on val, and looked
     at on every split.
 
-    Parameters: ``scores`` gives entropy (N, K) and correctness (N, K) by split; ``settings`` has
-    method, confidence, target and targets.
+    Parameters: ``scores`` gives the criterion's scores (N, K) and correctness (N, K) by split;
+    ``settings`` has method, confidence, target and targets.
     """
     rows: dict[str, list] = {}
     targets = sorted({settings["target"], *settings["targets"]})
-    method, costs = settings["method"], costs_of(model, batch_size)
+    method, costs = settings["method"], costs_of(model, batch_size, criterion)
     for calibrated_on in ("train", "val"):
         found = thresholds_for(settings, *scores[calibrated_on], targets, costs)
         fitted: list[float | None] = [None] * len(targets)
@@ -194,7 +196,7 @@ def calibrate_all(
             fitted = optimism(settings, *scores["val"], targets, costs).tolist()
         for target, thresholds, lucky in zip(targets, found, fitted, strict=True):
             for split, data in scores.items():
-                result = evaluate(*data, thresholds, model, batch_size)
+                result = evaluate(*data, Policy(criterion, thresholds), model, batch_size)
                 more = lucky if split == calibrated_on else None
                 new = calibration_rows(
                     calibrated_on, method, target, thresholds, split, result, more

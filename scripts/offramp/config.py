@@ -1,7 +1,6 @@
 """Checking a config before any job starts: by its JSON schema, then by what only sizes can tell."""
 
 import difflib
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 
 from offramp import OfframpError
+from offramp.criteria import CRITERIA
 from offramp.datasets import DATASETS, split_sizes
 from offramp.index import misfits
 
@@ -47,20 +47,28 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
             f"dataset.validation: {validation} samples leave none to train on; {name} has "
             f"{sizes['train'] + sizes['val']} for both"
         )
-    largest = math.log(DATASETS[name].classes)
-    cutoffs = config["sweep"]["cutoffs"]
+    yield from _cutoff_misfits(config, DATASETS[name].classes)
+    for key in ("model", "rival"):
+        if config[key]:
+            yield from _weights_misfits(key, config, sizes["val"])
+
+
+def _cutoff_misfits(config: Mapping[str, Any], classes: int) -> Iterable[str]:
+    criterion, cutoffs = config["criterion"], config["sweep"]["cutoffs"]
+    ends = CRITERIA[criterion].range
+    if ends is None:
+        return
+    low, high = ends(classes)
     for key, values in (
         ("sweep.report_cutoff", [config["sweep"]["report_cutoff"]]),
         ("sweep.cutoffs", cutoffs if isinstance(cutoffs, list) else []),
     ):
-        if any(value > largest for value in values):
+        outside = [value for value in values if not low <= value <= high]
+        if outside:
             yield (
-                f"{key}: {max(values)} is above the largest possible entropy, "
-                f"ln {DATASETS[name].classes} = {largest:.6f}"
+                f"{key}: {outside[0]} is outside the range of {criterion} with {classes} classes, "
+                f"{low:g} to {high:.6f}"
             )
-    for key in ("model", "rival"):
-        if config[key]:
-            yield from _weights_misfits(key, config, sizes["val"])
 
 
 def _weights_misfits(key: str, config: Mapping[str, Any], validation: int) -> Iterable[str]:

@@ -1,7 +1,8 @@
 """Criteria: a score per sample and exit, where a low score leaves.
 
 One function serves numpy arrays (the tables) and torch tensors (the cascade), so that both sides
-decide by the same lines; callers pass ``xp=numpy`` or ``xp=torch``.
+decide by the same lines; callers pass ``xp=numpy`` or ``xp=torch``. A new criterion is a function
+here and its line in CRITERIA.
 """
 
 import math
@@ -29,11 +30,120 @@ def entropy(logits: Any, xp: ModuleType = np) -> Any:
     return xp.clip(value, 0.0, math.log(logits.shape[-1]))
 
 
+def max_probability(logits: Any, xp: ModuleType = np) -> Any:
+    """What the softmax leaves to all classes but the likeliest: 1 - max p, within [0, 1 - 1/C].
+
+    ``logits`` (..., C), float64; returns (...). Summed without the largest term, so that the small
+    values of sure answers keep their digits. Source: Hendrycks and Gimpel, "A Baseline for
+    Detecting Misclassified and Out-of-Distribution Examples" (2017).
+    """
+    weights = _descending(_weights(logits, xp), xp)
+    others = weights[..., 1:].sum(-1)
+    return xp.clip(others / (1 + others), 0.0, 1 - 1 / logits.shape[-1])
+
+
+def margin(logits: Any, xp: ModuleType = np) -> Any:
+    """1 - (largest - second largest probability), within [0, 1].
+
+    ``logits`` (..., C), float64; returns (...). Source: Scheffer, Decomain and Wrobel, "Active
+    Hidden Markov Models for Information Extraction" (2001).
+    """
+    weights = _descending(_weights(logits, xp), xp)
+    value = (2 * weights[..., 1] + weights[..., 2:].sum(-1)) / weights.sum(-1)
+    return xp.clip(value, 0.0, 1.0)
+
+
+def energy(logits: Any, xp: ModuleType = np) -> Any:
+    """The free energy, -ln sum exp(logits), in nats; unbounded.
+
+    ``logits`` (..., C), float64; returns (...). Source: Liu et al., "Energy-based
+    Out-of-distribution Detection" (2020).
+    """
+    largest = xp.amax(logits, axis=-1)
+    return -largest - xp.log(xp.exp(logits - largest[..., None]).sum(-1))
+
+
+def patience(logits: Any, xp: ModuleType = np) -> Any:
+    """1 / how many exits in a row, the last included, give the label that the last one gives.
+
+    ``logits`` (n, k, C), of the exits up to this one; returns (n,), within [1/k, 1]. A cutoff of
+    1/2 asks for two. Source: Zhou et al., "BERT Loses Patience" (2020).
+    """
+    labels = logits.argmax(-1)
+    run = unbroken = 0 * logits[:, 0, 0] + 1.0
+    for k in range(labels.shape[1] - 2, -1, -1):
+        unbroken = unbroken * (labels[:, k] == labels[:, -1])
+        run = run + unbroken
+    return 1.0 / run
+
+
+def agreement(logits: Any, xp: ModuleType = np) -> Any:
+    """The chance that two labels differ, one drawn from this exit's softmax and one from that of
+    the exit before: 1 - sum_c p_c q_c, within [0, 1]; 1 at the first exit, which has none before.
+
+    ``logits`` (n, k, C), of the exits up to this one, float64; returns (n,). Low only where both
+    exits are sure of the same class. Source: Simpson, "Measurement of Diversity" (1949), for two
+    distributions in place of one.
+    """
+    if logits.shape[1] == 1:
+        return 0 * logits[:, 0, 0] + 1.0
+    here, before = _weights(logits[:, -1], xp), _weights(logits[:, -2], xp)
+    same = (here * before).sum(-1) / (here.sum(-1) * before.sum(-1))
+    return xp.clip(1 - same, 0.0, 1.0)
+
+
+def _weights(logits: Any, xp: ModuleType) -> Any:
+    """exp(logits - max): the softmax but for its denominator; the largest is 1."""
+    return xp.exp(logits - xp.amax(logits, axis=-1, keepdims=True))
+
+
+def _descending(values: Any, xp: ModuleType) -> Any:
+    """Sorted along the last axis, the largest first."""
+    return -np.sort(-values, axis=-1) if xp is np else xp.sort(values, dim=-1, descending=True)[0]
+
+
 class Criterion(NamedTuple):
-    """A score function and the largest score that C classes allow."""
+    """A score function; the ends of its range with C classes, None where it has none; and whether
+    it looks back: at the logits (n, k, C) of all exits so far instead of the last one's (..., C).
+
+    The heads of exits that are disabled must run for a criterion that looks back."""
 
     score: Callable[..., Any]
-    maximum: Callable[[int], float]
+    range: Callable[[int], tuple[float, float]] | None
+    looks_back: bool = False
 
 
-CRITERIA = {"entropy": Criterion(entropy, math.log)}
+CRITERIA = {
+    "entropy": Criterion(entropy, lambda classes: (0.0, math.log(classes))),
+    "max_probability": Criterion(max_probability, lambda classes: (0.0, 1 - 1 / classes)),
+    "margin": Criterion(margin, lambda classes: (0.0, 1.0)),
+    "energy": Criterion(energy, None),
+    "patience": Criterion(patience, lambda classes: (0.0, 1.0), looks_back=True),
+    "agreement": Criterion(agreement, lambda classes: (0.0, 1.0), looks_back=True),
+}
+
+
+def score_at(criterion: str, logits: Any, xp: ModuleType = np) -> Any:
+    """Scores (n,) at the last of the exits whose ``logits``, float64 (n, k, C), are given."""
+    found = CRITERIA[criterion]
+    return found.score(logits if found.looks_back else logits[:, -1], xp)
+
+
+def scores_of(
+    criterion: str, logits: np.ndarray, temperatures: tuple[float, ...] | None = None
+) -> np.ndarray:
+    """Scores float64 (N, K) at every exit, from ``logits`` float32 (N, K, C) divided by the exits'
+    ``temperatures`` (K,), None being raw logits."""
+    precise = logits.astype(np.float64)
+    if temperatures is not None:
+        precise /= np.array(temperatures)[:, None]
+    scores = np.empty(logits.shape[:2])
+    for k in range(logits.shape[1]):
+        scores[:, k] = score_at(criterion, precise[:, : k + 1])
+    return scores
+
+
+def score_range(criterion: str, classes: int, values: np.ndarray) -> tuple[float, float]:
+    """The ends of a criterion's range; of ``values``, scores of any shape, where it has none."""
+    ends = CRITERIA[criterion].range
+    return ends(classes) if ends else (float(values.min()), float(values.max()))

@@ -23,9 +23,11 @@ from offramp.results import (
     calibration_rows_of,
     class_names,
     full_network,
+    labelled,
     leaving_counts,
     policy_rows,
     sweep_rows_of,
+    unit_of,
 )
 
 STYLE: dict[str, Any] = {
@@ -65,7 +67,7 @@ def draw_report_cutoff(results: Results) -> Figure:
     """Accuracy and time at each exit under the report cutoff (task 1a)."""
     cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
     rows = policy_rows(results, "report_cutoff", "test")
-    return _by_exit({"test": rows}, f"shared cutoff c = {cutoff:g} nats")
+    return _by_exit({"test": rows}, f"shared cutoff c = {cutoff:g} {unit_of(results)}")
 
 
 def draw_target(results: Results) -> Figure:
@@ -115,7 +117,7 @@ def draw_time_cutoff(results: Results) -> Figure:
     full = full_network(results, "test")
     axes.axhline(full["seconds"], color=LIGHT, linestyle="--", label="full network (predicted)")
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "seconds")
-    axes.set(xlabel="cutoff [nats]", ylabel=_total_time(full["n"]), ylim=(0, None))
+    axes.set(xlabel=labelled(results, "cutoff"), ylabel=_total_time(full["n"]), ylim=(0, None))
     axes.legend()
     return figure
 
@@ -128,7 +130,7 @@ def draw_accuracy_cutoff(results: Results) -> Figure:
     full = full_network(results, "test")
     axes.axhline(100 * full["accuracy"], color="black", linestyle=":", label="full network, test")
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "accuracy")
-    axes.set(xlabel="cutoff [nats]", ylabel="overall accuracy [%], 95 % interval")
+    axes.set(xlabel=labelled(results, "cutoff"), ylabel="overall accuracy [%], 95 % interval")
     axes.legend()
     return figure
 
@@ -151,7 +153,7 @@ def draw_exit_shares(results: Results) -> Figure:
             f"{MARKS[name][1]} {x:.2f}", (x, 100), xytext=(3, 3 if name == "best_cutoff" else 13),
             textcoords="offset points", fontsize=8.5, annotation_clip=False,
         )  # fmt: skip
-    axes.set(xlabel="cutoff [nats]", ylabel="test samples leaving at each exit [%]")
+    axes.set(xlabel=labelled(results, "cutoff"), ylabel="test samples leaving at each exit [%]")
     axes.set(xlim=(shares.index.min(), shares.index.max()), ylim=(0, 100))
     handles, names = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
@@ -175,12 +177,45 @@ def draw_targets(results: Results) -> Figure:
     return figure
 
 
+def draw_reliability(results: Results) -> Figure:
+    """How often each exit is right when it is so and so sure, raw and with its temperature."""
+    rows = results.reliability[results.reliability["split"] == "test"]
+    exits = sorted(rows["exit"].unique())
+    columns = min(3, len(exits))
+    figure, panels = plt.subplots(
+        -(-len(exits) // columns), columns, figsize=(8.4, 2.6 * -(-len(exits) // columns)),
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    styles = {False: (MIDDLE, "o", "--", "raw"), True: (DARK, "s", "-", "with temperature")}
+    for axes, k in zip(panels.flat, exits, strict=False):
+        axes.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":")
+        title = f"exit {k}, T = {results.temperatures['temperature'].iloc[k - 1]:.2f}"
+        for scaled, (color, marker, line, label) in styles.items():
+            here = rows[(rows["exit"] == k) & (rows["scaled"] == scaled)]
+            bins, overall = here[here["bin"] > 0], here[here["bin"] == 0].iloc[0]
+            axes.plot(
+                100 * bins["confidence"], 100 * bins["correct"] / bins["n"], marker,
+                linestyle=line, color=color, markersize=3.5, linewidth=1, label=label,
+            )  # fmt: skip
+            title += f"\n{label}: ECE {100 * overall['ece']:.1f}"
+        axes.set_title(title, fontsize=8.5)
+    low = 100 * min(0.9, rows.loc[rows["bin"] > 0, "confidence"].min())
+    panels[0, 0].set(xlim=(low, 101), ylim=(0.8 * low, 101))
+    for axes in panels.flat[len(exits) :]:
+        axes.set_visible(False)
+    figure.supxlabel("confidence: largest probability [%], 15 bins of equally many", fontsize=10)
+    figure.supylabel("accuracy on test data [%]", fontsize=10)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
 def draw_entropy(results: Results) -> Figure:
-    """Entropy at each exit, for right and wrong answers."""
+    """The criterion's score at each exit, for right and wrong answers."""
     figure, axes = plt.subplots()
-    entropy, correct = results.scores["test"]
+    scores, correct = results.scores["test"]
+    criterion, _, temperatures = results.policies["best"]
     for right, shift, color, hatch in ((True, -0.18, "white", ""), (False, 0.18, LIGHT, "///")):
-        values = [entropy[correct[:, k] == right, k] for k in range(entropy.shape[1])]
+        values = [scores[correct[:, k] == right, k] for k in range(scores.shape[1])]
         boxes = axes.boxplot(
             values, positions=np.arange(1, len(values) + 1) + shift, widths=0.3, whis=(5, 95),
             showfliers=False, patch_artist=True, medianprops={"color": "black", "linewidth": 2},
@@ -192,8 +227,9 @@ def draw_entropy(results: Results) -> Figure:
         results.about["report_cutoff"]["origin"]["cutoff"], color="black", linestyle="--",
         label="report cutoff",
     )  # fmt: skip
-    axes.set_xticks(range(1, entropy.shape[1] + 1), [str(k + 1) for k in range(entropy.shape[1])])
-    axes.set(xlabel="exit (all test samples at every exit)", ylabel="entropy [nats]")
+    axes.set_xticks(range(1, scores.shape[1] + 1), [str(k + 1) for k in range(scores.shape[1])])
+    name = criterion.replace("_", " ") + (", scaled logits" if temperatures else "")
+    axes.set(xlabel="exit (all test samples at every exit)", ylabel=labelled(results, name))
     axes.set_ylim(None, 1.15 * axes.get_ylim()[1])
     axes.legend(ncols=3, loc="upper center")
     return figure

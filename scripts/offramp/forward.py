@@ -11,7 +11,7 @@ from offramp.cascade import decide, decide_final
 from offramp.datasets import Split, load_images
 from offramp.machine import synchronize
 from offramp.multiexit import MultiExitNetwork
-from offramp.policy import shared_cutoff
+from offramp.policy import Policy, shared_cutoff
 from offramp.progress import progress
 from offramp.tables import TIMINGS, TableWriter, logits_schema
 
@@ -54,22 +54,23 @@ class Stopwatch:
 
 def timed_stage(
     network: MultiExitNetwork,
-    k: int,
+    policy: Policy,
     x: Tensor,
+    seen: list[Tensor],
     notes: tuple,
     watch: Stopwatch,
     **row,
-) -> tuple[Tensor, Tensor]:
-    """Block, head and decision k (from 0) on everyone; returns features and logits."""
-    n, last = len(x), k == len(network.blocks) - 1
-    policy = shared_cutoff(0.0, len(network.blocks) - 1)
+) -> Tensor:
+    """The next block, head and decision on everyone; returns the features and appends the logits
+    to ``seen``, those of all exits before."""
+    k, n = len(seen), len(x)
     features = watch.time("block", k + 1, n, lambda: network.blocks[k](x), **row)
-    logits = watch.time("head", k + 1, n, lambda: network.heads[k](features), **row)
-    if last:
-        watch.time("decide", k + 1, n, lambda: decide_final(logits, k + 1, *notes), **row)
+    seen.append(watch.time("head", k + 1, n, lambda: network.heads[k](features), **row))
+    if k == len(network.blocks) - 1:
+        watch.time("decide", k + 1, n, lambda: decide_final(seen[-1], k + 1, *notes), **row)
     else:
-        watch.time("decide", k + 1, n, lambda: decide(logits, policy, k, *notes), **row)
-    return features, logits
+        watch.time("decide", k + 1, n, lambda: decide(seen, policy, k, *notes), **row)
+    return features
 
 
 def new_notes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,6 +96,7 @@ def dump_split(
     samples written is not the number in the split; nothing is left at ``path`` then.
     """
     exits = len(network.heads)
+    policy = shared_cutoff(0.0, exits - 1)
     schema = logits_schema(exits, classes)
     watch = Stopwatch(device, name)
     written = 0
@@ -105,10 +107,10 @@ def dump_split(
         for b, rows in enumerate(progress(batches, f"logits {name}", "batch")):
             x = load_images(split, rows, device)
             notes = new_notes(x)
-            columns = []
-            for k in range(exits):
-                x, logits = timed_stage(network, k, x, notes, watch, batch=b)
-                columns.append(_checked(logits, split, rows, k))
+            seen: list[Tensor] = []
+            for _ in range(exits):
+                x = timed_stage(network, policy, x, seen, notes, watch, batch=b)
+            columns = [_checked(logits, split, rows, k) for k, logits in enumerate(seen)]
             ids = [pa.array(split.order[rows]), pa.array(split.labels[rows])]
             lists = [pa.FixedSizeListArray.from_arrays(c.ravel(), classes) for c in columns]
             writer.append(pa.Table.from_arrays(ids + lists, schema=schema))

@@ -11,6 +11,7 @@ import pyarrow as pa
 from offramp.calibration import calibrate, evaluate
 from offramp.guarantee import calibrate_guaranteed
 from offramp.intervals import interval
+from offramp.policy import Policy
 from offramp.progress import progress
 from offramp.tables import GUARANTEE
 from offramp.thresholds import Thresholds
@@ -39,11 +40,15 @@ class Population(NamedTuple):
 
 
 def pooled(
-    splits: Sequence[tuple[np.ndarray, np.ndarray]], model: TimeModel, batch_size: int
+    splits: Sequence[tuple[np.ndarray, np.ndarray]],
+    criterion: str,
+    model: TimeModel,
+    batch_size: int,
 ) -> Population:
     """The samples of a network's splits, drawn with replacement; the truth is that of all of them.
 
-    Parameters: ``splits`` gives scores float64 (n, K) and correct bool (n, K) of each.
+    Parameters: ``splits`` gives the criterion's scores float64 (n, K) and correct bool (n, K) of
+    each.
     """
     scores, correct = (np.concatenate(parts) for parts in zip(*splits, strict=True))
 
@@ -52,7 +57,7 @@ def pooled(
         return scores[rows], correct[rows]
 
     def judge(thresholds: Thresholds) -> tuple[np.ndarray, float]:
-        found = evaluate(scores, correct, thresholds, model, batch_size)
+        found = evaluate(scores, correct, Policy(criterion, thresholds), model, batch_size)
         exits = [k for k, t in enumerate(thresholds, 1) if t is not None]
         return found["correct"][exits] / found["n"][exits], float(found["speedup"])
 

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from offramp.criteria import CRITERIA
 from offramp.thresholds import Thresholds, ends_of_ties
 from offramp.timemodel import TimeModel
 
@@ -23,10 +24,11 @@ class Costs(NamedTuple):
     fixed: np.ndarray
 
 
-def costs_of(model: TimeModel, batch_size: int) -> Costs:
+def costs_of(model: TimeModel, batch_size: int, criterion: str = "entropy") -> Costs:
     """Costs in seconds: the time model's parts as straight lines over the batch sizes up to
     ``batch_size``. Removal is charged as if half of a batch stayed. What a block costs however
-    small the batch is left out, since every policy pays it as long as anyone comes that far."""
+    small the batch is left out, since every policy pays it as long as anyone comes that far; so is
+    what a head costs so, under a criterion that looks back and therefore runs every head."""
     sizes = np.arange(1, batch_size + 1)
     lines = np.array(
         [
@@ -36,9 +38,12 @@ def costs_of(model: TimeModel, batch_size: int) -> Costs:
     )
     slope, start = lines[..., 0], np.maximum(lines[..., 1], 0.0)
     head, fixed = slope[1] + slope[2], (start[1] + start[2]) / batch_size
+    block = slope[0]
+    if CRITERIA[criterion].looks_back:
+        block, head, fixed = block + head, 0.0 * head, 0.0 * fixed
     head[:-1] += np.maximum(model.removal[:, 1] + model.removal[:, 2] / 2, 0.0)
     fixed[:-1] += np.maximum(model.removal[:, 0], 0.0) / batch_size
-    return Costs(slope[0], head, fixed)
+    return Costs(block, head, fixed)
 
 
 class Frontier(NamedTuple):

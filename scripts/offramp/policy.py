@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offramp import OfframpError
-from offramp.criteria import CRITERIA
+from offramp.criteria import CRITERIA, scores_of
 
 SCHEMA = {"schema": "policy", "schema_version": 1}
 
@@ -26,13 +26,20 @@ class Policy(NamedTuple):
 
     @property
     def enabled(self) -> np.ndarray:
-        """bool (K,): the exits whose heads run; the final exit always does."""
-        return np.array([t is not None for t in self.thresholds] + [True])
+        """bool (K,): the exits whose heads run; the final exit always does, and every exit does
+        under a criterion that looks back."""
+        all_run = CRITERIA[self.criterion].looks_back
+        return np.array([all_run or t is not None for t in self.thresholds] + [True])
 
 
-def shared_cutoff(cutoff: float, side_exits: int, criterion: str = "entropy") -> Policy:
+def shared_cutoff(
+    cutoff: float,
+    side_exits: int,
+    criterion: str = "entropy",
+    temperatures: tuple[float, ...] | None = None,
+) -> Policy:
     """The policy that uses one cutoff at every side exit."""
-    return Policy(criterion, (float(cutoff),) * side_exits)
+    return Policy(criterion, (float(cutoff),) * side_exits, temperatures)
 
 
 def exits_of(scores: np.ndarray, thresholds: tuple[float | None, ...]) -> np.ndarray:
@@ -50,10 +57,7 @@ def exits_of(scores: np.ndarray, thresholds: tuple[float | None, ...]) -> np.nda
 def policy_scores(policy: Policy, logits: np.ndarray) -> np.ndarray:
     """Scores float64 (N, K-1) of raw ``logits`` float32 (N, K, C) under the policy's criterion and
     temperatures."""
-    side = logits[:, : len(policy.thresholds)].astype(np.float64)
-    if policy.temperatures is not None:
-        side = side / np.array(policy.temperatures)[:, None]
-    return CRITERIA[policy.criterion].score(side)
+    return scores_of(policy.criterion, logits[:, : len(policy.thresholds)], policy.temperatures)
 
 
 class Outcome(NamedTuple):

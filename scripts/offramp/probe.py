@@ -9,6 +9,7 @@ from offramp.cascade import remove
 from offramp.datasets import Split, load_images
 from offramp.forward import Stopwatch, new_notes, timed_stage
 from offramp.multiexit import MultiExitNetwork
+from offramp.policy import Policy
 from offramp.progress import progress
 
 GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 384, 512, 768, 1024)
@@ -24,27 +25,31 @@ def probe_sizes(batch_size: int) -> list[int]:
 
 @torch.inference_mode()
 def probe(
-    network: MultiExitNetwork, split: Split, batch_size: int, device: torch.device
+    network: MultiExitNetwork, policy: Policy, split: Split, batch_size: int, device: torch.device
 ) -> pa.Table:
-    """The timings table of the probe: ``REPEATS`` rounds over all batch sizes, in a new order each
-    round so that a drift of the machine hits all alike, after ``WARM_UP`` rounds not kept."""
+    """The timings table of the probe, deciding by ``policy``: ``REPEATS`` rounds over all batch
+    sizes, in a new order each round so that a drift of the machine hits all alike, after
+    ``WARM_UP`` rounds not kept."""
     order = np.random.default_rng(0)
     sizes = probe_sizes(batch_size)
     watch = Stopwatch(device, "probe")
     for repeat in progress(range(-WARM_UP, REPEATS), "probe", "round"):
         for n in order.permutation(sizes):
             rows = np.arange(n) % len(split.order)
-            _probe_batch(network, load_images(split, rows, device), watch, repeat)
+            _probe_batch(network, policy, load_images(split, rows, device), watch, repeat)
         if repeat < 0:
             watch.rows.clear()
     return watch.table()
 
 
-def _probe_batch(network: MultiExitNetwork, x: Tensor, watch: Stopwatch, repeat: int) -> None:
+def _probe_batch(
+    network: MultiExitNetwork, policy: Policy, x: Tensor, watch: Stopwatch, repeat: int
+) -> None:
     exits = len(network.heads)
     notes = new_notes(x)
+    seen: list[Tensor] = []
     for k in range(exits):
-        x, _ = timed_stage(network, k, x, notes, watch, repeat=repeat)
+        x = timed_stage(network, policy, x, seen, notes, watch, repeat=repeat)
         if k < exits - 1:
             for kept in sorted({max(1, round(share * len(x))) for share in KEPT}):
                 if kept < len(x):

@@ -16,18 +16,22 @@ from offramp.tables import origin_of, read, read_scores, same_weights
 # The three exit rules of the oracle table, in words.
 EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
 TABLES = (
-    "network", "sweep", "calibration", "verification", "timings", "leaving", "agreement", "oracle",
+    "network", "sweep", "calibration", "verification", "timings", "temperatures", "reliability",
+    "leaving", "agreement", "oracle",
 )  # fmt: skip
 
 
 class Results(NamedTuple):
-    """The tables by name; ``scores`` holds entropy (N, K) and correct (N, K) by split."""
+    """The tables by name; ``scores`` holds the criterion's scores (N, K) and correct (N, K) by
+    split."""
 
     network: pd.DataFrame
     sweep: pd.DataFrame
     calibration: pd.DataFrame
     verification: pd.DataFrame
     timings: pd.DataFrame
+    temperatures: pd.DataFrame
+    reliability: pd.DataFrame
     leaving: pd.DataFrame
     agreement: pd.DataFrame
     oracle: pd.DataFrame
@@ -95,6 +99,17 @@ def full_network(results: Results, split: str) -> dict[str, float]:
         "n": n, "correct": right, "accuracy": right / n, "low": low, "high": high,
         "seconds": seconds,
     }  # fmt: skip
+
+
+def unit_of(results: Results) -> str:
+    """The unit of scores, cutoffs and thresholds, empty where they have none."""
+    return {"entropy": "nats", "energy": "nats"}.get(results.policies["best"].criterion, "")
+
+
+def labelled(results: Results, what: str) -> str:
+    """``what`` is on an axis of scores, with its unit."""
+    unit = unit_of(results)
+    return f"{what} [{unit}]" if unit else what
 
 
 def class_names(results: Results) -> tuple[str, ...]:

@@ -91,15 +91,18 @@ def choose_policies(
     report_cutoff: float,
     target: float,
     selection: Mapping[str, Any],
+    criterion: str,
+    temperatures: tuple[float, ...] | None,
 ) -> dict[str, tuple[Policy, dict]]:
     """The policies of DESIGN by name, each with where it came from and what to expect of it.
 
     ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
     their figures on the validation split. When no candidate satisfies the rule, all exits are
-    disabled and ``satisfied`` is false.
+    disabled and ``satisfied`` is false. ``criterion`` and ``temperatures`` are those of the scores
+    behind both tables.
     """
-    shared = shared_candidates(sweep)
-    per_exit = calibrated_candidates(calibration)
+    shared = shared_candidates(sweep, criterion, temperatures)
+    per_exit = calibrated_candidates(calibration, criterion, temperatures)
     on_train = [c for c in per_exit if c.origin["calibrated_on"] == "train"]
     cutoff = [c for c in shared if c.origin["cutoff"] == report_cutoff]
     on_val = [
@@ -117,20 +120,22 @@ def choose_policies(
         why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
         if best is None:
             exits = len(candidates[0].policy.thresholds)
-            nobody = Policy(candidates[0].policy.criterion, (None,) * exits)
+            nobody = Policy(criterion, (None,) * exits, temperatures)
             found[name] = nobody, {"origin": None, "selection": why | {"satisfied": False}}
         else:
             found[name] = _describe(best, why | {"satisfied": True})
     return found
 
 
-def shared_candidates(sweep: pa.Table) -> list[Candidate]:
+def shared_candidates(
+    sweep: pa.Table, criterion: str, temperatures: tuple[float, ...] | None
+) -> list[Candidate]:
     """Every cutoff of a sweep, with its figures on the validation split."""
     rows = [row for row in sweep.to_pylist() if row["split"] == "val" and row["exit"] == 0]
     side_exits = max(sweep["exit"].to_pylist()) - 1
     return [
         Candidate(
-            shared_cutoff(row["cutoff"], side_exits, row["criterion"]),
+            shared_cutoff(row["cutoff"], side_exits, criterion, temperatures),
             {"cutoff": row["cutoff"]},
             row["seconds"],
             row["correct"],
@@ -140,7 +145,9 @@ def shared_candidates(sweep: pa.Table) -> list[Candidate]:
     ]
 
 
-def calibrated_candidates(calibration: pa.Table) -> list[Candidate]:
+def calibrated_candidates(
+    calibration: pa.Table, criterion: str, temperatures: tuple[float, ...] | None
+) -> list[Candidate]:
     """Every calibrated set of thresholds, with its figures on the validation split."""
     rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
     exits = max(row["exit"] for row in rows)
@@ -151,7 +158,7 @@ def calibrated_candidates(calibration: pa.Table) -> list[Candidate]:
         origin = {key: row[key] for key in ("calibrated_on", "target", "method")}
         candidates.append(
             Candidate(
-                Policy("entropy", thresholds),
+                Policy(criterion, thresholds, temperatures),
                 origin,
                 row["seconds"],
                 row["correct"],

@@ -57,6 +57,8 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
             **{k: results.origin[k] for k in ("dataset", "model", "weights_sha256", "device_name")},
             **{k: results.origin[k] for k in ("threads", "torch", "git_commit")},
             "batch_size": config["batch_size"],
+            "criterion": results.policies["best"].criterion,
+            "temperatures": results.policies["best"].temperatures,
         },
         "full_network": {split: full_network(results, split) for split in ("val", "test")},
         "exit_accuracy": exit_accuracy(results),
@@ -87,6 +89,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "best": chosen(results, "best"),
         "verification": verification(results),
+        "reliability": reliability(results),
         "easy": easy(results),
     }
 
@@ -194,6 +197,24 @@ def verification(results: Results) -> dict[str, Any]:
     }
 
 
+def reliability(results: Results) -> list[dict[str, Any]]:
+    """Per exit its temperature, and the expected calibration error on test data with its 95 %
+    interval, of raw logits and of those divided by the temperature."""
+    rows = results.reliability
+    overall = rows[(rows["split"] == "test") & (rows["bin"] == 0)]
+    found = []
+    for exit_, temperature in zip(
+        results.temperatures["exit"], results.temperatures["temperature"], strict=True
+    ):
+        of_exit = overall[overall["exit"] == exit_].set_index("scaled")
+        errors = {
+            name: of_exit.loc[scaled, ["ece", "ece_low", "ece_high"]].tolist()
+            for name, scaled in (("raw", False), ("scaled", True))
+        }
+        found.append({"exit": int(exit_), "temperature": float(temperature)} | errors)
+    return found
+
+
 def easy(results: Results) -> dict[str, Any]:
     """When each class leaves under the best policy, earliest first; what the full network, that
     policy and the oracle reach; how many samples only an earlier exit than the final one gets
@@ -226,13 +247,24 @@ def as_markdown(s: Mapping[str, Any]) -> str:
     head = [
         "# Summary",
         f"`{about['model']}` on {about['dataset']}, batches of {about['batch_size']}, measured on "
-        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}. Weights "
+        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}. Samples "
+        f"leave by {about['criterion'].replace('_', ' ')} of "
+        f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}. Weights "
         f"sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
         f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'])} for "
         f"{full['n']:,} samples (predicted). Intervals are 95 % (Wilson). Times at an exit are "
         "those of its stage: block, head, decision, removal of those who leave.",
     ]
-    parts = [head, _task_1a(s), _task_1b(s), _task_2a(s), _task_2b(s), _proof(s), _easy(s)]
+    parts = [
+        head,
+        _task_1a(s),
+        _task_1b(s),
+        _task_2a(s),
+        _task_2b(s),
+        _proof(s),
+        _reliability(s),
+        _easy(s),
+    ]
     return "\n\n".join(line for part in parts for line in part) + "\n"
 
 
@@ -366,6 +398,29 @@ def _proof(s: Mapping[str, Any]) -> Iterable[str]:
     )
     yield _figure("prediction")
     yield _figure("entropy")
+
+
+def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
+    used = "did" if s["about"]["temperatures"] else "did not"
+
+    def points(error: Sequence[float]) -> str:
+        return "{:.2f} [{:.2f}, {:.2f}]".format(*(100 * e for e in error))
+
+    yield "## How true the probabilities are"
+    yield (
+        "A temperature above 1 says that an exit is too sure of itself. Expected calibration error "
+        "on test data in points, 15 bins of equally many samples, with 95 % intervals (bootstrap); "
+        f"half of the validation data fitted the temperatures, which {used} serve the policies "
+        "above:"
+    )
+    yield table(
+        ["exit", "temperature", "raw logits", "with temperature"],
+        [
+            [r["exit"], f"{r['temperature']:.3f}", *(points(r[k]) for k in ("raw", "scaled"))]
+            for r in s["reliability"]
+        ],
+    )
+    yield _figure("reliability")
 
 
 def _easy_classes(classes: Sequence[Mapping[str, Any]]) -> str:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from offramp.criteria import CRITERIA
 from offramp.timemodel import TimeModel, batch_of, full_network_seconds, stage_seconds
 
 # Cutoffs worked on at a time: bounds the memory of counts to a few megabytes at any batch size.
@@ -12,27 +11,27 @@ CHUNK = 16
 
 
 def cutoff_grid(
-    cutoffs: int | Sequence[float], report: float, classes: int, criterion: str = "entropy"
+    cutoffs: int | Sequence[float], report: float, ends: tuple[float, float]
 ) -> np.ndarray:
-    """Ascending distinct cutoffs: a count spread evenly over the criterion's range, ends included,
-    or a list; and the report cutoff."""
+    """Ascending distinct cutoffs: a count spread evenly between the ``ends`` of the criterion's
+    range, both included, or a list; and the report cutoff."""
     if isinstance(cutoffs, int):
-        grid = np.linspace(0.0, CRITERIA[criterion].maximum(classes), cutoffs)
+        grid = np.linspace(*ends, cutoffs)
     else:
         grid = np.asarray(cutoffs, dtype=np.float64)
     return np.unique(np.append(grid, report))
 
 
-def departures(entropy: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
+def departures(scores: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
     """From which cutoff on each sample has left by each exit, as an index into ``cutoffs``.
 
     A sample has left by exit k iff min(H_1..H_k) <= c, so the first such cutoff answers all of
-    them. Parameters: ``entropy`` float64 (N, K); ``cutoffs`` ascending (M,). Returns int64 (N, K),
+    them. Parameters: ``scores`` float64 (N, K); ``cutoffs`` ascending (M,). Returns int64 (N, K),
     M where no cutoff is large enough; column K is 0 throughout, since exit K takes all who remain.
     """
-    minima = np.minimum.accumulate(entropy[:, :-1], axis=1)
+    minima = np.minimum.accumulate(scores[:, :-1], axis=1)
     first = np.searchsorted(cutoffs, minima.ravel(), side="left").reshape(minima.shape)
-    return np.hstack([first, np.zeros((len(entropy), 1), dtype=first.dtype)])
+    return np.hstack([first, np.zeros((len(scores), 1), dtype=first.dtype)])
 
 
 def count_by_cutoff(first: np.ndarray, cutoffs: int, group: np.ndarray, groups: int) -> np.ndarray:
@@ -43,7 +42,7 @@ def count_by_cutoff(first: np.ndarray, cutoffs: int, group: np.ndarray, groups: 
 
 
 def sweep_split(
-    entropy: np.ndarray,
+    scores: np.ndarray,
     correct: np.ndarray,
     cutoffs: np.ndarray,
     model: TimeModel,
@@ -51,12 +50,12 @@ def sweep_split(
 ) -> dict[str, np.ndarray]:
     """Every cutoff on one split.
 
-    Parameters: ``entropy`` float64 (N, K), ``correct`` bool (N, K), rows in the order of the
+    Parameters: ``scores`` float64 (N, K), ``correct`` bool (N, K), rows in the order of the
     batches; ``cutoffs`` ascending (M,). Returns ``n`` and ``correct`` int64 (M, K) of the samples
     that leave at each exit, ``seconds`` float64 (M, K) of each stage, ``full`` seconds (1,).
     """
-    samples, exits = entropy.shape
-    first = departures(entropy, cutoffs)
+    samples, exits = scores.shape
+    first = departures(scores, cutoffs)
     n, right = (np.zeros((len(cutoffs), exits), dtype=np.int64) for _ in range(2))
     one = np.zeros(samples, dtype=np.int64)
     before = np.full(samples, len(cutoffs))  # nobody has left before exit 1
@@ -96,7 +95,9 @@ def _sweep_seconds(
     return seconds
 
 
-def sweep_rows(split: str, cutoffs: np.ndarray, result: dict[str, np.ndarray]) -> dict[str, list]:
+def sweep_rows(
+    split: str, criterion: str, cutoffs: np.ndarray, result: dict[str, np.ndarray]
+) -> dict[str, list]:
     """The rows of `sweep.parquet` for one split: K + 1 a cutoff, exit 0 being the overall row."""
     n, correct, seconds = (_with_overall(result[name]) for name in ("n", "correct", "seconds"))
     exits = n.shape[1]
@@ -104,7 +105,7 @@ def sweep_rows(split: str, cutoffs: np.ndarray, result: dict[str, np.ndarray]) -
     speedup = np.where(overall, result["full"] / seconds[:, :1], np.nan)
     return {
         "split": [split] * n.size,
-        "criterion": ["entropy"] * n.size,
+        "criterion": [criterion] * n.size,
         "cutoff": np.repeat(cutoffs, exits).tolist(),
         "exit": np.tile(np.arange(exits), len(cutoffs)).tolist(),
         "n": n.ravel().tolist(),

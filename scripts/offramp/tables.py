@@ -137,6 +137,30 @@ GUARANTEE = pa.schema(
         "speedup": pa.float64(),
     }
 )
+TEMPERATURES = pa.schema(
+    {
+        "exit": pa.int32(),
+        "temperature": pa.float64(),
+        "n": pa.int64(),
+        "nll": pa.float64(),
+        "nll_scaled": pa.float64(),
+    }
+)
+RELIABILITY = pa.schema(
+    {
+        "split": pa.string(),
+        "exit": pa.int32(),
+        "scaled": pa.bool_(),
+        "bin": pa.int32(),
+        "n": pa.int64(),
+        "confidence": pa.float64(),
+        "correct": pa.int64(),
+        "ece": pa.float64(),
+        "ece_low": pa.float64(),
+        "ece_high": pa.float64(),
+        "nll": pa.float64(),
+    }
+)
 LEAVING = pa.schema(
     {"exit": pa.int32(), "label": pa.int64(), "predicted": pa.int64(), "n": pa.int64()}
 )
@@ -171,12 +195,13 @@ def logits_schema(exits: int, classes: int) -> pa.Schema:
     )
 
 
-def scores_schema(exits: int) -> pa.Schema:
-    """One row a sample: sample_id, ``entropy_k`` in nats and ``correct_k`` for every exit."""
+def scores_schema(exits: int, criterion: str) -> pa.Schema:
+    """One row a sample: sample_id, the criterion's score (``entropy_k``, in nats, say) and
+    ``correct_k`` for every exit."""
     numbers = range(1, exits + 1)
     return pa.schema(
         [("sample_id", pa.int64())]
-        + [(f"entropy_{k}", pa.float64()) for k in numbers]
+        + [(f"{criterion}_{k}", pa.float64()) for k in numbers]
         + [(f"correct_{k}", pa.bool_()) for k in numbers]
     )
 
@@ -303,13 +328,21 @@ def read_logits(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, p
 
 
 def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray, pa.Table]:
-    """entropy float64 (N, K), correct bool (N, K), and the table itself."""
+    """scores float64 (N, K), correct bool (N, K), and the table itself."""
     table = read(path, "scores")
-    exits = sum(name.startswith("entropy_") for name in table.column_names)
-    entropy, correct = (
+    exits = sum(name.startswith("correct_") for name in table.column_names)
+    scores, correct = (
         np.column_stack(
             [table[f"{column}_{k}"].to_numpy(zero_copy_only=False) for k in range(1, exits + 1)]
         )
-        for column in ("entropy", "correct")
+        for column in (decided_by(table)[0], "correct")
     )
-    return entropy, correct, table
+    return scores, correct, table
+
+
+def decided_by(scores: pa.Table) -> tuple[str, tuple[float, ...] | None]:
+    """The criterion of a scores table, and the temperatures of the side exits whose logits it
+    divided; None for raw logits."""
+    origin = origin_of(scores)
+    temperatures = json.loads(origin["temperatures"])
+    return origin["criterion"], tuple(temperatures) if temperatures else None

@@ -11,7 +11,7 @@ import torch
 
 from offramp import OfframpError
 from offramp.cascade import run_cascade, run_full_network
-from offramp.criteria import CRITERIA
+from offramp.criteria import CRITERIA, score_range
 from offramp.datasets import Split, load_images
 from offramp.machine import synchronize
 from offramp.multiexit import MultiExitNetwork
@@ -45,11 +45,13 @@ class Case(NamedTuple):
     chosen: bool
 
 
-def cases_of(paths: Sequence[str], side_exits: int, classes: int) -> list[Case]:
-    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs over the whole range.
+def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
+    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs over the whole range of the
+    first one's criterion; ``logits`` float32 (N, K, C) are those of the split.
 
     Raises OfframpError when a policy is not one for this number of side exits.
     """
+    side_exits = logits.shape[1] - 1
     cases = []
     for path in paths:
         policy = load_policy(path)
@@ -58,8 +60,12 @@ def cases_of(paths: Sequence[str], side_exits: int, classes: int) -> list[Case]:
                 f"{path}: {len(policy.thresholds)} thresholds for {side_exits} side exits"
             )
         cases.append(Case(Path(path).stem, policy, True))
-    others = np.linspace(0.0, CRITERIA["entropy"].maximum(classes), OTHER_CUTOFFS)
-    return cases + [Case(f"cutoff {c:.4f}", shared_cutoff(c, side_exits), False) for c in others]
+    criterion, _, temperatures = cases[0].policy
+    ends = score_range(criterion, logits.shape[2], policy_scores(cases[0].policy, logits))
+    for cutoff in np.linspace(*ends, OTHER_CUTOFFS):
+        policy = shared_cutoff(cutoff, side_exits, criterion, temperatures)
+        cases.append(Case(f"cutoff {cutoff:.4f}", policy, False))
+    return cases
 
 
 def differences(
@@ -69,7 +75,8 @@ def differences(
     bool (N,).
 
     Where the exits differ, the first of the two decided otherwise, so its score must lie near its
-    threshold; where only the labels differ, the two largest logits there must lie near each other.
+    threshold; where only the labels differ, the two largest logits there must lie near each other,
+    and so they may where a criterion looks back at the labels of the exits so far.
     """
     moved = table.exits != live.exits
     differ = moved | (table.labels != live.labels)
@@ -78,11 +85,12 @@ def differences(
     scores = policy_scores(policy, logits)
     for i in np.flatnonzero(differ):
         k = first[i]
-        if moved[i]:
-            excused[i] = abs(scores[i, k] - policy.thresholds[k]) <= SCORE_TOLERANCE
-        else:
-            second, largest = np.sort(logits[i, k])[-2:]
-            excused[i] = largest - second <= LOGIT_TOLERANCE
+        near = moved[i] and abs(scores[i, k] - policy.thresholds[k]) <= SCORE_TOLERANCE
+        looked_at = logits[i, : k + 1] if CRITERIA[policy.criterion].looks_back else logits[i, [k]]
+        second, largest = np.sort(looked_at)[:, -2:].T
+        tied = (largest - second <= LOGIT_TOLERANCE).any()
+        may_tie = not moved[i] or CRITERIA[policy.criterion].looks_back
+        excused[i] = near or (may_tie and tied)
     return differ, excused
 
 

@@ -1,0 +1,15 @@
+"""Rule `temperatures`: validation logits -> a temperature per exit."""
+
+from typing import TYPE_CHECKING
+
+from offramp.job import job_log
+from offramp.tables import origin_of, read_logits, write
+from offramp.temperatures import temperatures_table
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    _, label, logits, table = read_logits(snakemake.input[0])
+    found = temperatures_table(logits, label)
+    write(snakemake.output[0], found, "temperatures", origin_of(table))
