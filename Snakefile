@@ -13,6 +13,7 @@ include: "rules/analysis.smk"
 include: "rules/verification.smk"
 include: "rules/rival.smk"
 include: "rules/guarantee.smk"
+include: "rules/frontiers.smk"
 include: "rules/report.smk"
 include: "rules/benchmarks.smk"
 

@@ -120,7 +120,7 @@ def test_speed_overhead_and_profile_measure_what_they_name(run, monkeypatch):
     monkeypatch.setattr(bench_live, "SIZES", {256: 90, 32: 64, 1: 3})
     network, split, _, _, policy = run
     rows = bench_live.speed({"eager": network, "again": network}, policy, split, CPU)
-    assert len(rows) == 3 * 4 * bench_live.REPEATS
+    assert len(rows) == 3 * 6 * bench_live.REPEATS
     assert {(row["batch_size"], row["images"]) for row in rows} == {(256, 90), (32, 64), (1, 3)}
     rows = bench_live.overhead(network, split, BATCH, CPU)
     assert len(rows) == 2 * bench_live.REPEATS and {row["images"] for row in rows} == {90}
@@ -170,9 +170,9 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(
     correct = logits.argmax(axis=2) == labels[:, None]
     found, judge = [], bench_tables.evaluate
 
-    def noted(scores, correct, thresholds, *rest):
-        found.append(thresholds)
-        return judge(scores, correct, thresholds, *rest)
+    def noted(scores, correct, policy, *rest):
+        found.append(policy.thresholds)
+        return judge(scores, correct, policy, *rest)
 
     monkeypatch.setattr(bench_tables, "evaluate", noted)
     data = {"val": (scores, correct), "test": random_scores()}
@@ -209,6 +209,7 @@ def test_the_page_has_every_benchmark_with_its_medians():
     at = {"batch_size": 256, "images": 1000}
     rows = lines("speed", "eager: full network", [2.0, 2.2, 1.9], **at)
     rows += lines("speed", "eager: cascade", [1.0, 1.0, 1.0], **at)
+    rows += lines("speed", "eager: cascade, regrouped", [0.5, 0.5, 0.5], **at)
     rows += lines("memory", "dump", [512.0], "MiB", images=6000)
     origin = {"device_name": "some CPU", "threads": "2", "torch": "2", "model": "toy"}
     text = page(pd.DataFrame(rows), origin)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from offramp import OfframpError
-from offramp.cascade import remove, run_cascade, run_full_network
+from offramp.cascade import remove, run_cascade, run_cascade_regrouped, run_full_network
 from offramp.criteria import CRITERIA, entropy
 from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
@@ -88,6 +88,31 @@ def test_the_cascade_does_what_the_logits_say_in_input_order(case):
     exits, policy, rows = case
     images = IMAGES[rows]
     assert live(NETWORKS[exits], policy, images) == from_table(LOGITS[exits][rows], policy)
+
+
+@given(policies_and_rows(), st.integers(1, 9), st.integers(1, 9))
+@settings(max_examples=100)
+def test_regrouping_survivors_changes_no_answer(case, size, group):
+    exits, policy, rows = case
+    batches = IMAGES[rows].split(size)
+    labels, taken = run_cascade_regrouped(NETWORKS[exits], policy, batches, group)
+    assert (labels.tolist(), taken.tolist()) == from_table(LOGITS[exits][rows], policy)
+
+
+def test_regrouped_blocks_see_full_batches_until_the_end():
+    sizes = []
+
+    class Counted(nn.Module):
+        def forward(self, x):
+            sizes.append(len(x))
+            return NETWORKS[2].blocks[1](x)
+
+    counted = with_parts(NETWORKS[2], blocks={1: Counted()})
+    scores = policy_scores(Policy("entropy", (None,)), LOGITS[2])[:, 0]
+    policy = Policy("entropy", (float(np.median(scores)),))
+    run_cascade_regrouped(counted, policy, IMAGES.split(6), 6)
+    assert sum(sizes) == (scores > np.median(scores)).sum()
+    assert sizes[:-1] == [6] * (len(sizes) - 1)
 
 
 def test_random_policies_use_every_exit():

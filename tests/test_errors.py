@@ -51,7 +51,12 @@ def fail(folder, *arguments, **options):
         ({"sweep": {"cutofs": 5}}, ["sweep.cutofs", "did you mean cutoffs?"]),
         ({"sweep": {"cutoffs": [0.5, -0.1]}}, ["sweep.cutoffs", "-0.1"]),
         ({"sweep": {"cutoffs": 1}}, ["sweep.cutoffs", "at least 2"]),
-        ({"sweep": {"report_cutoff": 2.4}}, ["sweep.report_cutoff", "2.4", "ln 10"]),
+        ({"sweep": {"report_cutoff": 2.4}}, ["sweep.report_cutoff", "2.4", "0 to 2.302585"]),
+        (
+            {"criterion": "margin", "sweep": {"report_cutoff": 1.5}},
+            ["sweep.report_cutoff", "1.5", "range of margin"],
+        ),
+        ({"criterion": "entropie"}, ["criterion", "entropie", "max_probability"]),
         ({"batch_size": 0}, ["batch_size", "0"]),
         ({"batch_size": "many"}, ["batch_size", "'many'"]),
         ({"dataset": {"name": "cifar100"}}, ["dataset.name", "cifar100", "cifar10", "digits"]),

@@ -40,6 +40,7 @@ FIGURES = {
     "targets": "Task 2b",
     "entropy": "Look closer",
     "prediction": "Look closer",
+    "reliability": "Look closer",
     "leaving": "Look closer",
     "confusion": "Look closer",
     "agreement": "Look closer",
@@ -54,6 +55,8 @@ TABLES = {
     "timings": "all",
     "sweep": "all",
     "calibration": "all",
+    "temperatures": "val",
+    "reliability": "val, test",
     "verification": "test",
     "leaving": "test",
     "agreement": "test",
@@ -65,7 +68,7 @@ TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["
 TIMING_RULES = {"logits", "probe", "verification", "rival", "benchmarks"}
 
 ANALYSIS = {"sweep", "calibration", "policies", "verification", "easy", "figures", "summary"}
-FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings"}
+FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings", "temperatures", "reliability"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
 # Library module -> the rules whose scripts import it, directly or not, and all that follow them.
 RERUN_BY = {
@@ -423,6 +426,49 @@ def test_other_methods_go_through_to_the_summary(tree):
     assert "wanted over all exits" in (tree / RESULTS / "summary.md").read_text()
     live = frame(tree, "verification")
     assert (live["differ"] == live["excused"]).all()
+
+
+def test_another_criterion_and_temperatures_go_through_to_the_live_cascade(tree):
+    other = {
+        "criterion": "agreement",
+        "sweep": {"report_cutoff": 0.4},
+        "calibration": {"temperatures": True},
+    }
+    run = succeed(tree, "--cores", "2", configs=(*CONFIGS, config_file(tree, "other.yaml", other)))
+    # The one pass is not run again.
+    assert set(run.jobs) == ANALYSIS | {"probe", "timings", "scores"}
+    live = frame(tree, "verification")
+    assert (live["differ"] == live["excused"]).all()
+    assert live["policy"].nunique() >= len(POLICIES) + 10
+    fitted = frame(tree, "temperatures")["temperature"].tolist()
+    assert len(fitted) == EXITS
+    for name in POLICIES:
+        policy = json.loads((tree / RESULTS / f"policies/{name}.json").read_text())
+        assert policy["criterion"] == "agreement"
+        assert policy["temperatures"] == fitted[:-1]
+    # What fitted the temperatures chooses no threshold.
+    ids = {split: read(tree, f"scores/{split}")["sample_id"].to_pylist() for split in SPLITS}
+    assert ids["val"] == read(tree, "logits/val")["sample_id"].to_pylist()[90:]
+    assert set(frame(tree, "sweep")["criterion"]) == {"agreement"}
+    text = (tree / RESULTS / "summary.md").read_text()
+    assert "by agreement of logits divided by temperatures" in text
+
+
+def test_criteria_and_methods_are_compared_by_name(tree):
+    assert succeed(tree, "-n").jobs == {}
+    run = succeed(tree, f"{RESULTS}/frontiers.md", "--cores", "2")
+    assert run.jobs == {"frontiers": 1, "frontiers_page": 1}
+    rows = frame(tree, "frontiers")
+    assert rows.groupby(["criterion", "scaled", "method"]).ngroups == 21
+    assert set(rows["n"]) == {SPLITS["test"]}
+    equal = frame(tree, "equal_accuracy")
+    assert len(equal) == 21 * 4
+    yardstick = equal[(equal["criterion"] == "entropy") & (equal["method"] == "shared")]
+    assert set(yardstick.loc[~yardstick["scaled"], "over_shared"].dropna()) <= {1.0}
+    page = (tree / RESULTS / "frontiers.md").read_text()
+    assert "| entropy, with temperatures |" in page and "| patience |" in page
+    for name in ("frontier", "criteria"):
+        assert (tree / RESULTS / f"figures/{name}.svg").stat().st_size
 
 
 def test_a_deleted_table_alone_is_made_again(tree):

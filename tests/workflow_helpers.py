@@ -33,6 +33,8 @@ CONFIGS = ("examples/digits.yaml", "small.yaml")
 UNUSED = {
     "benchmarks",
     "benchmarks_page",
+    "frontiers",
+    "frontiers_page",
     "guarantee",
     "guarantee_figure",
     "rival",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from offramp.cascade import run_cascade, run_full_network
+from offramp.cascade import run_cascade, run_cascade_regrouped, run_full_network
 from offramp.datasets import Split, load_images
 from offramp.forward import Stopwatch, new_notes, timed_stage
 from offramp.machine import synchronize
@@ -101,7 +101,8 @@ def each(call: Callable[[Tensor], Any], batches: Sequence[Tensor]) -> Callable[[
 def speed(
     networks: Mapping[str, MultiExitNetwork], policy: Policy, split: Split, device: torch.device
 ) -> list[dict]:
-    """The cascade against its full network on every backend, at every batch size of SIZES."""
+    """The cascade, plain and with survivors regrouped into full batches, against its full network
+    on every backend, at every batch size of SIZES."""
     rows = []
     for batch_size, images in SIZES.items():
         batches = load_batches(split, images, batch_size, device)
@@ -113,6 +114,9 @@ def speed(
             )
             contenders[f"{backend}: full network"] = each(full, batches)
             contenders[f"{backend}: cascade"] = each(cascade, batches)
+            contenders[f"{backend}: cascade, regrouped"] = partial(
+                run_cascade_regrouped, network, policy, batches, batch_size
+            )
         where = {"batch_size": batch_size, "images": min(images, len(split.order))}
         rows += in_turn("speed", contenders, device, **where)
     return rows

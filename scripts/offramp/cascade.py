@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,15 @@ from torch import Tensor
 from offramp.criteria import CRITERIA, score_at
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy
+
+
+class Samples(NamedTuple):
+    """The samples at a stage: features (n, ...), their places in the input, int64 (n,), and, for a
+    criterion that looks back, their logits (n, C) of every exit so far."""
+
+    x: Tensor
+    places: Tensor
+    seen: tuple[Tensor, ...] = ()
 
 
 @torch.inference_mode()
@@ -23,27 +33,83 @@ def run_cascade(network: MultiExitNetwork, policy: Policy, images: Tensor) -> tu
     """
     labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
     exits = torch.empty_like(labels)
-    index = torch.arange(len(images), device=images.device)
-    looks_back, runs = CRITERIA[policy.criterion].looks_back, policy.enabled
-    x = images
-    seen: list[Tensor] = []
-    for k, block in enumerate(network.blocks):
-        x = block(x)
-        if k == len(policy.thresholds):
+    here = Samples(images, torch.arange(len(images), device=images.device))
+    for k in range(len(network.blocks)):
+        stay = run_stage(network, policy, k, here, labels, exits)
+        if stay is None:
             break
-        if not runs[k]:
-            continue
-        logits = network.heads[k](x)
-        seen = [*seen, logits] if looks_back else [logits]
-        stay = decide(seen, policy, k, index, labels, exits)
-        if len(stay) == 0:
-            return labels, exits
-        if len(stay) < len(index):
-            x, index = remove(x, index, stay)
-            if looks_back:
-                seen = [logits[stay] for logits in seen]
-    decide_final(network.heads[-1](x), len(network.heads), index, labels, exits)
+        here = stay
     return labels, exits
+
+
+@torch.inference_mode()
+def run_cascade_regrouped(
+    network: MultiExitNetwork, policy: Policy, batches: Sequence[Tensor], batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """Labels and exits of all batches, as `run_cascade` gives them one after the other; but before
+    each block those who are left of several batches are put together into one of ``batch_size``.
+
+    Faster where few are left of a batch and small batches are slow; a sample may wait for others,
+    so its latency is that of the whole run.
+    """
+    device, stages = batches[0].device, len(network.blocks)
+    labels = torch.empty(sum(map(len, batches)), dtype=torch.int64, device=device)
+    exits = torch.empty_like(labels)
+    waiting: list[list[Samples]] = [[] for _ in range(stages)]
+
+    def advance(k: int, least: int) -> None:
+        while waiting[k] and sum(len(group.places) for group in waiting[k]) >= least:
+            here, rest = _first(waiting[k], batch_size)
+            waiting[k] = [rest] if len(rest.places) else []
+            stay = run_stage(network, policy, k, here, labels, exits)
+            if stay is not None:
+                waiting[k + 1].append(stay)
+
+    start = 0
+    for images in batches:
+        index = torch.arange(start, start + len(images), device=device)
+        waiting[0].append(Samples(images, index))
+        start += len(images)
+        for k in range(stages):
+            advance(k, batch_size)
+    for k in range(stages):
+        advance(k, 1)
+    return labels, exits
+
+
+def _first(groups: Sequence[Samples], size: int) -> tuple[Samples, Samples]:
+    """The first ``size`` samples of the groups together, and the rest."""
+    x, index = torch.cat([g.x for g in groups]), torch.cat([g.places for g in groups])
+    seen = [torch.cat(logits) for logits in zip(*(g.seen for g in groups), strict=True)]
+    some, rest = (
+        Samples(x[part], index[part], tuple(z[part] for z in seen))
+        for part in (slice(0, size), slice(size, None))
+    )
+    return some, rest
+
+
+def run_stage(
+    network: MultiExitNetwork, policy: Policy, k: int, here: Samples, labels: Tensor, exits: Tensor
+) -> Samples | None:
+    """Block k (from 0), its head, decision and removal: notes label and exit of those who leave in
+    ``labels`` and ``exits``, int64 (N,), and returns those who stay, None if nobody does."""
+    x = network.blocks[k](here.x)
+    if k == len(policy.thresholds):
+        decide_final(network.heads[-1](x), k + 1, here.places, labels, exits)
+        return None
+    looks_back = CRITERIA[policy.criterion].looks_back
+    if policy.thresholds[k] is None and not looks_back:
+        return here._replace(x=x)
+    logits = network.heads[k](x)
+    seen = (*here.seen, logits) if looks_back else (logits,)
+    stay = decide(seen, policy, k, here.places, labels, exits)
+    kept = seen if looks_back else ()
+    if len(stay) == len(here.places):
+        return Samples(x, here.places, kept)
+    if len(stay) == 0:
+        return None
+    x, index = remove(x, here.places, stay)
+    return Samples(x, index, tuple(z[stay] for z in kept))
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from offramp.bench_page import prediction_errors
+from offramp.frontiers_page import METHODS_IN_WORDS, name_of
 from offramp.intervals import interval
 from offramp.results import (
     EXIT_RULES,
@@ -400,6 +401,56 @@ def draw_guarantee(rows: pd.DataFrame) -> Figure:
     for axes in (left, right):
         axes.set(xlabel="target: accuracy at every exit [%]", xticks=100 * rows["target"].unique())
     figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Time against accuracy of entropy policies, by way to choose thresholds; from the frontiers
+    table."""
+    figure, axes = plt.subplots()
+    rows = tables["frontiers"]
+    rows = rows[(rows["criterion"] == "entropy") & ~rows["scaled"]]
+    styles = {"shared": (LIGHT, "--"), "empirical": (MIDDLE, "-."), "joint": (DARK, "-")}
+    for method, (color, line) in styles.items():
+        curve = rows[rows["method"] == method].sort_values("seconds")
+        curve = curve.rename(columns={"accuracy_low": "low", "accuracy_high": "high"})
+        _curve(axes, curve, "seconds", color, line, METHODS_IN_WORDS[method])
+    best = 100 * rows["accuracy"].max()
+    axes.set(xlabel=_total_time(rows["n"].iloc[0]) + ", predicted", ylim=(best - 8, best + 1))
+    axes.set(ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Seconds at half a point lost, by criterion and method; from the equal-accuracy table."""
+    rows = tables["equal_accuracy"]
+    rows = rows[rows["points_lost"] == 0.5]
+    names = list(dict.fromkeys(name_of(row) for row in rows.to_dict("records")))
+    figure, axes = plt.subplots()
+    styles = {
+        "shared": ("o", LIGHT, 0.2),
+        "empirical": ("^", MIDDLE, 0.0),
+        "joint": ("s", DARK, -0.2),
+    }
+    for method, (marker, color, shift) in styles.items():
+        here = rows[(rows["method"] == method) & rows["seconds"].notna()]
+        heights = [names.index(name_of(row)) + shift for row in here.to_dict("records")]
+        spread = [
+            (here["seconds"] - here["seconds_low"]).fillna(0).clip(lower=0),
+            (here["seconds_high"] - here["seconds"]).fillna(0).clip(lower=0),
+        ]
+        axes.errorbar(
+            here["seconds"], heights, xerr=spread, fmt=marker, color=color, capsize=2,
+            markersize=5, label=METHODS_IN_WORDS[method],
+        )  # fmt: skip
+    full = (rows["seconds"] * rows["speedup"]).dropna()
+    if len(full):
+        axes.axvline(full.iloc[0], color="black", linestyle=":", label="full network")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="predicted time at 0.5 points lost [s], 95 % interval", xlim=(0, None))
+    figure.legend(loc="outside lower center", ncols=4)
     return figure
 
 

@@ -161,6 +161,33 @@ RELIABILITY = pa.schema(
         "nll": pa.float64(),
     }
 )
+FRONTIERS = pa.schema(
+    {
+        "criterion": pa.string(),
+        "scaled": pa.bool_(),
+        "method": pa.string(),
+        "thresholds": pa.list_(pa.float64()),
+        "n": pa.int64(),
+        "correct": pa.int64(),
+        "accuracy": pa.float64(),
+        "accuracy_low": pa.float64(),
+        "accuracy_high": pa.float64(),
+        "seconds": pa.float64(),
+    }
+)
+EQUAL_ACCURACY = pa.schema(
+    {
+        "criterion": pa.string(),
+        "scaled": pa.bool_(),
+        "method": pa.string(),
+        "points_lost": pa.float64(),
+        **{
+            f"{name}{end}": pa.float64()
+            for name in ("seconds", "over_shared", "speedup")
+            for end in ("", "_low", "_high")
+        },
+    }
+)
 LEAVING = pa.schema(
     {"exit": pa.int32(), "label": pa.int64(), "predicted": pa.int64(), "n": pa.int64()}
 )

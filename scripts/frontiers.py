@@ -1,0 +1,28 @@
+"""Rule `frontiers`: logits, temperatures and timings -> time against accuracy, by criterion."""
+
+from typing import TYPE_CHECKING
+
+from offramp.frontiers import Data, curves, equal_accuracy_table, frontiers_table
+from offramp.job import job_log
+from offramp.tables import provenance, read, read_logits, same_weights, write
+from offramp.timemodel import fit_time_model
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    paths, output, size = snakemake.input, snakemake.output, snakemake.params.batch_size
+    timings, temperatures = (
+        read(getattr(paths, name), name) for name in ("timings", "temperatures")
+    )
+    splits, tables = [], [timings, temperatures]
+    for path in (paths.val, paths.test):
+        _, label, logits, table = read_logits(path)
+        splits.append(Data(logits, logits.argmax(axis=2) == label[:, None]))
+        tables.append(table)
+    model = fit_time_model(timings)
+    found = curves(*splits, temperatures["temperature"].to_pylist(), model, size)
+    origin = provenance(snakemake.config, same_weights(tables), "test")
+    write(output.frontiers, frontiers_table(found), "frontiers", origin)
+    equal = equal_accuracy_table(found, splits[1].correct, model, size)
+    write(output.equal_accuracy, equal, "equal_accuracy", origin)

@@ -1,0 +1,206 @@
+"""Time against accuracy on test data, by criterion and by way to choose thresholds; and what each
+needs at equal accuracy."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from scipy.optimize import isotonic_regression
+
+from offramp.calibration import calibrate
+from offramp.criteria import CRITERIA, scores_of
+from offramp.intervals import interval
+from offramp.joint import costs_of, joint_frontier
+from offramp.policy import Policy, exits_of, shared_cutoff
+from offramp.progress import progress
+from offramp.tables import EQUAL_ACCURACY, FRONTIERS
+from offramp.temperatures import fitting_part
+from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
+
+# At most so many policies of each kind.
+POLICIES = 60
+TARGETS = (*np.linspace(0.5, 0.9, 17), *np.linspace(0.91, 0.999, 25))
+# What may be lost against the full network, in points of accuracy.
+POINTS_LOST = (0.25, 0.5, 1.0, 2.0)
+RESAMPLES = 500
+SEED = 42
+
+
+class Data(NamedTuple):
+    """A split: logits float32 (N, K, C) and which exits are right, bool (N, K)."""
+
+    logits: np.ndarray
+    correct: np.ndarray
+
+
+class Curve(NamedTuple):
+    """Policies of one kind, and what they do on test data, sample by sample: ``right`` bool (N, M)
+    and ``seconds`` float64 (N, M), each sample's share of the stages it went through."""
+
+    criterion: str
+    scaled: bool
+    method: str
+    policies: list[Policy]
+    right: np.ndarray
+    seconds: np.ndarray
+
+
+def shared_policies(
+    criterion: str, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+) -> list[Policy]:
+    """Cutoffs at which evenly spread shares of the samples leave before the final exit."""
+    minima = np.sort(scores[:, :-1].min(axis=1))
+    cutoffs = np.unique(np.quantile(minima, np.linspace(0, 1, POLICIES)))
+    return [shared_cutoff(c, scores.shape[1] - 1, criterion) for c in cutoffs]
+
+
+def empirical_policies(
+    criterion: str, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+) -> list[Policy]:
+    """The same accuracy wanted at every exit, for TARGETS."""
+    found = {calibrate(scores, correct, target) for target in TARGETS}
+    return [Policy(criterion, thresholds) for thresholds in sorted(found, key=str)]
+
+
+def joint_policies(
+    criterion: str, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+) -> list[Policy]:
+    """The least time found at evenly spread places of its frontier."""
+    frontier = joint_frontier(scores, correct, costs_of(model, batch_size, criterion))
+    last = len(frontier.thresholds) - 1
+    places = np.unique(np.linspace(0, last, POLICIES).round().astype(int))
+    return [Policy(criterion, frontier.thresholds[i]) for i in places]
+
+
+METHODS: dict[str, Callable[..., list[Policy]]] = {
+    "shared": shared_policies,
+    "empirical": empirical_policies,
+    "joint": joint_policies,
+}
+
+
+def curves(
+    val: Data, test: Data, temperatures: Sequence[float], model: TimeModel, batch_size: int
+) -> list[Curve]:
+    """Every criterion by every method; and entropy of logits divided by ``temperatures`` (K,),
+    whose thresholds come from the half of the validation data that did not fit these.
+
+    The thresholds are those of validation data. Deciding is charged at the time model's price,
+    whatever the criterion.
+    """
+    kinds = [(criterion, False) for criterion in CRITERIA] + [("entropy", True)]
+    turns = [(*kind, method) for kind in kinds for method in METHODS]
+    found = []
+    for criterion, scaled, method in progress(turns, "frontiers", "curve"):
+        divisors = tuple(temperatures) if scaled else None
+        rows = slice(fitting_part(len(val.logits)) if scaled else 0, None)
+        known = scores_of(criterion, val.logits[rows], divisors)
+        policies = METHODS[method](criterion, known, val.correct[rows], model, batch_size)
+        scores = scores_of(criterion, test.logits, divisors)
+        outcomes = [_outcome(p, scores, test.correct, model, batch_size) for p in policies]
+        right, seconds = (np.stack(part, axis=1) for part in zip(*outcomes, strict=True))
+        found.append(Curve(criterion, scaled, method, policies, right, seconds))
+    return found
+
+
+def _outcome(
+    policy: Policy, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples are right, and the seconds of each: the stages' seconds shared out evenly."""
+    taken = exits_of(scores, policy.thresholds)
+    reached = reached_by(taken, batch_size, scores.shape[1])
+    stages = stage_seconds(model, reached, policy.enabled)
+    spent = (stages / np.maximum(reached.sum(axis=0), 1)).cumsum()
+    return correct[np.arange(len(correct)), taken - 1], spent[taken - 1]
+
+
+def frontiers_table(found: Sequence[Curve]) -> pa.Table:
+    """One row per policy of every curve, on test data."""
+    rows = []
+    for curve in found:
+        where = {"criterion": curve.criterion, "scaled": curve.scaled, "method": curve.method}
+        for m, policy in enumerate(curve.policies):
+            n, right = len(curve.right), int(curve.right[:, m].sum())
+            low, high = interval(right, n)
+            rows.append(
+                where
+                | {"thresholds": list(policy.thresholds), "n": n, "correct": right}
+                | {"accuracy": right / n, "accuracy_low": low, "accuracy_high": high}
+                | {"seconds": float(curve.seconds[:, m].sum())}
+            )
+    return pa.Table.from_pylist(rows, schema=FRONTIERS)
+
+
+def equal_accuracy_table(
+    found: Sequence[Curve], correct: np.ndarray, model: TimeModel, batch_size: int
+) -> pa.Table:
+    """One row per curve and POINTS_LOST: seconds on the test split at that accuracy, and how many
+    times faster that is than the best shared cutoff of the entropy and than the full network, with
+    95 % intervals.
+
+    Parameters: ``correct`` bool (N, K) of the test split. Intervals are of the bootstrap over test
+    samples, the same draws for all curves; null where the accuracy is out of reach in more than
+    one draw of forty.
+    """
+    samples = len(correct)
+    draw = np.random.default_rng(SEED)
+    drawn = draw.multinomial(samples, np.full(samples, 1 / samples), size=RESAMPLES)
+    weight = np.vstack([np.ones(samples), drawn]).astype(np.float32)
+    full_accuracy = weight @ correct[:, -1].astype(np.float32) / samples
+    full_seconds = full_network_seconds(model, samples, batch_size)
+    rows = []
+    for lost in POINTS_LOST:
+        wanted = full_accuracy - lost / 100
+        needed = [
+            seconds_at(
+                weight @ curve.right.astype(np.float32) / samples,
+                weight @ curve.seconds.astype(np.float32),
+                wanted,
+            )
+            for curve in found
+        ]
+        yardstick = needed[0]  # entropy, one shared cutoff
+        for curve, seconds in zip(found, needed, strict=True):
+            rows.append(
+                {"criterion": curve.criterion, "scaled": curve.scaled, "method": curve.method}
+                | {"points_lost": lost}
+                | _with_interval("seconds", seconds)
+                | _with_interval("over_shared", yardstick / seconds)
+                | _with_interval("speedup", full_seconds / seconds)
+            )
+    return pa.Table.from_pylist(rows, schema=EQUAL_ACCURACY)
+
+
+def _with_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
+    """The first value, and the interval of the others, which are those of the resamples."""
+    there = np.isfinite(values[1:])
+    low, high = (None, None)
+    if there.mean() >= 1 - 1 / 40:
+        low, high = np.quantile(values[1:][there], [0.025, 0.975]).tolist()
+    first = float(values[0]) if np.isfinite(values[0]) else None
+    return {name: first, f"{name}_low": low, f"{name}_high": high}
+
+
+def seconds_at(accuracy: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The time at which policies reach an accuracy: float64 (R,), nan where none does.
+
+    Parameters: ``accuracy`` and ``seconds`` (R, M) of M policies in R resamples, ``wanted`` (R,).
+    Chance makes some slower policies less accurate than faster ones: accuracy is first made to rise
+    with time by isotonic regression, and then read between policies in a straight line. Source:
+    Barlow et al., "Statistical Inference under Order Restrictions" (1972).
+    """
+    found = np.full(len(wanted), np.nan)
+    for r in range(len(wanted)):
+        order = np.argsort(seconds[r], kind="stable")
+        rising = isotonic_regression(accuracy[r, order].astype(np.float64)).x
+        there = np.flatnonzero(rising >= wanted[r])
+        if len(there) == 0:
+            continue
+        i, time = there[0], seconds[r, order]
+        if i == 0:
+            found[r] = time[0]
+        else:
+            share = (wanted[r] - rising[i - 1]) / (rising[i] - rising[i - 1])
+            found[r] = time[i - 1] + share * (time[i] - time[i - 1])
+    return found
