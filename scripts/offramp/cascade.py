@@ -128,7 +128,8 @@ def decide(
 
     ``seen`` ends with this exit's logits (n, C); for a criterion that looks back, those of all
     exits before it come first. The answer of this exit is noted for everyone here; who stays is
-    overwritten at a later exit, which costs less than picking out those who leave.
+    overwritten at a later exit, which costs less than picking out those who leave. On an
+    accelerator the host waits here, once an exit: how many stay is the next block's batch size.
     """
     looks_back = CRITERIA[policy.criterion].looks_back
     logits = torch.stack(list(seen), 1) if looks_back else seen[-1][:, None]

@@ -106,5 +106,9 @@ def load_images(split: Split, rows: slice | np.ndarray, device):
     import torch
 
     pixels = torch.from_numpy(split.images[split.order[rows]])
+    on_cuda = torch.device(device).type == "cuda"
+    if on_cuda:  # what is copied from pinned memory need not be waited for
+        pixels = pixels.pin_memory()
     # Permuting N x H x W x C gives a channels_last tensor without a copy.
-    return pixels.to(device).permute(0, 3, 1, 2).to(torch.float32) / 255
+    pixels = pixels.to(device, non_blocking=on_cuda).permute(0, 3, 1, 2)
+    return pixels.to(torch.float32) / 255
