@@ -416,7 +416,7 @@ def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
         curve = curve.rename(columns={"accuracy_low": "low", "accuracy_high": "high"})
         _curve(axes, curve, "seconds", color, line, METHODS_IN_WORDS[method])
     best = 100 * rows["accuracy"].max()
-    axes.set(xlabel=_total_time(rows["n"].iloc[0]) + ", predicted", ylim=(best - 8, best + 1))
+    axes.set(xlabel=_total_time(rows["n"].iloc[0]) + ", predicted", ylim=(best - 6, best + 1))
     axes.set(ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
     axes.legend(loc="lower right")
     return figure

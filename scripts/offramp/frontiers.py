@@ -21,6 +21,7 @@ from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage
 # At most so many policies of each kind.
 POLICIES = 60
 TARGETS = (*np.linspace(0.5, 0.9, 17), *np.linspace(0.91, 0.999, 25))
+MOST_LOST = 5
 # What may be lost against the full network, in points of accuracy.
 POINTS_LOST = (0.25, 0.5, 1.0, 2.0)
 RESAMPLES = 500
@@ -66,10 +67,13 @@ def empirical_policies(
 def joint_policies(
     criterion: str, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
 ) -> list[Policy]:
-    """The least time found at evenly spread places of its frontier."""
+    """The least time found, at evenly spread places of that part of its frontier which loses at
+    most MOST_LOST points."""
     frontier = joint_frontier(scores, correct, costs_of(model, batch_size, criterion))
+    least = correct[:, -1].sum() - MOST_LOST / 100 * len(correct)
     last = len(frontier.thresholds) - 1
-    places = np.unique(np.linspace(0, last, POLICIES).round().astype(int))
+    first = min(int(np.searchsorted(frontier.correct, least)), last)
+    places = np.unique(np.linspace(first, last, POLICIES).round().astype(int))
     return [Policy(criterion, frontier.thresholds[i]) for i in places]
 
 
