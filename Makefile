@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. README gives the plain commands behind them.
+# `make demo` and `make test`, and `make bench` to measure. README gives the plain commands behind them.
 PYTHON ?= python3
 # How torch and torchvision are installed; README says how to get the CPU build instead.
 TORCH ?= pip install --require-hashes -r locks/torch.txt

@@ -1,5 +1,5 @@
 rule frontiers:
-    """Time against accuracy on test data, for every criterion and way to choose thresholds."""
+    """Time against accuracy on test data by criterion and method, and seconds at equal accuracy."""
     input:
         val=f"{RESULTS}/logits/val.parquet",
         test=f"{RESULTS}/logits/test.parquet",

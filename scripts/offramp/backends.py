@@ -81,7 +81,7 @@ def _session(part: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
     except ImportError as error:
         raise OfframpError(
             f"config: backend: onnxruntime needs the package {error.name}; "
-            'install it with: pip install "offramp[onnxruntime]"'
+            'install it with: pip install -e ".[onnxruntime]"'
         ) from None
     shapes = ({0: torch.export.Dim("batch")},)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():

@@ -94,7 +94,7 @@ def choose_policies(
     criterion: str,
     temperatures: tuple[float, ...] | None,
 ) -> dict[str, tuple[Policy, dict]]:
-    """The policies of DESIGN by name, each with where it came from and what to expect of it.
+    """The chosen policies by name, each with where it came from and what to expect of it.
 
     ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
     their figures on the validation split. When no candidate satisfies the rule, all exits are

@@ -27,8 +27,8 @@ from offramp.progress import progress
 from offramp.tables import VERIFICATION
 from offramp.timemodel import TimeModel, reached_by, stage_seconds
 
-# DESIGN: live and table agree on a sample, or its entropy lies this near to the threshold, or its
-# two largest logits this near to each other (float32 sums depend on the batch).
+# Live and table agree on a sample, or its score lies this near to the threshold, or its two largest
+# logits this near to each other (float32 sums depend on the batch).
 SCORE_TOLERANCE = 1e-5
 LOGIT_TOLERANCE = 1e-4
 OTHER_CUTOFFS = 12
