@@ -48,6 +48,7 @@ rule probe:
         code=code("probe"),
         batch_size=config["batch_size"],
         criterion=config["criterion"],
+        temperatures=config["calibration"]["temperatures"],
     script:
         "../scripts/probe.py"
 

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.frontiers import Data, curves, equal_accuracy_table, frontiers_table
+from offramp.frontiers import SplitData, curves, equal_accuracy_table, frontiers_table
 from offramp.job import job_log
 from offramp.tables import provenance, read, read_logits, same_weights, write
 from offramp.timemodel import fit_time_model
@@ -18,7 +18,7 @@ with job_log(snakemake.log[0]):
     splits, tables = [], [timings, temperatures]
     for path in (paths.val, paths.test):
         _, label, logits, table = read_logits(path)
-        splits.append(Data(logits, logits.argmax(axis=2) == label[:, None]))
+        splits.append(SplitData(logits, logits.argmax(axis=2) == label[:, None]))
         tables.append(table)
     model = fit_time_model(timings)
     found = curves(*splits, temperatures["temperature"].to_pylist(), model, size)

@@ -23,7 +23,9 @@ with job_log(snakemake.log[0]):
     )
     folder = Path(snakemake.input.data[0]).parent
     split = open_split(folder, params.dataset, "train", params.validation)
-    policy = shared_cutoff(0.0, len(network.heads) - 1, params.criterion)
+    side = len(network.heads) - 1
+    temperatures = (1.0,) * side if params.temperatures else None
+    policy = shared_cutoff(0.0, side, params.criterion, temperatures)
     timings = probe(network, policy, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(weights), "probe") | machine
     write(snakemake.output[0], timings, "timings", origin)

@@ -60,14 +60,14 @@ def test_predictions_are_slow_sums_over_samples(thresholds):
     costs = bench_model.stand_ins(model, MULTIPLY_ADDS, BATCH)
     found = bench_model.predictions(policy, taken, model, costs, BATCH)
     slow = [slow_exit(row, thresholds) for row in scores.tolist()]
-    want = sum(slow_stage_seconds(model, slow, BATCH, policy.enabled))
+    want = sum(slow_stage_seconds(model, slow, BATCH, policy.heads_run))
     assert found["time model"] == pytest.approx(want)
     full = sum(slow_stage_seconds(model, [EXITS] * BATCH, BATCH, [False] * (EXITS - 1) + [True]))
     pace = full / BATCH / (MULTIPLY_ADDS[0].sum() + MULTIPLY_ADDS[1, -1])
     constant = multiply_adds = 0.0
     for exit_ in slow:
         for k in range(exit_):
-            head = policy.enabled[k]
+            head = policy.heads_run[k]
             block, *rest = model.parts[:, k, BATCH] / BATCH
             constant += block + head * sum(rest)
             multiply_adds += pace * (MULTIPLY_ADDS[0, k] + head * MULTIPLY_ADDS[1, k])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from offramp import OfframpError
-from offramp.cascade import remove, run_cascade, run_cascade_regrouped, run_full_network
+from offramp.cascade import Samples, remove, run_cascade, run_cascade_regrouped, run_full_network
 from offramp.criteria import CRITERIA, entropy
 from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
@@ -150,6 +150,21 @@ def with_parts(network, blocks=None, heads=None) -> MultiExitNetwork:
     return other
 
 
+@pytest.mark.parametrize("criterion", ["patience", "agreement"])
+def test_a_disabled_head_runs_only_for_a_later_exit_that_looks_back(criterion):
+    blank = Policy(criterion, (None,) * 3)
+    scores = policy_scores(blank, LOGITS[4])[:, 1]
+    limit = safe_limits(scores)[-2 if criterion == "agreement" else 1]
+    policy = blank._replace(thresholds=(None, limit, None))
+    assert policy.heads_run.tolist() == [True, True, False, True]
+    network = with_parts(NETWORKS[4], heads={2: Forbidden()})
+    answers = live(network, policy, IMAGES)
+    assert answers == from_table(LOGITS[4], policy)
+    assert set(answers[1]) == {2, 4}
+    nobody = with_parts(NETWORKS[4], heads=dict.fromkeys(range(3), Forbidden()))
+    assert set(live(nobody, blank, IMAGES)[1]) == {4}
+
+
 def test_a_disabled_head_never_runs():
     policy = Policy("entropy", (None, safe_limits(policy_scores_of(4)[:, 1])[8], None))
     network = with_parts(NETWORKS[4], heads={0: Forbidden(), 2: Forbidden()})
@@ -229,7 +244,7 @@ def test_every_block_gets_only_the_survivors_still_in_channels_last():
 
 def test_removal_keeps_those_who_stay_in_order_and_in_channels_last():
     index, stay = torch.arange(100, 100 + SAMPLES), torch.tensor([1, 5, 6])
-    features, positions = remove(IMAGES, index, stay)
+    features, positions, _ = remove(Samples(IMAGES, index), stay)
     assert features.is_contiguous(memory_format=torch.channels_last)
     assert not features.is_contiguous()
     assert torch.equal(features, torch.stack([IMAGES[1], IMAGES[5], IMAGES[6]]))
@@ -315,6 +330,13 @@ def test_the_probe_times_the_batch_sizes_up_to_the_configured_one():
     assert probe_sizes(8) == [1, 2, 4, 8]
     assert probe_sizes(10) == [1, 2, 4, 8, 10]
     assert probe_sizes(500)[-2:] == [384, 500]
+
+
+def test_a_probe_times_a_criterion_that_looks_back():
+    policy = shared_cutoff(0.0, 3, "patience", (1.0,) * 3)
+    table = probe(NETWORKS[4], policy, toy_split(), 6, CPU)
+    model = fit_time_model(table)
+    assert (model.parts[:, :, 1:] > 0).all() and model.removal.shape == (3, 3)
 
 
 @pytest.mark.parametrize("batch_size", [1, 6])

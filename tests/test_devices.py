@@ -8,7 +8,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from offramp import OfframpError, datasets, machine
-from offramp.cascade import decide, decide_final, remove
+from offramp.cascade import Samples, decide, decide_final, remove
 from offramp.criteria import CRITERIA
 from offramp.policy import Policy
 
@@ -30,8 +30,10 @@ def test_a_decision_stays_on_the_device(fake, criterion, temperatures):
     labels, exits = torch.empty_like(index), torch.empty_like(index)
     stay = decide(seen, policy, 2, index, labels, exits)
     assert stay.device.type == "cuda" and stay.dtype == torch.int64
-    features, where = remove(torch.empty(8, 4, 16, 16, device="cuda"), index, index[:3])
-    assert (features.device.type, where.device.type) == ("cuda", "cuda")
+    here = Samples(torch.empty(8, 4, 16, 16, device="cuda"), index, tuple(seen))
+    x, places, logits = remove(here, index[:3])
+    assert {part.device.type for part in (x, places, *logits)} == {"cuda"}
+    assert {len(part) for part in (x, places, *logits)} == {3}
     decide_final(seen[-1], 4, index, labels, exits)
 
 

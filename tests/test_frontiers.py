@@ -5,8 +5,16 @@ import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
 from offramp import frontiers
+from offramp.calibration import evaluate
 from offramp.criteria import CRITERIA, scores_of
-from offramp.frontiers import Curve, Data, curves, equal_accuracy_table, frontiers_table, seconds_at
+from offramp.frontiers import (
+    Curve,
+    SplitData,
+    curves,
+    equal_accuracy_table,
+    frontiers_table,
+    seconds_at,
+)
 from offramp.frontiers_page import page
 from offramp.policy import shared_cutoff
 
@@ -20,7 +28,7 @@ def some_data(samples, seed):
     logits = draw.normal(size=(samples, EXITS, CLASSES)).astype(np.float32)
     strength = draw.exponential(2.0, (samples, 1)) * np.array([0.7, 1.0, 1.5])
     logits[np.arange(samples)[:, None], np.arange(EXITS), label[:, None]] += strength
-    return Data(logits, logits.argmax(axis=2) == label[:, None])
+    return SplitData(logits, logits.argmax(axis=2) == label[:, None])
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +58,10 @@ def test_every_policy_is_right_and_takes_time_as_a_slow_run_of_the_table_says(fo
         scores = scores_of(curve.criterion, test.logits, divisors)
         for m, policy in enumerate(curve.policies):
             taken = [slow_exit(row, policy.thresholds) for row in scores.tolist()]
-            looks_back = curve.criterion in ("patience", "agreement")
-            on = [looks_back or t is not None for t in policy.thresholds] + [True]
+            on = [t is not None for t in policy.thresholds] + [True]
+            if curve.criterion in ("patience", "agreement") and True in on[:-1]:
+                last = max(k for k in range(EXITS - 1) if on[k])
+                on[:last] = [True] * last
             assert curve.seconds[:, m].sum() == pytest.approx(
                 sum(slow_stage_seconds(model, taken, BATCH, on))
             )
@@ -63,7 +73,7 @@ def test_thresholds_after_temperatures_come_from_the_other_half(found):
     val, test, model, _ = found
     spoilt = val.logits.copy()
     spoilt[: len(spoilt) // 2] = 5.0
-    changed = curves(Data(spoilt, val.correct), test, (1.5, 1.0, 0.8), model, BATCH)
+    changed = curves(SplitData(spoilt, val.correct), test, (1.5, 1.0, 0.8), model, BATCH)
     for before, after in zip(found[-1], changed, strict=True):
         if before.scaled:
             assert before.policies == after.policies
@@ -82,16 +92,30 @@ def test_the_frontiers_table_counts_what_the_curves_hold(found):
 def test_time_is_read_between_policies_in_a_straight_line():
     accuracy = np.array([[0.5, 0.9, 0.7]])
     seconds = np.array([[1.0, 3.0, 2.0]])
-    for wanted, want in ((0.4, 1.0), (0.6, 1.5), (0.7, 2.0), (0.85, 2.75)):
+    for wanted, want in ((0.4, 1.0), (0.6, 1.5), (0.7, 2.0), (0.8, 2.5)):
         assert seconds_at(accuracy, seconds, np.array([wanted]))[0] == pytest.approx(want)
-    assert np.isnan(seconds_at(accuracy, seconds, np.array([0.91]))[0])
+    assert np.isinf(seconds_at(accuracy, seconds, np.array([0.91]))[0])
 
 
 def test_a_lucky_fast_policy_is_pooled_with_the_slower_ones_it_beats():
     accuracy, seconds = np.array([[0.6, 0.8, 0.7, 0.9]]), np.array([[1.0, 2.0, 3.0, 4.0]])
-    # 0.8 and 0.7 become 0.75 each, reached at the faster of the two.
-    assert seconds_at(accuracy, seconds, np.array([0.75]))[0] == pytest.approx(2.0)
-    assert seconds_at(accuracy, seconds, np.array([0.8]))[0] == pytest.approx(3 + 1 / 3)
+    # 0.8 and 0.7 become 0.75 each, reached at the mean of their times.
+    assert seconds_at(accuracy, seconds, np.array([0.75]))[0] == pytest.approx(2.5)
+    assert seconds_at(accuracy, seconds, np.array([0.825]))[0] == pytest.approx(3.25)
+
+
+def test_a_curve_ends_with_all_exits_disabled_and_has_no_policy_that_another_beats(found):
+    val, _, model, made = found
+    for curve in made:
+        if curve.scaled:
+            continue
+        scores = scores_of(curve.criterion, val.logits)
+        assert len(set(curve.policies)) == len(curve.policies)
+        results = [evaluate(scores, val.correct, p, model, BATCH) for p in curve.policies]
+        assert (np.diff([r["seconds"][0] for r in results]) > 0).all()
+        assert (np.diff([r["correct"][0] for r in results]) > 0).all()
+        best = max(val.correct[:, -1].sum(), results[-1]["correct"][0])
+        assert results[-1]["correct"][0] == best
 
 
 def made_up_curve(method, seconds, right):

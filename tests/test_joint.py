@@ -84,6 +84,14 @@ def test_the_same_seed_finds_the_same_frontier():
     assert first.thresholds == again.thresholds
 
 
+def test_under_a_criterion_that_looks_back_heads_are_paid_with_the_blocks():
+    model = hand_made_model(4, 64)
+    plain, back = costs_of(model, 64), costs_of(model, 64, "patience")
+    removal = np.append(np.maximum(model.removal[:, 1] + model.removal[:, 2] / 2, 0), 0)
+    np.testing.assert_allclose(back.head, removal, atol=1e-12)
+    np.testing.assert_allclose(back.block + back.head, plain.block + plain.head)
+
+
 def test_costs_are_the_straight_lines_of_the_time_model():
     model = hand_made_model(4, 64)
     model.parts[:] = 0.0

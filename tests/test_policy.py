@@ -71,8 +71,8 @@ def test_a_shared_cutoff_stands_at_every_side_exit():
 
 
 def test_enabled_names_the_heads_that_run():
-    assert Policy("entropy", (0.5, None, 0.0)).enabled.tolist() == [True, False, True, True]
-    assert Policy("entropy", ()).enabled.tolist() == [True]
+    assert Policy("entropy", (0.5, None, 0.0)).heads_run.tolist() == [True, False, True, True]
+    assert Policy("entropy", ()).heads_run.tolist() == [True]
 
 
 def test_policy_scores_are_the_float64_entropies_of_the_side_exits():
@@ -90,6 +90,19 @@ def test_each_side_exits_logits_are_divided_by_its_own_temperature():
         for k in range(2):
             divided = logits[sample, k].astype(np.float64) / temperatures[k]
             assert scores[sample, k] == entropy(divided)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "thresholds", "want"),
+    [
+        ("entropy", (None, 0.5, None), [False, True, False, True]),
+        ("agreement", (None, 0.5, None), [True, True, False, True]),
+        ("patience", (None, None, None), [False, False, False, True]),
+        ("patience", (), [True]),
+    ],
+)
+def test_heads_run_where_an_exit_is_enabled_or_looked_back_at(criterion, thresholds, want):
+    assert Policy(criterion, thresholds).heads_run.tolist() == want
 
 
 def test_policy_scores_of_a_network_without_side_exits_are_empty():

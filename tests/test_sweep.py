@@ -8,6 +8,7 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from offramp import OfframpError
 from offramp.sweep import CHUNK, accuracy_or_none, cutoff_grid, sweep_rows, sweep_split
 
 # Entropies and cutoffs share these few values, so that ties are the rule and not the exception.
@@ -113,6 +114,12 @@ def test_a_report_cutoff_already_on_the_grid_stands_there_once(report):
     grid = cutoff_grid(100, report, NATS)
     assert len(grid) == 100
     assert (grid == report).sum() == 1
+
+
+@pytest.mark.parametrize("report", [-0.1, 2.4, float("nan")])
+def test_a_report_cutoff_outside_the_scores_is_refused(report):
+    with pytest.raises(OfframpError, match=r"sweep\.report_cutoff: .* 0\.0000 to 2\.3026"):
+        cutoff_grid(100, report, NATS)
 
 
 def test_the_ends_may_be_below_zero():

@@ -7,7 +7,14 @@ from conftest import hand_made_model, slow_stage_seconds, toy_network
 
 from offramp import OfframpError
 from offramp.datasets import Split, load_images
-from offramp.policy import Outcome, Policy, outcome_of_tables, save_policy, shared_cutoff
+from offramp.policy import (
+    Outcome,
+    Policy,
+    outcome_of_tables,
+    policy_scores,
+    save_policy,
+    shared_cutoff,
+)
 from offramp.verification import (
     Case,
     cases_of,
@@ -120,7 +127,7 @@ def test_a_verification_counts_what_the_tables_say_and_measures_what_ran():
             *(int(right[table.exits == k].sum()) for k in (1, 2, 3)),
         ]
         assert all(r["n_table"] == r["n_live"] and r["differ"] == 0 for r in found)
-        slow = slow_stage_seconds(model, table.exits, 16, case.policy.enabled)
+        slow = slow_stage_seconds(model, table.exits, 16, case.policy.heads_run)
         assert [r["seconds_predicted"] for r in found] == pytest.approx([sum(slow), *slow])
         assert found[0]["seconds_low"] <= found[0]["seconds_measured"] <= found[0]["seconds_high"]
         assert found[0]["seconds_low"] > 0
@@ -137,6 +144,31 @@ def test_a_verification_against_tables_of_other_weights_fails():
             network, [Case("c", shared_cutoff(1.0, 1), True)], split, other,
             hand_made_model(2, 8), 8, CPU,
         )  # fmt: skip
+
+
+def test_patience_is_excused_by_a_tie_of_logits_and_by_nothing_else():
+    # Scores of patience lie exactly on thresholds; that excuses nothing.
+    logits = np.zeros((2, 3, 2), dtype=np.float32)
+    logits[0, :, 0] = 3.0  # sure at every exit
+    logits[1, :, 0] = (5e-5, 3.0, 3.0)  # the first exit's label hangs by a thread
+    policy = Policy("patience", (None, 0.5))
+    table = outcome_of_tables(policy, logits)
+    assert table.exits.tolist() == [2, 2]
+    live = Outcome(np.array([3, 3]), table.labels)
+    differ, excused = differences(policy, logits, table, live)
+    assert differ.tolist() == [True, True]
+    assert excused.tolist() == [False, True]
+
+
+def test_a_temperature_below_one_stretches_what_a_score_may_be_off_by():
+    logits = np.array([[[0.0, 1.0], [0.0, 1.0]]], dtype=np.float32)
+    for temperature, want in ((1.0, False), (0.1, True)):
+        blank = Policy("entropy", (None,), (temperature,))
+        score = float(policy_scores(blank, logits)[0, 0])
+        policy = blank._replace(thresholds=(score + 5e-5,))
+        table = outcome_of_tables(policy, logits)
+        live = Outcome(np.array([2]), table.labels)
+        assert differences(policy, logits, table, live)[1].tolist() == [want]
 
 
 def test_cases_are_the_policy_files_and_at_least_ten_cutoffs_over_the_whole_range(tmp_path):

@@ -191,7 +191,7 @@ def peak(
     """
     batches = load_batches(split, SIZES[256], batch_size, device)
     images = sum(map(len, batches))
-    enabled = policy.enabled
+    enabled = policy.heads_run
     reached = reached_by(exits[:images], batch_size, len(enabled)).sum(axis=0)
     work = {
         "full network": images * (multiply_adds[0].sum() + multiply_adds[1, -1]),

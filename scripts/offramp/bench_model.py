@@ -72,7 +72,7 @@ def predictions(
 ) -> dict[str, float]:
     """Seconds of a policy as the time model and the stand-ins see them; ``exits`` int (N,)."""
     reached = reached_by(exits, batch_size, len(policy.thresholds) + 1)
-    total, enabled = reached.sum(axis=0), policy.enabled
+    total, enabled = reached.sum(axis=0), policy.heads_run
     found = {"time model": float(stage_seconds(model, reached, enabled).sum())}
     for name, (block, head) in zip(STAND_INS, costs, strict=True):
         found[name] = float((total * (block + head * enabled)).sum())

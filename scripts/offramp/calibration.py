@@ -106,7 +106,7 @@ def evaluate(
     """What a policy does on a split: see `evaluate_exits`. ``scores`` float64 (N, K) are those of
     its criterion and temperatures."""
     taken = exits_of(scores, policy.thresholds)
-    return evaluate_exits(taken, correct, policy.enabled, model, batch_size)
+    return evaluate_exits(taken, correct, policy.heads_run, model, batch_size)
 
 
 def evaluate_exits(

@@ -79,10 +79,12 @@ def run_cascade_regrouped(
 
 def _first(groups: Sequence[Samples], size: int) -> tuple[Samples, Samples]:
     """The first ``size`` samples of the groups together, and the rest."""
-    x, index = torch.cat([g.x for g in groups]), torch.cat([g.places for g in groups])
-    seen = [torch.cat(logits) for logits in zip(*(g.seen for g in groups), strict=True)]
+    x, places, seen = groups[0]
+    if len(groups) > 1:
+        x, places = torch.cat([g.x for g in groups]), torch.cat([g.places for g in groups])
+        seen = tuple(torch.cat(logits) for logits in zip(*(g.seen for g in groups), strict=True))
     some, rest = (
-        Samples(x[part], index[part], tuple(z[part] for z in seen))
+        Samples(x[part], places[part], tuple(z[part] for z in seen))
         for part in (slice(0, size), slice(size, None))
     )
     return some, rest
@@ -98,18 +100,17 @@ def run_stage(
         decide_final(network.heads[-1](x), k + 1, here.places, labels, exits)
         return None
     looks_back = CRITERIA[policy.criterion].looks_back
-    if policy.thresholds[k] is None and not looks_back:
+    if policy.thresholds[k] is None and not policy.heads_run[k]:
         return here._replace(x=x)
     logits = network.heads[k](x)
     seen = (*here.seen, logits) if looks_back else (logits,)
+    if policy.thresholds[k] is None:
+        return Samples(x, here.places, seen)
     stay = decide(seen, policy, k, here.places, labels, exits)
     kept = seen if looks_back else ()
     if len(stay) == len(here.places):
         return Samples(x, here.places, kept)
-    if len(stay) == 0:
-        return None
-    x, index = remove(x, here.places, stay)
-    return Samples(x, index, tuple(z[stay] for z in kept))
+    return remove(Samples(x, here.places, kept), stay) if len(stay) else None
 
 
 @torch.inference_mode()
@@ -131,16 +132,13 @@ def decide(
     overwritten at a later exit, which costs less than picking out those who leave. On an
     accelerator the host waits here, once an exit: how many stay is the next block's batch size.
     """
-    looks_back = CRITERIA[policy.criterion].looks_back
-    logits = torch.stack(list(seen), 1) if looks_back else seen[-1][:, None]
+    used = list(seen) if CRITERIA[policy.criterion].looks_back else [seen[-1]]
+    logits = torch.stack(used, 1)
     precise = logits if logits.device.type == "mps" else logits.double()  # mps has no float64
     if policy.temperatures is not None:
-        first = k + 1 - precise.shape[1]
-        divisors = policy.temperatures[first : k + 1]
-        precise = precise / precise.new_tensor(divisors)[:, None]
-    threshold = policy.thresholds[k]
-    limit = -torch.inf if threshold is None else threshold
-    stays = score_at(policy.criterion, precise, torch) > limit
+        for place, exit_ in enumerate(range(k + 1 - len(used), k + 1)):
+            precise[:, place] /= policy.temperatures[exit_]
+    stays = score_at(policy.criterion, precise, torch) > policy.thresholds[k]
     labels[index] = seen[-1].argmax(1)
     exits[index] = k + 1
     return stays.nonzero().squeeze(1)
@@ -152,6 +150,6 @@ def decide_final(logits: Tensor, exit_: int, index: Tensor, labels: Tensor, exit
     exits[index] = exit_
 
 
-def remove(x: Tensor, index: Tensor, stay: Tensor) -> tuple[Tensor, Tensor]:
-    """The features and positions of those who stay; plain indexing keeps channels_last."""
-    return x[stay], index[stay]
+def remove(here: Samples, stay: Tensor) -> Samples:
+    """Those who stay, by their rows int64 (kept,); plain indexing keeps channels_last."""
+    return Samples(here.x[stay], here.places[stay], tuple(z[stay] for z in here.seen))

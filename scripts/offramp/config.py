@@ -1,6 +1,7 @@
 """Checking a config before any job starts: by its JSON schema, then by what only sizes can tell."""
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,8 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
 def _cutoff_misfits(config: Mapping[str, Any], classes: int) -> Iterable[str]:
     criterion, cutoffs = config["criterion"], config["sweep"]["cutoffs"]
     ends = CRITERIA[criterion].range
-    if ends is None:
-        return
-    low, high = ends(classes)
+    largest = sys.float_info.max
+    low, high = ends(classes) if ends else (-largest, largest)
     for key, values in (
         ("sweep.report_cutoff", [config["sweep"]["report_cutoff"]]),
         ("sweep.cutoffs", cutoffs if isinstance(cutoffs, list) else []),
@@ -67,7 +67,7 @@ def _cutoff_misfits(config: Mapping[str, Any], classes: int) -> Iterable[str]:
         if outside:
             yield (
                 f"{key}: {outside[0]} is outside the range of {criterion} with {classes} classes, "
-                f"{low:g} to {high:.6f}"
+                f"{low:g} to {high:.7g}"
             )
 
 

@@ -103,22 +103,27 @@ def _descending(values: Any, xp: ModuleType) -> Any:
 
 
 class Criterion(NamedTuple):
-    """A score function; the ends of its range with C classes, None where it has none; and whether
-    it looks back: at the logits (n, k, C) of all exits so far instead of the last one's (..., C).
+    """A score function, and what must be known of it.
 
-    The heads of exits that are disabled must run for a criterion that looks back."""
+    ``range`` gives the ends with C classes, None where there are none. ``tolerance`` is how far
+    float32 logits of another batch may move a score; None for one that counts labels, which only a
+    tie of logits moves. ``looks_back``: it is given the logits (n, k, C) of all exits so far
+    instead of the last one's (..., C), so heads of disabled exits run if a later exit is enabled.
+    """
 
     score: Callable[..., Any]
     range: Callable[[int], tuple[float, float]] | None
+    tolerance: float | None = 1e-5
     looks_back: bool = False
+    unit: str = ""
 
 
 CRITERIA = {
-    "entropy": Criterion(entropy, lambda classes: (0.0, math.log(classes))),
+    "entropy": Criterion(entropy, lambda classes: (0.0, math.log(classes)), unit="nats"),
     "max_probability": Criterion(max_probability, lambda classes: (0.0, 1 - 1 / classes)),
     "margin": Criterion(margin, lambda classes: (0.0, 1.0)),
-    "energy": Criterion(energy, None),
-    "patience": Criterion(patience, lambda classes: (0.0, 1.0), looks_back=True),
+    "energy": Criterion(energy, None, tolerance=1e-4, unit="nats"),
+    "patience": Criterion(patience, lambda classes: (0.0, 1.0), tolerance=None, looks_back=True),
     "agreement": Criterion(agreement, lambda classes: (0.0, 1.0), looks_back=True),
 }
 

@@ -67,7 +67,7 @@ def oracle_table(
     only_final = np.arange(exits) == exits - 1
     rules = {
         "full": (final, only_final),
-        "policy": (outcome.exits, policy.enabled),
+        "policy": (outcome.exits, policy.heads_run),
         "oracle": (oracle_exits(correct), everyone),
     }
     pieces = []

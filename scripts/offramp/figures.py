@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
 from offramp.bench_page import prediction_errors
-from offramp.frontiers_page import METHODS_IN_WORDS, name_of
+from offramp.frontiers_page import CHOSEN_IN_WORDS, name_of
 from offramp.intervals import interval
 from offramp.results import (
     EXIT_RULES,
@@ -231,7 +231,8 @@ def draw_entropy(results: Results) -> Figure:
     axes.set_xticks(range(1, scores.shape[1] + 1), [str(k + 1) for k in range(scores.shape[1])])
     name = criterion.replace("_", " ") + (", scaled logits" if temperatures else "")
     axes.set(xlabel="exit (all test samples at every exit)", ylabel=labelled(results, name))
-    axes.set_ylim(None, 1.15 * axes.get_ylim()[1])
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high + 0.15 * (high - low))
     axes.legend(ncols=3, loc="upper center")
     return figure
 
@@ -414,7 +415,7 @@ def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
     for method, (color, line) in styles.items():
         curve = rows[rows["method"] == method].sort_values("seconds")
         curve = curve.rename(columns={"accuracy_low": "low", "accuracy_high": "high"})
-        _curve(axes, curve, "seconds", color, line, METHODS_IN_WORDS[method])
+        _curve(axes, curve, "seconds", color, line, CHOSEN_IN_WORDS[method])
     best = 100 * rows["accuracy"].max()
     axes.set(xlabel=_total_time(rows["n"].iloc[0]) + ", predicted", ylim=(best - 6, best + 1))
     axes.set(ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
@@ -437,12 +438,12 @@ def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
         here = rows[(rows["method"] == method) & rows["seconds"].notna()]
         heights = [names.index(name_of(row)) + shift for row in here.to_dict("records")]
         spread = [
-            (here["seconds"] - here["seconds_low"]).fillna(0).clip(lower=0),
-            (here["seconds_high"] - here["seconds"]).fillna(0).clip(lower=0),
+            (here["seconds"] - here["seconds_low"]).fillna(0),
+            (here["seconds_high"] - here["seconds"]).fillna(0),
         ]
         axes.errorbar(
             here["seconds"], heights, xerr=spread, fmt=marker, color=color, capsize=2,
-            markersize=5, label=METHODS_IN_WORDS[method],
+            markersize=5, label=CHOSEN_IN_WORDS[method],
         )  # fmt: skip
     full = (rows["seconds"] * rows["speedup"]).dropna()
     if len(full):

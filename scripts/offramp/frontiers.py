@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 from scipy.optimize import isotonic_regression
 
-from offramp.calibration import calibrate
+from offramp.calibration import calibrate, evaluate
 from offramp.criteria import CRITERIA, scores_of
 from offramp.intervals import interval
 from offramp.joint import costs_of, joint_frontier
 from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.progress import progress
+from offramp.selection import Candidate, pareto_frontier
 from offramp.tables import EQUAL_ACCURACY, FRONTIERS
 from offramp.temperatures import fitting_part
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
@@ -28,7 +29,7 @@ RESAMPLES = 500
 SEED = 42
 
 
-class Data(NamedTuple):
+class SplitData(NamedTuple):
     """A split: logits float32 (N, K, C) and which exits are right, bool (N, K)."""
 
     logits: np.ndarray
@@ -85,13 +86,18 @@ METHODS: dict[str, Callable[..., list[Policy]]] = {
 
 
 def curves(
-    val: Data, test: Data, temperatures: Sequence[float], model: TimeModel, batch_size: int
+    val: SplitData,
+    test: SplitData,
+    temperatures: Sequence[float],
+    model: TimeModel,
+    batch_size: int,
 ) -> list[Curve]:
     """Every criterion by every method; and entropy of logits divided by ``temperatures`` (K,),
     whose thresholds come from the half of the validation data that did not fit these.
 
-    The thresholds are those of validation data. Deciding is charged at the time model's price,
-    whatever the criterion.
+    A curve holds those of a method's policies, and the one that disables all exits, that no other
+    of them beats in time and accuracy on validation data. Deciding is charged at the time model's
+    price, whatever the criterion.
     """
     kinds = [(criterion, False) for criterion in CRITERIA] + [("entropy", True)]
     turns = [(*kind, method) for kind in kinds for method in METHODS]
@@ -100,12 +106,31 @@ def curves(
         divisors = tuple(temperatures) if scaled else None
         rows = slice(fitting_part(len(val.logits)) if scaled else 0, None)
         known = scores_of(criterion, val.logits[rows], divisors)
-        policies = METHODS[method](criterion, known, val.correct[rows], model, batch_size)
+        known_correct = val.correct[rows]
+        policies = METHODS[method](criterion, known, known_correct, model, batch_size)
+        policies.append(Policy(criterion, (None,) * (known.shape[1] - 1)))
+        policies = undominated(policies, known, known_correct, model, batch_size)
         scores = scores_of(criterion, test.logits, divisors)
         outcomes = [_outcome(p, scores, test.correct, model, batch_size) for p in policies]
         right, seconds = (np.stack(part, axis=1) for part in zip(*outcomes, strict=True))
         found.append(Curve(criterion, scaled, method, policies, right, seconds))
     return found
+
+
+def undominated(
+    policies: Sequence[Policy],
+    scores: np.ndarray,
+    correct: np.ndarray,
+    model: TimeModel,
+    batch_size: int,
+) -> list[Policy]:
+    """Those that no other beats in time and accuracy on these data, from fast to slow."""
+    candidates = []
+    for policy in policies:
+        found = evaluate(scores, correct, policy, model, batch_size)
+        right, n, seconds = int(found["correct"][0]), len(correct), float(found["seconds"][0])
+        candidates.append(Candidate(policy, {}, seconds, right, n))
+    return [candidate.policy for candidate in pareto_frontier(candidates)]
 
 
 def _outcome(
@@ -114,7 +139,7 @@ def _outcome(
     """Which samples are right, and the seconds of each: the stages' seconds shared out evenly."""
     taken = exits_of(scores, policy.thresholds)
     reached = reached_by(taken, batch_size, scores.shape[1])
-    stages = stage_seconds(model, reached, policy.enabled)
+    stages = stage_seconds(model, reached, policy.heads_run)
     spent = (stages / np.maximum(reached.sum(axis=0), 1)).cumsum()
     return correct[np.arange(len(correct)), taken - 1], spent[taken - 1]
 
@@ -144,8 +169,7 @@ def equal_accuracy_table(
     95 % intervals.
 
     Parameters: ``correct`` bool (N, K) of the test split. Intervals are of the bootstrap over test
-    samples, the same draws for all curves; null where the accuracy is out of reach in more than
-    one draw of forty.
+    samples, the same draws for all curves; an end at which the accuracy is out of reach is null.
     """
     samples = len(correct)
     draw = np.random.default_rng(SEED)
@@ -164,47 +188,46 @@ def equal_accuracy_table(
             )
             for curve in found
         ]
-        yardstick = needed[0]  # entropy, one shared cutoff
+        kinds = [curve[:3] for curve in found]
+        yardstick = needed[kinds.index(("entropy", False, "shared"))]
         for curve, seconds in zip(found, needed, strict=True):
             rows.append(
                 {"criterion": curve.criterion, "scaled": curve.scaled, "method": curve.method}
                 | {"points_lost": lost}
                 | _with_interval("seconds", seconds)
-                | _with_interval("over_shared", yardstick / seconds)
-                | _with_interval("speedup", full_seconds / seconds)
+                | _with_interval("over_shared", ratio(yardstick, seconds))
+                | _with_interval("speedup", ratio(np.full_like(seconds, full_seconds), seconds))
             )
     return pa.Table.from_pylist(rows, schema=EQUAL_ACCURACY)
 
 
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b of seconds; where both are infinite, neither is faster: 1."""
+    return np.divide(a, b, out=np.ones_like(a), where=np.isfinite(a) | np.isfinite(b))
+
+
 def _with_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
     """The first value, and the interval of the others, which are those of the resamples."""
-    there = np.isfinite(values[1:])
-    low, high = (None, None)
-    if there.mean() >= 1 - 1 / 40:
-        low, high = np.quantile(values[1:][there], [0.025, 0.975]).tolist()
-    first = float(values[0]) if np.isfinite(values[0]) else None
-    return {name: first, f"{name}_low": low, f"{name}_high": high}
+    low, high = np.quantile(values[1:], [0.025, 0.975], method="inverted_cdf")
+    ends = {name: values[0], f"{name}_low": low, f"{name}_high": high}
+    return {key: float(value) if np.isfinite(value) else None for key, value in ends.items()}
 
 
 def seconds_at(accuracy: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The time at which policies reach an accuracy: float64 (R,), nan where none does.
+    """The time at which policies reach an accuracy: float64 (R,), infinite where none does.
 
     Parameters: ``accuracy`` and ``seconds`` (R, M) of M policies in R resamples, ``wanted`` (R,).
-    Chance makes some slower policies less accurate than faster ones: accuracy is first made to rise
-    with time by isotonic regression, and then read between policies in a straight line. Source:
+    Of policies that were in order on validation data, chance makes some slower ones less accurate
+    than faster ones here: accuracy is made to rise with time by isotonic regression, those of one
+    level are put together at their mean time, and the curve is read in a straight line. Source:
     Barlow et al., "Statistical Inference under Order Restrictions" (1972).
     """
-    found = np.full(len(wanted), np.nan)
+    found = np.full(len(wanted), np.inf)
     for r in range(len(wanted)):
         order = np.argsort(seconds[r], kind="stable")
         rising = isotonic_regression(accuracy[r, order].astype(np.float64)).x
-        there = np.flatnonzero(rising >= wanted[r])
-        if len(there) == 0:
-            continue
-        i, time = there[0], seconds[r, order]
-        if i == 0:
-            found[r] = time[0]
-        else:
-            share = (wanted[r] - rising[i - 1]) / (rising[i] - rising[i - 1])
-            found[r] = time[i - 1] + share * (time[i] - time[i - 1])
+        levels, level_of = np.unique(rising, return_inverse=True)
+        time = np.bincount(level_of, seconds[r, order]) / np.bincount(level_of)
+        if wanted[r] <= levels[-1]:
+            found[r] = np.interp(wanted[r], levels, time)
     return found

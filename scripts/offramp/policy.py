@@ -25,11 +25,13 @@ class Policy(NamedTuple):
     temperatures: tuple[float, ...] | None = None
 
     @property
-    def enabled(self) -> np.ndarray:
-        """bool (K,): the exits whose heads run; the final exit always does, and every exit does
-        under a criterion that looks back."""
-        all_run = CRITERIA[self.criterion].looks_back
-        return np.array([all_run or t is not None for t in self.thresholds] + [True])
+    def heads_run(self) -> np.ndarray:
+        """bool (K,): the exits whose heads run: those enabled, the final one, and under a criterion
+        that looks back all before the last enabled side exit."""
+        enabled = np.array([t is not None for t in self.thresholds], dtype=bool)
+        if CRITERIA[self.criterion].looks_back:
+            enabled = np.logical_or.accumulate(enabled[::-1])[::-1]
+        return np.append(enabled, True)
 
 
 def shared_cutoff(

@@ -5,7 +5,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from offramp.cascade import remove
+from offramp.cascade import Samples, remove
+from offramp.criteria import CRITERIA
 from offramp.datasets import Split, load_images
 from offramp.forward import Stopwatch, new_notes, timed_stage
 from offramp.multiexit import MultiExitNetwork
@@ -48,17 +49,19 @@ def _probe_batch(
     exits = len(network.heads)
     notes = new_notes(x)
     seen: list[Tensor] = []
+    looks_back = CRITERIA[policy.criterion].looks_back
     for k in range(exits):
         x = timed_stage(network, policy, x, seen, notes, watch, repeat=repeat)
         if k < exits - 1:
             for kept in sorted({max(1, round(share * len(x))) for share in KEPT}):
                 if kept < len(x):
                     stay = torch.arange(kept, device=x.device) * len(x) // kept
+                    here = Samples(x, notes[0], tuple(seen) if looks_back else ())
                     watch.time(
                         "remove",
                         k + 1,
                         len(x),
-                        lambda x=x, stay=stay: remove(x, notes[0], stay),
+                        lambda here=here, stay=stay: remove(here, stay),
                         kept=kept,
                         repeat=repeat,
                     )

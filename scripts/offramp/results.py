@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from offramp.criteria import CRITERIA
 from offramp.datasets import DATASETS, SPLITS
 from offramp.intervals import interval, paired_difference
 from offramp.policy import Policy, exits_of, load_policy
@@ -103,7 +104,7 @@ def full_network(results: Results, split: str) -> dict[str, float]:
 
 def unit_of(results: Results) -> str:
     """The unit of scores, cutoffs and thresholds, empty where they have none."""
-    return {"entropy": "nats", "energy": "nats"}.get(results.policies["best"].criterion, "")
+    return CRITERIA[results.policies["best"].criterion].unit
 
 
 def labelled(results: Results, what: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from offramp import OfframpError
 from offramp.timemodel import TimeModel, batch_of, full_network_seconds, stage_seconds
 
 # Cutoffs worked on at a time: bounds the memory of counts to a few megabytes at any batch size.
@@ -14,7 +15,15 @@ def cutoff_grid(
     cutoffs: int | Sequence[float], report: float, ends: tuple[float, float]
 ) -> np.ndarray:
     """Ascending distinct cutoffs: a count spread evenly between the ``ends`` of the criterion's
-    range, both included, or a list; and the report cutoff."""
+    range, both included, or a list; and the report cutoff.
+
+    Raises OfframpError when the report cutoff lies outside.
+    """
+    if not ends[0] <= report <= ends[1]:
+        raise OfframpError(
+            f"config: sweep.report_cutoff: {report} is outside the criterion's scores, "
+            f"{ends[0]:.4f} to {ends[1]:.4f}"
+        )
     if isinstance(cutoffs, int):
         grid = np.linspace(*ends, cutoffs)
     else:

@@ -369,7 +369,9 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray, pa.Table]:
 
 def decided_by(scores: pa.Table) -> tuple[str, tuple[float, ...] | None]:
     """The criterion of a scores table, and the temperatures of the side exits whose logits it
-    divided; None for raw logits."""
+    divided, None for raw logits. Raises OfframpError for a table that does not say."""
     origin = origin_of(scores)
+    if not {"criterion", "temperatures"} <= origin.keys():
+        raise OfframpError("a scores table of an older version names no criterion; rerun `scores`")
     temperatures = json.loads(origin["temperatures"])
     return origin["criterion"], tuple(temperatures) if temperatures else None

@@ -27,9 +27,8 @@ from offramp.progress import progress
 from offramp.tables import VERIFICATION
 from offramp.timemodel import TimeModel, reached_by, stage_seconds
 
-# Live and table agree on a sample, or its score lies this near to the threshold, or its two largest
-# logits this near to each other (float32 sums depend on the batch).
-SCORE_TOLERANCE = 1e-5
+# Live and table agree on a sample, or its score lies within the criterion's tolerance of the
+# threshold, or its two largest logits this near to each other (float32 sums depend on the batch).
 LOGIT_TOLERANCE = 1e-4
 OTHER_CUTOFFS = 12
 REPEATS = 3
@@ -75,22 +74,26 @@ def differences(
     bool (N,).
 
     Where the exits differ, the first of the two decided otherwise, so its score must lie near its
-    threshold; where only the labels differ, the two largest logits there must lie near each other,
-    and so they may where a criterion looks back at the labels of the exits so far.
+    threshold, or, under a criterion that counts labels, the two largest logits of some exit up to
+    there near each other; where only the labels differ, those of that exit.
     """
     moved = table.exits != live.exits
     differ = moved | (table.labels != live.labels)
     excused = np.zeros_like(differ)
     first = np.minimum(table.exits, live.exits) - 1
-    scores = policy_scores(policy, logits)
+    scores, tolerance = policy_scores(policy, logits), CRITERIA[policy.criterion].tolerance
     for i in np.flatnonzero(differ):
         k = first[i]
-        near = moved[i] and abs(scores[i, k] - policy.thresholds[k]) <= SCORE_TOLERANCE
-        looked_at = logits[i, : k + 1] if CRITERIA[policy.criterion].looks_back else logits[i, [k]]
-        second, largest = np.sort(looked_at)[:, -2:].T
-        tied = (largest - second <= LOGIT_TOLERANCE).any()
-        may_tie = not moved[i] or CRITERIA[policy.criterion].looks_back
-        excused[i] = near or (may_tie and tied)
+        second, largest = np.sort(logits[i, : k + 1])[:, -2:].T
+        tied = largest - second <= LOGIT_TOLERANCE
+        if not moved[i]:
+            excused[i] = tied[k]
+        elif tolerance is None:
+            excused[i] = tied.any()
+        else:
+            # A temperature below 1 stretches what the logits are off by.
+            stretch = max(1.0, 1 / policy.temperatures[k]) if policy.temperatures else 1.0
+            excused[i] = abs(scores[i, k] - policy.thresholds[k]) <= tolerance * stretch
     return differ, excused
 
 
@@ -205,7 +208,7 @@ def verification_rows(
     table = outcome_of_tables(case.policy, logits)
     differ, excused = differences(case.policy, logits, table, live)
     predicted = stage_seconds(
-        model, reached_by(table.exits, batch_size, exits), case.policy.enabled
+        model, reached_by(table.exits, batch_size, exits), case.policy.heads_run
     )
     rows = []
     for k in range(exits + 1):
