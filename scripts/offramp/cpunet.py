@@ -109,24 +109,26 @@ class CPUNet(MultiExitNetwork):
         self.whitening = Whitening()
         self.conv1 = ConvUnit(WHITENED, 64, pool=True)
         self.conv2 = ConvUnit(64, 64)
-        self.conv3 = ConvUnit(64, 256, pool=True)
-        self.conv4 = ConvUnit(256, 256)
-        self.conv5 = ConvUnit(256, 256, residual=True)
-        self.conv6 = ConvUnit(256, 448, pool=True)
-        self.conv7 = ConvUnit(448, 448, residual=True)
+        self.conv3 = ConvUnit(64, 128, pool=True)
+        self.conv4 = ConvUnit(128, 256)
+        self.conv5 = ConvUnit(256, 256)
+        self.conv6 = ConvUnit(256, 256, residual=True)
+        self.conv7 = ConvUnit(256, 256, residual=True)
+        self.conv8 = ConvUnit(256, 368, pool=True)
+        self.conv9 = ConvUnit(368, 368, residual=True)
         self.exit1 = Head(64, (96, 128), classes)
         self.exit2 = Head(64, (96, 128), classes)
         self.exit3 = Head(256, (128,), classes)
         self.exit4 = Head(256, (), classes)
         self.exit5 = Head(256, (), classes)
-        self.exit6 = Head(448, (), classes)
+        self.exit6 = Head(368, (), classes)
         self.blocks = (
             nn.Sequential(self.whitening, self.conv1),
             self.conv2,
-            self.conv3,
-            self.conv4,
+            nn.Sequential(self.conv3, self.conv4),
             self.conv5,
-            nn.Sequential(self.conv6, self.conv7),
+            self.conv6,
+            nn.Sequential(self.conv7, self.conv8, self.conv9),
         )
         self.heads = (self.exit1, self.exit2, self.exit3, self.exit4, self.exit5, self.exit6)
 
