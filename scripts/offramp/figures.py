@@ -206,7 +206,7 @@ def draw_reliability(results: Results) -> Figure:
         axes.set_visible(False)
     figure.supxlabel("confidence: largest probability [%], 15 bins of equally many", fontsize=10)
     figure.supylabel("accuracy on test data [%]", fontsize=10)
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
