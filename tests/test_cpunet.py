@@ -74,14 +74,15 @@ def test_the_network_is_what_its_words_say(network, images):
     want.append(head(x, 1, 2))
     x = unit(x, "conv2")
     want.append(head(x, 2, 2))
-    x = unit(x, "conv3", pool=True)
+    x = unit(unit(x, "conv3", pool=True), "conv4")
     want.append(head(x, 3, 1))
-    x = unit(x, "conv4")
+    x = unit(x, "conv5")
     want.append(head(x, 4, 0))
-    x = x + unit(x, "conv5")
+    x = x + unit(x, "conv6")
     want.append(head(x, 5, 0))
-    x = unit(x, "conv6", pool=True)
     x = x + unit(x, "conv7")
+    x = unit(x, "conv8", pool=True)
+    x = x + unit(x, "conv9")
     want.append(head(x, 6, 0))
     with torch.inference_mode():
         found = network(images)
@@ -104,20 +105,20 @@ def test_a_fresh_unit_passes_its_input_through_its_first_channels():
 
 def test_shapes_and_multiply_adds_are_those_counted_by_hand(network):
     rows = {(row["part"], row["exit"]): row for row in describe(network).to_pylist()}
-    features = ["3x32x32", "64x15x15", "64x15x15", "256x7x7", "256x7x7", "256x7x7", "448x3x3"]
+    features = ["3x32x32", "64x15x15", "64x15x15", "256x7x7", "256x7x7", "256x7x7", "368x3x3"]
     multiply_adds = {
         ("block", 1): 31 * 31 * (12 * 24 + 9 * 24 * 64),
         ("block", 2): 15 * 15 * 9 * 64 * 64,
-        ("block", 3): 15 * 15 * 9 * 64 * 256,
+        ("block", 3): 15 * 15 * 9 * 64 * 128 + 7 * 7 * 9 * 128 * 256,
         ("block", 4): 7 * 7 * 9 * 256 * 256,
         ("block", 5): 7 * 7 * 9 * 256 * 256,
-        ("block", 6): 7 * 7 * 9 * 256 * 448 + 3 * 3 * 9 * 448 * 448,
+        ("block", 6): 7 * 7 * 9 * (256 * 256 + 256 * 368) + 3 * 3 * 9 * 368 * 368,
         ("head", 1): 8 * 8 * 9 * 64 * 96 + 4 * 4 * 9 * 96 * 128 + 1280,
         ("head", 2): 8 * 8 * 9 * 64 * 96 + 4 * 4 * 9 * 96 * 128 + 1280,
         ("head", 3): 4 * 4 * 9 * 256 * 128 + 1280,
         ("head", 4): 2560,
         ("head", 5): 2560,
-        ("head", 6): 4480,
+        ("head", 6): 368 * 10,
     }
     assert {key: row["multiply_adds"] for key, row in rows.items()} == multiply_adds
     for k in range(1, 7):

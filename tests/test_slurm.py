@@ -20,6 +20,8 @@ LOCAL = {
     "benchmarks",
     "benchmarks_page",
     "download",
+    "frontiers",
+    "frontiers_page",
     "guarantee",
     "guarantee_figure",
     "rival",
