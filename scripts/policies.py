@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     sweep, calibration = read(paths.sweep, "sweep"), read(paths.calibration, "calibration")
-    _, correct, scores = read_scores(paths.scores)
+    values, correct, scores = read_scores(paths.scores)
     same_weights([sweep, calibration, scores])
-    full_correct = int(correct[:, -1].sum())
     chosen = choose_policies(
         sweep,
         calibration,
-        full_correct,
+        values,
+        correct,
         params.report_cutoff,
         params.target,
         params.selection,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import hand_made_model, slow_exit, slow_stage_seconds, toy_network
 
-from offramp import bench_live, bench_model, bench_tables
+from offramp import bench_live, bench_model, bench_tables, bench_thresholds
 from offramp.bench_page import page, prediction_errors, spread
 from offramp.datasets import Split, load_images
 from offramp.policy import Policy, exits_of, policy_scores
@@ -159,35 +159,47 @@ def test_the_loop_of_masks_counts_what_the_sweep_counts():
     np.testing.assert_array_equal(found[..., 1], want["correct"])
 
 
-def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(
-    monkeypatch,
-):
+def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(monkeypatch):
     draw = np.random.default_rng(3)
     labels = draw.integers(0, CLASSES, 600)
     logits = draw.normal(0, 1, (600, EXITS, CLASSES)).astype(np.float32)
     logits[np.arange(600)[:, None], np.arange(EXITS), labels[:, None]] += [2, 3, 4, 5]
     scores = policy_scores(Policy("entropy", (None,) * EXITS), logits)
     correct = logits.argmax(axis=2) == labels[:, None]
-    found, judge = [], bench_tables.evaluate
+    found, judge = [], bench_thresholds.judged
 
-    def noted(scores, correct, policy, *rest):
-        found.append(policy.thresholds)
-        return judge(scores, correct, policy, *rest)
+    def noted(thresholds, *rest):
+        found.append(thresholds)
+        return judge(thresholds, *rest)
 
-    monkeypatch.setattr(bench_tables, "evaluate", noted)
+    monkeypatch.setattr(bench_thresholds, "judged", noted)
+    monkeypatch.setattr(bench_thresholds, "MAX_LOSS", 0.03)
     data = {"val": (scores, correct), "test": random_scores()}
     model = hand_made_model(EXITS, BATCH)
-    rows = bench_tables.thresholds_of_others(logits, labels, data, MULTIPLY_ADDS, model, BATCH)
-    assert [row["unit"] for row in rows] == ["seconds", "points", "speed-up"] * 3
+    rows = pd.DataFrame(
+        bench_thresholds.thresholds_of_others(logits, labels, data, MULTIPLY_ADDS, model, BATCH)
+    )
     assert any(t is not None for t in found[0])  # on this clock heads cost ours too much
-    for thresholds, line in zip(found, rows[1::3], strict=True):
-        taken = np.array([slow_exit(row, thresholds) for row in scores.tolist()]) - 1
-        lost = correct[:, -1].mean() - correct[np.arange(600), taken].mean()
-        assert lost <= bench_tables.MAX_LOSS + 1e-12
-        there, right = data["test"]
-        taken = np.array([slow_exit(row, thresholds) for row in there.tolist()]) - 1
-        want = right[:, -1].mean() - right[np.arange(200), taken].mean()
-        assert line["value"] == pytest.approx(100 * want)
+    names = rows["contender"].unique()
+    assert len(names) == len(found) == 7
+    for name, thresholds in zip(names, found, strict=True):
+        value = rows[rows["contender"] == name].set_index("case")["value"]
+        for split, (values, right) in data.items():
+            taken = np.array([slow_exit(row, thresholds) for row in values.tolist()])
+            lost = right[:, -1].mean() - right[np.arange(len(right)), taken - 1].mean()
+            assert value[f"{split} loss"] == pytest.approx(100 * lost)
+            assert value[f"{split} loss, low"] <= 100 * lost <= value[f"{split} loss, high"]
+        assert value["val loss"] <= 3 + 1e-9
+        if name.endswith("promised"):
+            assert value["val loss"] <= 2.5
+        on = Policy("entropy", thresholds).heads_run
+        spent = [
+            sum(MULTIPLY_ADDS[0, k] + on[k] * MULTIPLY_ADDS[1, k] for k in range(exit_))
+            for exit_ in taken
+        ]
+        assert value["in multiply-adds"] == pytest.approx(132 / np.mean(spent))
+    text = page(rows, {"device_name": "a", "threads": "2", "torch": "2", "model": "toy"})
+    assert "| joint by seconds, promised |" in text
 
 
 def test_the_students_cascade_answers_as_ours_does(run):
@@ -210,10 +222,24 @@ def test_the_page_has_every_benchmark_with_its_medians():
     rows = lines("speed", "eager: full network", [2.0, 2.2, 1.9], **at)
     rows += lines("speed", "eager: cascade", [1.0, 1.0, 1.0], **at)
     rows += lines("speed", "eager: cascade, regrouped", [0.5, 0.5, 0.5], **at)
+    rows += lines("overhead", "cascade at cutoff 0", [1.06, 1.05, 1.0], **at)
+    rows += lines("overhead", "sum of the parts", [1.0, 1.0, 1.1], **at)
+    rows += lines("peak", "full network", [80.0], "Gflop/s", **at)
+    rows += lines("peak", "cascade", [64.0], "Gflop/s", **at)
+    rows += lines("peak", "convolution of 8 channels, 9x9", [100.0], "Gflop/s", **at)
+    rows += lines("peak", "convolution of 9 channels, 9x9", [90.0], "Gflop/s", **at)
+    rows += lines("sweep", "sweep of 50 cutoffs", [0.1], **at)
+    rows += lines("sweep", "loop of masks over 50 cutoffs", [0.2], **at)
+    rows += lines("sweep", "live run of cutoff 0.1", [6.0], **at)
+    rows += lines("sweep", "live run of cutoff 1", [2.0], **at)
     rows += lines("memory", "dump", [512.0], "MiB", images=6000)
     origin = {"device_name": "some CPU", "threads": "2", "torch": "2", "model": "toy"}
     text = page(pd.DataFrame(rows), origin)
     assert "# Benchmarks of toy" in text and "some CPU, 2 threads" in text
     assert "| 256 | eager | 2 [1.9, 2.2] | 1 [1, 1] | 2.00x [1.90, 2.20] |" in text
     assert "| dump |  |  | 6000 | 512 | MiB |" in text
+    assert "The cascade takes +5.0% against the sum of its parts." in text
+    assert "80% of the best convolution; the cascade takes 1.25 times" in text
+    assert "would take 200 s at the mean of these three: 2,000 times the sweep" in text
+    assert "2.0 times as long as the sweep" in text
     assert spread(pd.Series([0.123456])) == "0.123"

@@ -29,6 +29,7 @@ def page(rows: pd.DataFrame, origin: Mapping[str, str]) -> str:
         here = rows[rows["benchmark"] == name]
         if len(here):
             parts += [f"## {title}", SECTIONS.get(name, _section)(here)]
+            parts += [FINDINGS[name](medians(here))] if name in FINDINGS else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -89,6 +90,21 @@ def _speed(rows: pd.DataFrame) -> str:
     return table([*header, "speed-up", "survivors regrouped, ms per image"], lines)
 
 
+def _thresholds(rows: pd.DataFrame) -> str:
+    lines = []
+    for name, here in rows.groupby("contender", sort=False):
+        value = here.set_index("case")["value"]
+        losses = [
+            f"{value[f'{split} loss']:.2f} [{value[f'{split} loss, low']:.2f}, "
+            f"{value[f'{split} loss, high']:.2f}]"
+            for split in ("val", "test")
+        ]
+        speedups = [f"{value[kind]:.2f}x" for kind in ("by the clock", "in multiply-adds")]
+        lines.append([name, f"{value['to find']:.3g}", *losses, *speedups])
+    header = ["at most 0.5 points lost", "s to find", "lost on val, points", "lost on test, points"]
+    return table([*header, "on test, predicted", "on test, in multiply-adds"], lines)
+
+
 def _section(rows: pd.DataFrame) -> str:
     named = rows[["contender", "case", "batch_size", "images", "unit"]].astype(object)
     named = named.where(named.notna(), "")
@@ -100,4 +116,53 @@ def _section(rows: pd.DataFrame) -> str:
     return table(["", "", "batch size", "images", "median [low, high]", "unit"], lines)
 
 
-SECTIONS: dict[str, Callable[[pd.DataFrame], str]] = {"speed": _speed, "time model": _time_model}
+def medians(rows: pd.DataFrame) -> pd.Series:
+    """The median of every contender."""
+    return rows.groupby("contender", sort=False)["value"].median()
+
+
+def _overhead(value: pd.Series) -> str:
+    more = value["cascade at cutoff 0"] / value["sum of the parts"] - 1
+    return f"The cascade takes {more:+.1%} against the sum of its parts."
+
+
+def _peak(value: pd.Series) -> str:
+    most = value.filter(like="convolution of").max()
+    return (
+        f"The full network runs at {value['full network'] / most:.0%} of the best convolution; the "
+        f"cascade takes {value['full network'] / value['cascade']:.2f} times as long per "
+        "multiply-add as the full network."
+    )
+
+
+def _sweep(value: pd.Series) -> str:
+    swept = next(name for name in value.index if name.startswith("sweep of"))
+    count, masks = int(swept.split()[2]), value.filter(like="loop of masks").iloc[0]
+    reruns = count * value.filter(like="live run").mean()
+    return (
+        f"A live run for each of the {count} cutoffs would take {reruns:.0f} s at the mean of "
+        f"these three: {reruns / value[swept]:,.0f} times the sweep. The loop of masks takes "
+        f"{masks / value[swept]:.1f} times as long as the sweep, and tells no times."
+    )
+
+
+def _dump(value: pd.Series) -> str:
+    return f"The dump takes {value['dump'] / value['bare forward pass'] - 1:+.1%}."
+
+
+def _student(value: pd.Series) -> str:
+    return f"{value['as a student writes it'] / value['offramp']:.1f} times as fast."
+
+
+FINDINGS: dict[str, Callable[[pd.Series], str]] = {
+    "overhead": _overhead,
+    "peak": _peak,
+    "sweep": _sweep,
+    "dump": _dump,
+    "student": _student,
+}
+SECTIONS: dict[str, Callable[[pd.DataFrame], str]] = {
+    "speed": _speed,
+    "time model": _time_model,
+    "thresholds": _thresholds,
+}

@@ -1,5 +1,5 @@
-"""Benchmarks of the tables: one pass against reruns, the dump against a bare forward pass, and
-thresholds against those of others."""
+"""Benchmarks of the tables: one pass against reruns, the dump against a bare forward pass, and the
+cascade against one as it is often written."""
 
 import json
 import math
@@ -7,8 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,22 +19,18 @@ from scipy.stats import entropy as scipy_entropy
 from torch import Tensor
 
 from offramp.bench_live import each, in_turn, load_batches, row
-from offramp.calibration import evaluate
 from offramp.cascade import run_cascade
 from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
-from offramp.joint import costs_of, joint_frontier
 from offramp.multiexit import MultiExitNetwork
-from offramp.policy import Policy, shared_cutoff
+from offramp.policy import shared_cutoff
 from offramp.sweep import cutoff_grid, sweep_rows, sweep_split
 from offramp.tables import SWEEP, read, read_scores, write
-from offramp.thresholds import Thresholds
-from offramp.timemodel import TimeModel, fit_time_model
+from offramp.timemodel import fit_time_model
 
 RERUN_CUTOFFS = (0.1, 0.6, 1.5)
 DUMPED = 6_000
 MEMORY_IMAGES = (6_000, 60_000)
-MAX_LOSS = 0.005
 
 
 def sweep_against_reruns(
@@ -129,101 +124,6 @@ def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
         where = {"images": images, "batch_size": params["batch_size"]}
         rows.append(row("memory", "dump", 1, float(peak.split()[-1]), "MiB", **where))
     return rows
-
-
-def thresholds_of_others(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    multiply_adds: np.ndarray,
-    model: TimeModel,
-    batch_size: int,
-) -> list[dict]:
-    """Thresholds that lose at most MAX_LOSS on validation data, found on the same logits by
-    earlyon, by us, and as the best shared cutoff: seconds to find them, and what they do on test.
-
-    Parameters: ``logits`` float32 (N, K, C) and ``labels`` int64 (N,) of the validation split,
-    ``scores`` entropy and correctness (N, K) of val and test; ``multiply_adds`` int (2, K).
-    """
-    values, correct = scores["val"]
-    allowed = correct[:, -1].sum() - MAX_LOSS * len(correct)
-
-    def ours() -> Thresholds:
-        frontier = joint_frontier(values, correct, costs_of(model, batch_size))
-        return frontier.thresholds[int(np.searchsorted(frontier.correct, allowed))]
-
-    def shared() -> Thresholds:
-        cutoffs = np.unique(values[:, :-1])[:: max(1, values.size // 2_000)]
-        result = sweep_split(values, correct, cutoffs, model, batch_size)
-        total = np.where(
-            result["correct"].sum(axis=1) >= allowed, result["seconds"].sum(axis=1), np.inf
-        )
-        return (float(cutoffs[total.argmin()]),) * (values.shape[1] - 1)
-
-    rows = []
-    methods: dict[str, Callable[[], Thresholds]] = {
-        "earlyon 0.3.0, entropy": lambda: _earlyon(logits, labels, multiply_adds),
-        "offramp, joint": ours,
-        "best shared cutoff": shared,
-    }
-    full = scores["test"][1][:, -1].mean()
-    for name, method in methods.items():
-        start = time.perf_counter()
-        thresholds = method()
-        spent = time.perf_counter() - start
-        policy = Policy("entropy", thresholds)
-        found = evaluate(*scores["test"], policy, model, batch_size)
-        for case, value, unit in (
-            ("to find", spent, "seconds"),
-            ("test loss", 100 * (full - found["correct"][0] / found["n"][0]), "points"),
-            ("predicted on test", float(found["speedup"]), "speed-up"),
-        ):
-            rows.append(row("thresholds", name, 1, value, unit, case=case))
-    return rows
-
-
-def _earlyon(logits: np.ndarray, labels: np.ndarray, multiply_adds: np.ndarray) -> Thresholds:
-    """earlyon's own calibration, its network being the table: images are the rows' logits, and the
-    forward pass only takes them apart."""
-    from earlyon import EarlyExitConfig, ExitPoint
-    from earlyon.core.thresholds import calibrate_thresholds
-
-    side = logits.shape[1] - 1
-    points = [ExitPoint(f"exit_{k + 1}", f"exit_{k + 1}", 1) for k in range(side)]
-    config = EarlyExitConfig(
-        backbone="a table",
-        exit_points=points,
-        num_classes=logits.shape[2],
-        routing_policy="entropy",
-        entropy_thresholds=[0.0] * side,
-    )
-    spent = (multiply_adds[0].cumsum() / multiply_adds[0].sum())[:-1]
-    flops = {point.layer_name: float(s) for point, s in zip(points, spent, strict=True)}
-    forward: Any = _Table(config, flops)
-    loader: Any = [(torch.from_numpy(logits), torch.from_numpy(labels))]
-    found = calibrate_thresholds(forward, loader, target_accuracy_drop=MAX_LOSS)
-    return tuple(
-        t if on else None for t, on in zip(found.thresholds, found.enabled_exits, strict=True)
-    )
-
-
-class _Table:
-    """What earlyon asks of its wrapper."""
-
-    def __init__(self, config: Any, flops: dict[str, float]):
-        self.config, self._flops_at, self.training = config, flops, False
-
-    def to(self, _: str) -> "_Table":
-        return self
-
-    def eval(self) -> None:
-        """Nothing here trains."""
-
-    def train(self, _: bool) -> None:
-        """Nothing here trains."""
-
-    def __call__(self, x: Tensor, mode: str) -> list[Tensor]:
-        return list(x.unbind(1))
 
 
 def students_cascade(

@@ -16,8 +16,8 @@ from offramp.bench_tables import (
     dump_memory,
     students_cascade,
     sweep_against_reruns,
-    thresholds_of_others,
 )
+from offramp.bench_thresholds import thresholds_of_others
 from offramp.datasets import DATASETS, Split
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy, exits_of

@@ -23,7 +23,19 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float
     intervals for comparing matched proportions" (2005), which holds with few differences too.
     """
     n, gained, lost = len(a), int((a & ~b).sum()), int((b & ~a).sum())
-    centre = (gained - lost) / (n + 2)
-    variance = (gained + lost + 1 - (gained - lost) ** 2 / (n + 2)) / (n + 2) ** 2
-    low, high = norm.interval(0.95, centre, variance**0.5)
+    low, high = norm.interval(0.95, *_adjusted(gained, lost, n))
     return (gained - lost) / n, float(low), float(high)
+
+
+def largest_loss(lost: int, gained: int, n: int, confidence: float) -> float:
+    """How much accuracy, as a share, may be lost at most, with a one-sided ``confidence``, if of
+    ``n`` samples ``lost`` were no longer right and ``gained`` were right only now; by the same
+    adjusted Wald interval."""
+    return float(norm.ppf(confidence, *_adjusted(lost, gained, n)))
+
+
+def _adjusted(more: int, fewer: int, n: int) -> tuple[float, float]:
+    """Mean and standard error of the difference of two matched proportions, half a sample added to
+    each cell of their table."""
+    variance = (more + fewer + 1 - (more - fewer) ** 2 / (n + 2)) / (n + 2) ** 2
+    return (more - fewer) / (n + 2), variance**0.5

@@ -5,19 +5,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from scipy.stats import binomtest
 
-from offramp.policy import Policy, shared_cutoff
+from offramp.intervals import largest_loss
+from offramp.policy import Policy, exits_of, shared_cutoff
 
 
 class Candidate(NamedTuple):
-    """A policy and its figures on the validation split: seconds, correct of n, and, where it was
-    fitted to that split, how much more it must be expected to lose on new data."""
+    """A policy and its figures on the validation split: seconds, correct of n, how many of those
+    that the full network has right it has wrong (``lost``) and the reverse (``gained``), and, where
+    it was fitted to that split, how much more it must be expected to lose on new data."""
 
     policy: Policy
     origin: dict[str, Any]
     seconds: float
     correct: int
     n: int
+    lost: int = 0
+    gained: int = 0
     optimism: float = 0.0
 
     @property
@@ -27,19 +32,31 @@ class Candidate(NamedTuple):
 
 
 def fastest_within_loss(
-    candidates: Sequence[Candidate], full_correct: int, max_loss: float, **_: float
+    candidates: Sequence[Candidate], max_loss: float, confidence: float, **_: float
 ) -> Candidate | None:
-    """The fastest expected to lose at most ``max_loss`` (a fraction) against the full network."""
-    return _fastest(
-        [c for c in candidates if (full_correct - c.correct) / c.n + c.optimism <= max_loss]
-    )
+    """The fastest that with ``confidence`` loses at most ``max_loss`` (a fraction) against the full
+    network on new data: the confidence covers the validation sample, ``optimism`` the fit to it."""
+    return _fastest([c for c in candidates if loss_at_most(c, confidence) <= max_loss])
+
+
+def loss_at_most(candidate: Candidate, confidence: float) -> float:
+    """The bound that `fastest_within_loss` holds against the loss allowed."""
+    lost, gained, n = candidate.lost, candidate.gained, candidate.n
+    return largest_loss(lost, gained, n, confidence) + candidate.optimism
 
 
 def fastest_above_accuracy(
-    candidates: Sequence[Candidate], min_accuracy: float, **_: float
+    candidates: Sequence[Candidate], min_accuracy: float, confidence: float, **_: float
 ) -> Candidate | None:
-    """The fastest whose accuracy is at least ``min_accuracy``."""
-    return _fastest([c for c in candidates if c.accuracy >= min_accuracy])
+    """The fastest whose accuracy on new data is at least ``min_accuracy`` with ``confidence``."""
+    return _fastest([c for c in candidates if accuracy_at_least(c, confidence) >= min_accuracy])
+
+
+def accuracy_at_least(candidate: Candidate, confidence: float) -> float:
+    """The bound that `fastest_above_accuracy` holds against the accuracy wanted: Wilson's, one-
+    sided."""
+    found = binomtest(candidate.correct, candidate.n, alternative="greater")
+    return found.proportion_ci(confidence, method="wilson").low - candidate.optimism
 
 
 def best_accuracy_per_second(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
@@ -87,7 +104,8 @@ def _fastest(candidates: Sequence[Candidate]) -> Candidate | None:
 def choose_policies(
     sweep: pa.Table,
     calibration: pa.Table,
-    full_correct: int,
+    scores: np.ndarray,
+    correct: np.ndarray,
     report_cutoff: float,
     target: float,
     selection: Mapping[str, Any],
@@ -97,33 +115,41 @@ def choose_policies(
     """The chosen policies by name, each with where it came from and what to expect of it.
 
     ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
-    their figures on the validation split. When no candidate satisfies the rule, all exits are
-    disabled and ``satisfied`` is false. ``criterion`` and ``temperatures`` are those of the scores
-    behind both tables.
+    their figures on the validation split, whose ``scores`` float64 (N, K) and ``correct`` bool
+    (N, K) lie behind both tables, as do ``criterion`` and ``temperatures``. When no candidate
+    satisfies the rule, all exits are disabled and ``satisfied`` is false.
     """
-    shared = shared_candidates(sweep, criterion, temperatures)
-    per_exit = calibrated_candidates(calibration, criterion, temperatures)
+    shared, per_exit = (
+        [with_changes(c, scores, correct) for c in candidates]
+        for candidates in (
+            shared_candidates(sweep, criterion, temperatures),
+            calibrated_candidates(calibration, criterion, temperatures),
+        )
+    )
     on_train = [c for c in per_exit if c.origin["calibrated_on"] == "train"]
     cutoff = [c for c in shared if c.origin["cutoff"] == report_cutoff]
     on_val = [
         c for c in per_exit if c.origin["calibrated_on"] == "val" and c.origin["target"] == target
     ]
-    rule = selection["rule"]
-    limits = {"max_loss": selection["max_loss"], "min_accuracy": selection["min_accuracy"]}
-    found = {"report_cutoff": _describe(cutoff[0], {}), "target": _describe(on_val[0], {})}
+    rule, limits = selection["rule"], {k: v for k, v in selection.items() if k != "rule"}
+    sure = selection["confidence"]
+    found = {
+        "report_cutoff": _describe(cutoff[0], {}, sure),
+        "target": _describe(on_val[0], {}, sure),
+    }
     for name, candidates in (
         ("best_cutoff", shared),
         ("best_train", on_train),
         ("best", shared + per_exit),
     ):
-        best = RULES[rule](candidates, full_correct=full_correct, **limits)
+        best = RULES[rule](candidates, **limits)
         why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
         if best is None:
             exits = len(candidates[0].policy.thresholds)
             nobody = Policy(criterion, (None,) * exits, temperatures)
             found[name] = nobody, {"origin": None, "selection": why | {"satisfied": False}}
         else:
-            found[name] = _describe(best, why | {"satisfied": True})
+            found[name] = _describe(best, why | {"satisfied": True}, sure)
     return found
 
 
@@ -163,13 +189,23 @@ def calibrated_candidates(
                 row["seconds"],
                 row["correct"],
                 row["n"],
-                row["optimism"] or 0.0,
+                optimism=row["optimism"] or 0.0,
             )
         )
     return candidates
 
 
-def _describe(candidate: Candidate, selection: dict[str, Any]) -> tuple[Policy, dict]:
+def with_changes(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Candidate:
+    """The candidate with what it loses and gains against the full network on the validation split's
+    ``scores`` float64 (N, K) and ``correct`` bool (N, K)."""
+    taken = exits_of(scores, candidate.policy.thresholds)
+    right, full = correct[np.arange(len(correct)), taken - 1], correct[:, -1]
+    return candidate._replace(lost=int((full & ~right).sum()), gained=int((right & ~full).sum()))
+
+
+def _describe(
+    candidate: Candidate, selection: dict[str, Any], confidence: float
+) -> tuple[Policy, dict]:
     return candidate.policy, {
         "origin": candidate.origin,
         "selection": selection,
@@ -178,6 +214,7 @@ def _describe(candidate: Candidate, selection: dict[str, Any]) -> tuple[Policy, 
             "n": candidate.n,
             "accuracy": candidate.accuracy,
             "optimism": candidate.optimism,
+            "loss_at_most": loss_at_most(candidate, confidence),
             "seconds": candidate.seconds,
         },
     }

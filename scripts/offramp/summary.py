@@ -24,9 +24,10 @@ from offramp.results import (
 )
 
 RULES_IN_WORDS = {
-    "fastest_within_loss": "the fastest expected to lose at most {max_loss:.2%} of accuracy "
-    "against the full network",
-    "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%}",
+    "fastest_within_loss": "the fastest that on new data loses at most {max_loss:.2%} of accuracy "
+    "against the full network, with {confidence:.0%} confidence",
+    "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%} on new "
+    "data, with {confidence:.0%} confidence",
     "best_accuracy_per_second": "the most accuracy per second",
     "knee": "the knee of the frontier of time against accuracy",
 }
@@ -131,6 +132,7 @@ def chosen(results: Results, name: str) -> dict[str, Any]:
         "origin": about["origin"],
         "selection": about["selection"],
         "thresholds": about["thresholds"],
+        "expected": about.get("expected"),
         **{split: rows[0] if rows else None for split, rows in overall.items()},
         "against_full_network": against_full_network(results, name, "test"),
         "live": live(results, name),
@@ -471,8 +473,11 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
         f"**Best {what}: {_origin(best['origin'])}**, thresholds "
         f"{' '.join(map(_threshold, best['thresholds']))}. Of {selection['of']} candidates it is "
         f"{rule}, judged on validation data: {val['accuracy']:.2%} there against "
-        f"{full['val']['accuracy']:.2%} ({_signed(-lost)} points) in {_seconds(val['seconds'])} "
-        f"against {_seconds(full['val']['seconds'])}. On test data: {_percent(test)}, "
+        f"{full['val']['accuracy']:.2%} ({_signed(-lost)} points; with "
+        f"{selection['confidence']:.0%} confidence at most "
+        f"{100 * best['expected']['loss_at_most']:.2f} lost on new data) in "
+        f"{_seconds(val['seconds'])} against {_seconds(full['val']['seconds'])}. "
+        f"On test data: {_percent(test)}, "
         f"{_points(best['against_full_network'])}, "
         f"{_seconds(test['seconds'])}, {test['speedup']:.2f}x as fast as the full network "
         "(predicted)."

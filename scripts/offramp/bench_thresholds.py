@@ -1,0 +1,190 @@
+"""Benchmark of thresholds: found on the same validation logits by us, by earlyon and as the best
+shared cutoff; judged once on test data, by the clock and in multiply-adds."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from offramp.bench_live import row
+from offramp.calibration import evaluate, optimism, thresholds_for
+from offramp.intervals import paired_difference
+from offramp.joint import Costs, costs_of, joint_frontier
+from offramp.policy import Policy, exits_of, shared_cutoff
+from offramp.selection import Candidate, fastest_within_loss, with_changes
+from offramp.sweep import sweep_split
+from offramp.thresholds import Thresholds
+from offramp.timemodel import TimeModel
+
+MAX_LOSS, CONFIDENCE = 0.005, 0.9
+CUTOFFS = 2_000
+# Accuracies tried where a loss is promised: from the full network's down by MAX_LOSS.
+TARGETS = 11
+
+
+def thresholds_of_others(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    multiply_adds: np.ndarray,
+    model: TimeModel,
+    batch_size: int,
+) -> list[dict]:
+    """Thresholds that lose at most MAX_LOSS: on the validation data, as others choose them, or
+    promised for new data with CONFIDENCE, as the pipeline does. Seconds to find them, and what they
+    do on test data.
+
+    Parameters: ``logits`` float32 (N, K, C) and ``labels`` int64 (N,) of the validation split,
+    ``scores`` entropy and correctness (N, K) of val and test; ``multiply_adds`` int (2, K).
+    """
+    counted = Costs(*multiply_adds.astype(np.float64), np.zeros(multiply_adds.shape[1]))
+    timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
+    methods: dict[str, Callable[[], Thresholds]] = {
+        "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),
+        "best shared cutoff, on val": lambda: _shared(*data, *clock),
+        "joint by multiply-adds, on val": lambda: _joint(*data, counted),
+        "joint by seconds, on val": lambda: _joint(*data, timed),
+        "best shared cutoff, promised": lambda: _shared_promised(*data, *clock),
+        "joint by multiply-adds, promised": lambda: _joint_promised(
+            *data, counted, model, batch_size
+        ),
+        "joint by seconds, promised": lambda: _joint_promised(*data, timed, *clock),
+    }
+    rows = []
+    for name, method in methods.items():
+        start = time.perf_counter()
+        thresholds = method()
+        spent = time.perf_counter() - start
+        found = {"to find": (spent, "seconds")}
+        found |= judged(thresholds, scores, multiply_adds, model, batch_size)
+        for case, (value, unit) in found.items():
+            rows.append(row("thresholds", name, 1, value, unit, case=case))
+    return rows
+
+
+def judged(
+    thresholds: Thresholds,
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    multiply_adds: np.ndarray,
+    model: TimeModel,
+    batch_size: int,
+) -> dict[str, tuple[float, str]]:
+    """What thresholds do: the loss on val and on test with its paired 95 % interval, and on test
+    the speed-up over the full network, in predicted seconds and in multiply-adds."""
+    policy, found = Policy("entropy", thresholds), {}
+    for split, (values, correct) in scores.items():
+        taken = exits_of(values, thresholds)
+        right = correct[np.arange(len(correct)), taken - 1]
+        loss, low, high = paired_difference(correct[:, -1], right)
+        for end, value in (("", loss), (", low", low), (", high", high)):
+            found[f"{split} loss{end}"] = 100 * value, "points"
+    speedup = evaluate(*scores["test"], policy, model, batch_size)["speedup"]
+    spent = (multiply_adds[0] + multiply_adds[1] * policy.heads_run).cumsum()[taken - 1]
+    full = multiply_adds[0].sum() + multiply_adds[1, -1]
+    found["by the clock"] = float(speedup), "speed-up"
+    found["in multiply-adds"] = float(full / spent.mean()), "speed-up"
+    return found
+
+
+def _joint(scores: np.ndarray, correct: np.ndarray, costs: Costs) -> Thresholds:
+    frontier = joint_frontier(scores, correct, costs)
+    return frontier.thresholds[int(np.searchsorted(frontier.correct, _allowed(correct)))]
+
+
+def _allowed(correct: np.ndarray) -> float:
+    return correct[:, -1].sum() - MAX_LOSS * len(correct)
+
+
+def _shared(
+    scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+) -> Thresholds:
+    cutoffs = np.unique(scores[:, :-1])[:: max(1, scores.size // CUTOFFS)]
+    result = sweep_split(scores, correct, cutoffs, model, batch_size)
+    total = np.where(
+        result["correct"].sum(axis=1) >= _allowed(correct),
+        result["seconds"].sum(axis=1),
+        np.inf,
+    )
+    return (float(cutoffs[total.argmin()]),) * (scores.shape[1] - 1)
+
+
+def _shared_promised(
+    scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+) -> Thresholds:
+    cutoffs = np.unique(scores[:, :-1])[:: max(1, scores.size // CUTOFFS)]
+    policies = [shared_cutoff(c, scores.shape[1] - 1) for c in cutoffs]
+    return _promised(policies, np.zeros(len(policies)), scores, correct, model, batch_size)
+
+
+def _joint_promised(
+    scores: np.ndarray, correct: np.ndarray, costs: Costs, model: TimeModel, batch_size: int
+) -> Thresholds:
+    targets = correct[:, -1].mean() - np.linspace(0, MAX_LOSS, TARGETS)
+    asked = {"method": "joint"}, scores, correct, targets, costs
+    policies = [Policy("entropy", t) for t in thresholds_for(*asked)]
+    return _promised(policies, optimism(*asked), scores, correct, model, batch_size)
+
+
+def _promised(
+    policies: list[Policy],
+    lucky: np.ndarray,
+    scores: np.ndarray,
+    correct: np.ndarray,
+    model: TimeModel,
+    batch_size: int,
+) -> Thresholds:
+    candidates = []
+    for policy, more in zip(policies, lucky, strict=True):
+        found = evaluate(scores, correct, policy, model, batch_size)
+        seconds, right = float(found["seconds"][0]), int(found["correct"][0])
+        candidate = Candidate(policy, {}, seconds, right, len(correct), optimism=float(more))
+        candidates.append(with_changes(candidate, scores, correct))
+    best = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
+    return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)
+
+
+def _earlyon(logits: np.ndarray, labels: np.ndarray, multiply_adds: np.ndarray) -> Thresholds:
+    """earlyon's own calibration, its network being the table: images are the rows' logits, and the
+    forward pass only takes them apart."""
+    from earlyon import EarlyExitConfig, ExitPoint
+    from earlyon.core.thresholds import calibrate_thresholds
+
+    side = logits.shape[1] - 1
+    points = [ExitPoint(f"exit_{k + 1}", f"exit_{k + 1}", 1) for k in range(side)]
+    config = EarlyExitConfig(
+        backbone="a table",
+        exit_points=points,
+        num_classes=logits.shape[2],
+        routing_policy="entropy",
+        entropy_thresholds=[0.0] * side,
+    )
+    spent = (multiply_adds[0].cumsum() / multiply_adds[0].sum())[:-1]
+    flops = {point.layer_name: float(s) for point, s in zip(points, spent, strict=True)}
+    forward: Any = _Table(config, flops)
+    loader: Any = [(torch.from_numpy(logits), torch.from_numpy(labels))]
+    found = calibrate_thresholds(forward, loader, target_accuracy_drop=MAX_LOSS)
+    return tuple(
+        t if on else None for t, on in zip(found.thresholds, found.enabled_exits, strict=True)
+    )
+
+
+class _Table:
+    """What earlyon asks of its wrapper."""
+
+    def __init__(self, config: Any, flops: dict[str, float]):
+        self.config, self._flops_at, self.training = config, flops, False
+
+    def to(self, _: str) -> "_Table":
+        return self
+
+    def eval(self) -> None:
+        """Nothing here trains."""
+
+    def train(self, _: bool) -> None:
+        """Nothing here trains."""
+
+    def __call__(self, x: Tensor, mode: str) -> list[Tensor]:
+        return list(x.unbind(1))
