@@ -58,7 +58,7 @@ def test_predictions_are_slow_sums_over_samples(thresholds):
     policy = Policy("entropy", thresholds)
     taken = exits_of(scores, thresholds)
     costs = bench_model.stand_ins(model, MULTIPLY_ADDS, BATCH)
-    found = bench_model.predictions(policy, taken, model, costs, BATCH)
+    found = bench_model.predictions(policy, taken, {"time model": model}, costs, BATCH)
     slow = [slow_exit(row, thresholds) for row in scores.tolist()]
     want = sum(slow_stage_seconds(model, slow, BATCH, policy.heads_run))
     assert found["time model"] == pytest.approx(want)
@@ -85,7 +85,7 @@ def test_every_policy_is_predicted_and_measured_at_every_batch_size(run, monkeyp
         here = rows[rows["batch_size"] == size]
         assert set(here["images"]) == {images}
         counts = here.groupby("contender")["case"].count()
-        assert counts.drop("measured").tolist() == [36] * 3
+        assert counts.drop("measured").tolist() == [36] * 4
         assert counts["measured"] == 36 + 6 * 2
         assert (here["value"] > 0).all()
 

@@ -8,7 +8,7 @@ from conftest import hand_made_model, slow_exit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offramp.joint import Costs, costs_of, data_of, joint_frontier, line_search
+from offramp.joint import Costs, costs_of, data_of, joint_frontier, line_searches
 
 
 def slow_total(scores, correct, thresholds, costs):
@@ -39,19 +39,21 @@ def test_a_line_search_is_every_threshold_of_one_exit(seed, exits, samples):
     scores, correct, costs = some_data(samples, exits, seed)
     draw = np.random.default_rng(seed + 1)
     limits = np.where(draw.random(exits - 1) < 0.3, -np.inf, draw.integers(0, 6, exits - 1) / 4)
-    k = int(draw.integers(exits - 1))
-    data = data_of(scores, correct, costs)
-    at, cost, right = line_search(data, limits, k)
-    earlier = [None if np.isneginf(t) else t for t in limits]
-    reached = [s[k] for s in scores if slow_exit(s[:k], earlier[:k]) == k + 1 or k == 0]
-    assert at.tolist() == [-np.inf, *sorted(set(reached))]
-    for t, found_cost, found_right in zip(at, cost, right, strict=True):
-        thresholds = tuple(
-            None if np.isneginf(x) else x for x in [*limits[:k], t, *limits[k + 1 :]]
-        )
-        want_cost, want_right = slow_total(scores, correct, thresholds, costs)
-        assert found_cost == pytest.approx(want_cost)
-        assert found_right == want_right
+    searched = []
+    for k, at, cost, right in line_searches(data_of(scores, correct, costs), limits):
+        earlier = [None if np.isneginf(t) else t for t in limits]
+        reached = [s[k] for s in scores if slow_exit(s[:k], earlier[:k]) == k + 1 or k == 0]
+        assert at.tolist() == [-np.inf, *sorted(set(reached))]
+        for t, found_cost, found_right in zip(at, cost, right, strict=True):
+            thresholds = tuple(
+                None if np.isneginf(x) else x for x in [*limits[:k], t, *limits[k + 1 :]]
+            )
+            want_cost, want_right = slow_total(scores, correct, thresholds, costs)
+            assert found_cost == pytest.approx(want_cost)
+            assert found_right == want_right
+        limits[k] = draw.choice(at)
+        searched.append(k)
+    assert searched == list(range(exits - 1))[::-1]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -90,6 +90,8 @@ def _session(part: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
     assert program is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
+    # Each session has its own threads; those that spin when done take the cores from the others.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(
         program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

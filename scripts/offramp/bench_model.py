@@ -1,23 +1,35 @@
 """Benchmark of the time model: predicted against measured seconds of policies that played no part
 in fitting it, beside the two usual stand-ins."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from offramp.bench_live import each, load_batches, row, seconds_of
 from offramp.cascade import run_cascade
 from offramp.datasets import Split
+from offramp.forward import Stopwatch
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy, exits_of, shared_cutoff
+from offramp.probe import probe_batch, probe_sizes
 from offramp.progress import progress
-from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
+from offramp.timemodel import (
+    TimeModel,
+    fit_time_model,
+    full_network_seconds,
+    reached_by,
+    stage_seconds,
+)
 
 # Policies of each kind, and on how many images at each batch size.
 OF_EACH_KIND = 12
 IMAGES = {256: 10_000, 32: 4_000, 1: 500}
+# A round of the probe after every so many runs.
+PROBED_EVERY = 3
 # Every so many policies one is run this often, to see how far repeats of it lie apart.
 REPEATED_EVERY, REPEATED = 6, 3
 STAND_INS = ("constant per exit", "multiply-adds")
@@ -66,14 +78,16 @@ def stand_ins(model: TimeModel, multiply_adds: np.ndarray, batch_size: int) -> S
 def predictions(
     policy: Policy,
     exits: np.ndarray,
-    model: TimeModel,
+    models: Mapping[str, TimeModel],
     costs: StandIns,
     batch_size: int,
 ) -> dict[str, float]:
-    """Seconds of a policy as the time model and the stand-ins see them; ``exits`` int (N,)."""
+    """Seconds of a policy as time models (by name) and stand-ins see them; ``exits`` int (N,)."""
     reached = reached_by(exits, batch_size, len(policy.thresholds) + 1)
     total, enabled = reached.sum(axis=0), policy.heads_run
-    found = {"time model": float(stage_seconds(model, reached, enabled).sum())}
+    found = {
+        name: float(stage_seconds(model, reached, enabled).sum()) for name, model in models.items()
+    }
     for name, (block, head) in zip(STAND_INS, costs, strict=True):
         found[name] = float((total * (block + head * enabled)).sum())
     return found
@@ -89,8 +103,10 @@ def time_model(
 ) -> list[dict]:
     """Predicted and measured seconds of every held-out policy at every batch size of IMAGES.
 
-    Parameters: ``scores`` float64 (N, K) of the split. The policies run in a random order; every
-    REPEATED_EVERY-th runs REPEATED times, far apart.
+    Parameters: ``scores`` float64 (N, K) of the split; ``model`` is of the pipeline's own probe,
+    made at another time. The machine changes its pace meanwhile, so a second model is fitted to a
+    probe in turn with the runs; the stand-ins are right for that one's full network. The policies
+    run in a random order; every REPEATED_EVERY-th runs REPEATED times, far apart.
     """
     policies = held_out_policies(scores)
     rows = []
@@ -100,23 +116,46 @@ def time_model(
         batches = load_batches(split, images, batch_size, device)
         samples = sum(map(len, batches))
         where = {"batch_size": batch_size, "images": samples}
-        costs = stand_ins(model, multiply_adds, batch_size)
         taken = {name: exits_of(scores[:samples], p.thresholds) for name, p in policies.items()}
         _warm_up(network, list(taken.values()), batches, batch_size)
+        measured, in_turn = _run_and_probe(network, policies, batches, device)
+        rows += [
+            row("time model", "measured", repeat, spent, "seconds", case=name, **where)
+            for repeat, name, spent in measured
+        ]
+        models = {"time model": in_turn, "time model, probed before": model}
+        costs = stand_ins(in_turn, multiply_adds, batch_size)
         for name, policy in policies.items():
-            guesses = predictions(policy, taken[name], model, costs, batch_size)
+            guesses = predictions(policy, taken[name], models, costs, batch_size)
             for contender, seconds in guesses.items():
                 rows.append(row("time model", contender, 1, seconds, "seconds", case=name, **where))
-        turns = [(1, name) for name in policies]
-        turns += [
-            (r, name) for r in range(2, REPEATED + 1) for name in [*policies][::REPEATED_EVERY]
-        ]
-        order = np.random.default_rng(batch_size).permutation(len(turns))
-        for repeat, name in progress([turns[i] for i in order], f"time model {batch_size}", "run"):
-            run = each(partial(run_cascade, network, policies[name]), batches)
-            spent = seconds_of(run, device)
-            rows.append(row("time model", "measured", repeat, spent, "seconds", case=name, **where))
     return rows
+
+
+def _run_and_probe(
+    network: MultiExitNetwork,
+    policies: Mapping[str, Policy],
+    batches: Sequence[Tensor],
+    device: torch.device,
+) -> tuple[list[tuple[int, str, float]], TimeModel]:
+    """Repeat, name and seconds of every run, and the time model of a probe in turn with them."""
+    batch_size = len(batches[0])
+    turns = [(1, name) for name in policies]
+    turns += [(r, name) for r in range(2, REPEATED + 1) for name in [*policies][::REPEATED_EVERY]]
+    draw, watch = np.random.default_rng(batch_size), Stopwatch(device, "probe")
+    order = draw.permutation(len(turns))
+    deciding = next(iter(policies.values()))
+    found = []
+    for number, place in enumerate(progress(order, f"time model {batch_size}", "run")):
+        if number % PROBED_EVERY == 0:
+            for n in draw.permutation(probe_sizes(batch_size)):
+                probe_batch(network, deciding, batches[0][: int(n)], watch, number)
+            if number == 0:
+                watch.rows.clear()  # of the first round, which warms up
+        repeat, name = turns[place]
+        run = each(partial(run_cascade, network, policies[name]), batches)
+        found.append((repeat, name, seconds_of(run, device)))
+    return found, fit_time_model(watch.table())
 
 
 @torch.inference_mode()

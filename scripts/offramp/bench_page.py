@@ -67,10 +67,12 @@ def _time_model(rows: pd.DataFrame) -> str:
                 f"{off.max():.1%}",
                 f"{here['error'].median():+.1%}",
                 f"{repeats.median():.1%}, at most {repeats.max():.1%}",
+                f"{off.median() / repeats.median():.1f}, {off.max() / repeats.max():.1f}",
             ]
         )
     header = ["batch size", "predicted by", "policies", "error, median", "worst", "with its sign"]
-    return table([*header, "repeats of one policy differ by"], lines)
+    header += ["repeats of one policy differ by", "error in units of that, median and worst"]
+    return table(header, lines)
 
 
 def _speed(rows: pd.DataFrame) -> str:

@@ -40,7 +40,8 @@ def thresholds_of_others(
     Parameters: ``logits`` float32 (N, K, C) and ``labels`` int64 (N,) of the validation split,
     ``scores`` entropy and correctness (N, K) of val and test; ``multiply_adds`` int (2, K).
     """
-    counted = Costs(*multiply_adds.astype(np.float64), np.zeros(multiply_adds.shape[1]))
+    block, head = multiply_adds.astype(np.float64)
+    counted = Costs(block, head, np.zeros_like(head))
     timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
     methods: dict[str, Callable[[], Thresholds]] = {
         "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),

@@ -571,6 +571,7 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
     figure, panels = plt.subplots(1, len(sizes), sharey=True, squeeze=False)
     marks = {
         "time model": ("o", DARK),
+        "time model, probed before": ("o", MIDDLE),
         "constant per exit": ("s", MIDDLE),
         "multiply-adds": ("^", LIGHT),
     }
@@ -580,7 +581,7 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
             spots = place + np.linspace(-0.25, 0.25, len(here))
             axes.plot(spots, 100 * here["error"], mark, color=color, markersize=4)
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_xticks(range(len(marks)), [name.replace(" ", "\n") for name in marks])
+        axes.set_xticks(range(len(marks)), [name.replace(" ", "\n") for name in marks], fontsize=8)
         axes.set_title(f"batch size {int(size)}", fontsize=10)
     panels[0, 0].set_ylabel("predicted over measured time, error [%]")
     return figure

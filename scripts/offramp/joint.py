@@ -1,5 +1,6 @@
 """Thresholds of all exits chosen together: the least time at every level of accuracy."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -129,8 +130,7 @@ def _descend(data: Data, limits: np.ndarray, price: float, best: _Best) -> np.nd
     limits = limits.copy()
     for _ in range(SWEEPS):
         before = limits.copy()
-        for k in range(len(limits) - 1, -1, -1):
-            at, cost, right = line_search(data, limits, k)
+        for k, at, cost, right in line_searches(data, limits):
             best.note(cost, right, limits, k, at)
             limits[k] = at[np.argmin(cost - price * right)]
         if np.array_equal(before, limits):
@@ -138,36 +138,39 @@ def _descend(data: Data, limits: np.ndarray, price: float, best: _Best) -> np.nd
     return limits
 
 
-def line_search(
-    data: Data, limits: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every threshold of exit k (from 0), the others held: the thresholds, -inf first for a
-    disabled exit, then total cost and number correct under each; from one pass of prefix sums."""
+def line_searches(
+    data: Data, limits: np.ndarray
+) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+    """Every threshold of one exit, the others held, from the last side exit to the first: the exit
+    (from 0), its thresholds, -inf first for a disabled exit, then total cost and number correct
+    under each; from one pass of prefix sums. ``limits[k]`` may be set before the next is asked for.
+    """
     scores, correct, order, costs = data
     samples, last = scores.shape[1], len(limits)
-    enabled = np.append(limits > -np.inf, True)
-    enabled[k] = False
-    stage = costs.block + np.where(enabled, costs.head, 0.0)
-    spent = stage.cumsum()
-    fires = scores[:last] <= limits[:, None]
-    later = np.full(samples, last)  # where each would leave if not at k
-    for j in range(last - 1, k, -1):
-        later[fires[j]] = j
-    taken = later.copy()
-    for j in range(k - 1, -1, -1):
-        taken[fires[j]] = j
-    reach = taken > k
-    cost = spent[taken].sum() + samples * costs.fixed[enabled].sum()
-    right = int(correct[taken, np.arange(samples)].sum())
+    stays = scores[:last] > limits[:, None]
+    reach = np.logical_and.accumulate(np.vstack([np.ones((1, samples), dtype=bool), stays]))
+    gone = [np.flatnonzero(reach[k] & ~stays[k]) for k in range(last)]  # at exit k
+    later = np.full(samples, last)  # where each would leave after the exit at hand
+    for k in range(last - 1, -1, -1):
+        enabled = np.append(limits > -np.inf, True)
+        enabled[k] = False
+        spent = (costs.block + np.where(enabled, costs.head, 0.0)).cumsum()
+        cost = sum(len(gone[j]) * spent[j] for j in range(k))
+        right = sum(int(correct[j, gone[j]].sum()) for j in range(k))
+        here = order[k][reach[k, order[k]]]
+        to = later[here]
+        left_later, right_later = spent[to], correct.ravel()[to * samples + here]
+        cost += left_later.sum() + samples * costs.fixed[enabled].sum()
+        right += int(right_later.sum())
 
-    in_order = order[k][reach[order[k]]]
-    ordered, to = scores[k, in_order], later[in_order]
-    saved = (spent[to] - spent[k]).cumsum()
-    gained = (correct[k, in_order] - correct[to, in_order]).cumsum()
-    ends = np.flatnonzero(ends_of_ties(ordered))
-    own = len(in_order) * costs.head[k] + samples * costs.fixed[k]
-    return (
-        np.append(-np.inf, ordered[ends]),
-        np.append(cost, cost + own - saved[ends]),
-        np.append(right, right + gained[ends]),
-    )
+        ends = np.flatnonzero(ends_of_ties(scores[k, here]))
+        saved = (left_later - spent[k]).cumsum()[ends]
+        gained = (correct[k, here] - right_later).cumsum()[ends]
+        own = len(here) * costs.head[k] + samples * costs.fixed[k]
+        yield (
+            k,
+            np.append(-np.inf, scores[k, here[ends]]),
+            np.append(cost, cost + own - saved),
+            np.append(right, right + gained),
+        )
+        later[scores[k] <= limits[k]] = k

@@ -37,15 +37,17 @@ def probe(
     for repeat in progress(range(-WARM_UP, REPEATS), "probe", "round"):
         for n in order.permutation(sizes):
             rows = np.arange(n) % len(split.order)
-            _probe_batch(network, policy, load_images(split, rows, device), watch, repeat)
+            probe_batch(network, policy, load_images(split, rows, device), watch, repeat)
         if repeat < 0:
             watch.rows.clear()
     return watch.table()
 
 
-def _probe_batch(
+@torch.inference_mode()
+def probe_batch(
     network: MultiExitNetwork, policy: Policy, x: Tensor, watch: Stopwatch, repeat: int
 ) -> None:
+    """Time every part on one batch of images, and removal over the shares KEPT."""
     exits = len(network.heads)
     notes = new_notes(x)
     seen: list[Tensor] = []
