@@ -60,7 +60,7 @@ def _time_model(rows: pd.DataFrame) -> str:
         repeats = here["spread"].dropna()
         lines.append(
             [
-                size,
+                int(size),
                 name,
                 len(here),
                 f"{off.median():.1%}",
@@ -108,7 +108,8 @@ def _thresholds(rows: pd.DataFrame) -> str:
 
 
 def _section(rows: pd.DataFrame) -> str:
-    named = rows[["contender", "case", "batch_size", "images", "unit"]].astype(object)
+    named = rows[["contender", "case", "batch_size", "images", "unit"]]
+    named = named.astype({"batch_size": "Int64", "images": "Int64"}).astype(object)
     named = named.where(named.notna(), "")
     lines = []
     for place in named.drop_duplicates().index:

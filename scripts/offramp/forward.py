@@ -15,8 +15,8 @@ from offramp.policy import Policy, shared_cutoff
 from offramp.progress import progress
 from offramp.tables import TIMINGS, TableWriter, logits_schema
 
-# Batches run before the first is timed.
-WARM_UP = 3
+# Batches run before the first is timed: all but the last have its size.
+WARM_UP = 1
 
 
 class Stopwatch:
