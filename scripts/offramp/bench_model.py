@@ -24,6 +24,7 @@ from offramp.timemodel import (
     reached_by,
     stage_seconds,
 )
+from offramp.verification import warm_up
 
 # Policies of each kind, and on how many images at each batch size.
 OF_EACH_KIND = 12
@@ -117,7 +118,8 @@ def time_model(
         samples = sum(map(len, batches))
         where = {"batch_size": batch_size, "images": samples}
         taken = {name: exits_of(scores[:samples], p.thresholds) for name, p in policies.items()}
-        _warm_up(network, list(taken.values()), batches, batch_size)
+        met = [reached_by(exits, batch_size, scores.shape[1]) for exits in taken.values()]
+        warm_up(network, np.concatenate(met), batches[0])
         measured, in_turn = _run_and_probe(network, policies, batches, device)
         rows += [
             row("time model", "measured", repeat, spent, "seconds", case=name, **where)
@@ -156,12 +158,3 @@ def _run_and_probe(
         run = each(partial(run_cascade, network, policies[name]), batches)
         found.append((repeat, name, seconds_of(run, device)))
     return found, fit_time_model(watch.table())
-
-
-@torch.inference_mode()
-def _warm_up(network, taken: list[np.ndarray], batches: list, batch_size: int) -> None:
-    """Once every batch size that some policy meets."""
-    exits = len(network.heads)
-    met = np.unique(np.concatenate([reached_by(t, batch_size, exits).ravel() for t in taken]))
-    for n in met[met > 0][::-1]:
-        network(batches[0][: int(n)])

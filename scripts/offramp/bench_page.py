@@ -53,14 +53,14 @@ def prediction_errors(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _time_model(rows: pd.DataFrame) -> str:
-    errors = prediction_errors(rows)
+    errors = prediction_errors(rows).astype({"batch_size": int})
     lines = []
     for (size, name), here in errors.groupby(["batch_size", "contender"], sort=False):
         off = here["error"].abs()
         repeats = here["spread"].dropna()
         lines.append(
             [
-                int(size),
+                size,
                 name,
                 len(here),
                 f"{off.median():.1%}",

@@ -17,7 +17,7 @@ from offramp.policy import Policy
 from offramp.progress import progress
 from offramp.tables import RIVAL
 
-REPEATS = 5
+REPEATS = 3
 
 
 def compare(

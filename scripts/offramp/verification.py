@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
 from offramp import OfframpError
 from offramp.cascade import run_cascade, run_full_network
@@ -23,7 +25,7 @@ from offramp.policy import (
     policy_scores,
     shared_cutoff,
 )
-from offramp.progress import progress
+from offramp.progress import bar, progress
 from offramp.tables import VERIFICATION
 from offramp.timemodel import TimeModel, reached_by, stage_seconds
 
@@ -98,24 +100,23 @@ def differences(
 
 
 @torch.inference_mode()
-def warm_up(
-    network: MultiExitNetwork,
-    cases: Sequence[Case],
-    split: Split,
-    logits: np.ndarray,
-    batch_size: int,
-    device: torch.device,
-) -> None:
-    """Run the network once on every batch size that the tables say some case will meet.
+def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Tensor) -> None:
+    """Run every block and head once on every batch size that it will meet, and on all ``images``.
 
-    Each new size costs a kernel's preparation, and its small lasting allocations fragment the heap
-    of large tensors if they come in the middle of the work.
+    Parameters: ``reached`` int (batches, K), how many samples of every batch to come reach each
+    stage; ``images`` (n, 3, H, W), as many as the largest batch. Each new size costs a kernel's
+    preparation, and its small lasting allocations fragment the heap of large tensors if they come
+    in the middle of the work.
     """
-    exits = logits.shape[1]
-    met = [reached_by(outcome_of_tables(c.policy, logits).exits, batch_size, exits) for c in cases]
-    sizes = np.unique(np.concatenate(met))
-    for n in progress(sizes[sizes > 0][::-1], "warm-up", "size"):
-        network(load_images(split, slice(0, int(n)), device))
+    sizes = [np.unique(stage[stage > 0])[::-1].tolist() for stage in reached.T]
+    x = images
+    with bar(desc="warm-up", total=sum(map(len, sizes)), unit="size") as shown:
+        for block, head, met in zip(network.blocks, network.heads, sizes, strict=True):
+            for n in met:
+                head(block(x[:n]))
+                shown.update(1)
+            x = block(x)
+            head(x)
 
 
 def run_live(
@@ -158,27 +159,24 @@ def measure_speedups(
     batch_size: int,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
-    """Seconds of the full network and of each chosen case, A B A B, over the first PAIR_IMAGES:
-    float64 (PAIRS, 2) by name."""
+    """Seconds of the full network and of every chosen case, one after the other and all over again,
+    over the first PAIR_IMAGES: float64 (PAIRS, 2), full network and case, by name."""
     images = min(PAIR_IMAGES, len(split.order))
-    batches = [rows for rows in split.batches(batch_size) if rows.stop <= images]
-    batches = batches or [slice(0, images)]
-    if batches[-1].stop < images:
-        batches.append(slice(batches[-1].stop, images))
-    pairs = {case.name: np.zeros((PAIRS, 2)) for case in cases if case.chosen}
-    chosen = [case for case in cases if case.chosen]
-    for pair in progress(range(PAIRS), "against the full network", "pair"):
-        for case in chosen:
-            for side in range(2):
-                for rows in batches:
-                    x = load_images(split, rows, device)
-                    call = (
-                        (lambda x=x: run_full_network(network, x))
-                        if side == 0
-                        else (lambda x=x, case=case: run_cascade(network, case.policy, x))
-                    )
-                    pairs[case.name][pair, side] += _timed(call, device)[1]
-    return pairs
+    ends = [*range(batch_size, images, batch_size), images]
+    batches = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    runs: dict[str | None, Any] = {None: partial(run_full_network, network)}
+    runs |= {c.name: partial(run_cascade, network, c.policy) for c in cases if c.chosen}
+    seconds = {name: np.zeros(PAIRS) for name in runs}
+    for pair in progress(range(PAIRS), "against the full network", "turn"):
+        for name, run in runs.items():
+            for rows in batches:
+                x = load_images(split, rows, device)
+                seconds[name][pair] += _timed(partial(run, x), device)[1]
+    return {
+        name: np.stack([seconds[None], spent], axis=1)
+        for name, spent in seconds.items()
+        if name is not None
+    }
 
 
 def _timed(call: Any, device: torch.device) -> tuple[Any, float]:
@@ -257,7 +255,14 @@ def verify(
 
     Raises OfframpError when a sample differs that the float exceptions do not excuse.
     """
-    warm_up(network, cases, split, logits, batch_size, device)
+    exits = logits.shape[1]
+    met = [reached_by(outcome_of_tables(c.policy, logits).exits, batch_size, exits) for c in cases]
+    whole = np.full((1, exits), min(PAIR_IMAGES, len(split.order)) % batch_size)  # the last pair's
+    warm_up(
+        network,
+        np.concatenate([*met, whole]),
+        load_images(split, slice(0, batch_size), device),
+    )
     outcomes, seconds = run_live(network, cases, split, batch_size, device)
     fail_on_differences(cases, outcomes, logits, split.order)
     pairs = measure_speedups(network, cases, split, batch_size, device)
