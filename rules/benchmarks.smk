@@ -1,4 +1,7 @@
-rule benchmarks:
+MEASURED = ["backends", "machine", "time_model", "tables", "thresholds", "student"]
+
+
+rule benchmark:
     """What is measured against something else, in turn in one run; not part of `all`."""
     input:
         data=DATA,
@@ -9,11 +12,13 @@ rule benchmarks:
         network=f"{RESULTS}/network.parquet",
         policy=f"{RESULTS}/policies/best.json",
     output:
-        f"{RESULTS}/benchmarks.parquet",
+        f"{RESULTS}/measured/{{part}}.parquet",
     log:
-        f"{RESULTS}/logs/benchmarks.log",
+        f"{RESULTS}/logs/benchmark_{{part}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/benchmarks.tsv"
+        f"{RESULTS}/benchmarks/benchmark_{{part}}.tsv"
+    wildcard_constraints:
+        part="|".join(MEASURED),
     conda:
         "../envs/torch.yaml"
     threads: 4
@@ -23,18 +28,19 @@ rule benchmarks:
         runtime=120,
     params:
         **model_params(),
-        code=code("benchmarks"),
+        code=code("benchmark"),
         batch_size=config["batch_size"],
         report_cutoff=config["sweep"]["report_cutoff"],
     script:
-        "../scripts/benchmarks.py"
+        "../scripts/benchmark.py"
 
 
-rule benchmarks_page:
-    """The benchmarks as a page of tables and a figure."""
+rule benchmarks:
+    """The benchmarks as one table, a page and a figure."""
     input:
-        f"{RESULTS}/benchmarks.parquet",
+        expand("{results}/measured/{part}.parquet", results=RESULTS, part=MEASURED),
     output:
+        table=f"{RESULTS}/benchmarks.parquet",
         page=f"{RESULTS}/benchmarks.md",
         svg=report(
             f"{RESULTS}/figures/benchmarks.svg",
@@ -43,9 +49,9 @@ rule benchmarks_page:
         ),
         png=f"{RESULTS}/figures/benchmarks.png",
     log:
-        f"{RESULTS}/logs/benchmarks_page.log",
+        f"{RESULTS}/logs/benchmarks.log",
     benchmark:
-        f"{RESULTS}/benchmarks/benchmarks_page.tsv"
+        f"{RESULTS}/benchmarks/benchmarks.tsv"
     conda:
         "../envs/analysis.yaml"
     resources:
@@ -53,6 +59,6 @@ rule benchmarks_page:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code("benchmarks_page"),
+        code=code("benchmarks"),
     script:
-        "../scripts/benchmarks_page.py"
+        "../scripts/benchmarks.py"

@@ -45,11 +45,11 @@ def random_scores(samples=200, seed=0):
 
 def test_held_out_policies_are_of_three_kinds_and_all_different():
     policies = bench_model.held_out_policies(random_scores()[0])
-    assert len(policies) == len(set(policies.values())) == 36
+    assert len(policies) == len(set(policies.values())) == 30
     disabled = [sum(t is None for t in p.thresholds) for p in policies.values()]
-    assert disabled == [0] * 24 + [2] * 12
+    assert disabled == [0] * 20 + [2] * 10
     shared = [len(set(p.thresholds)) == 1 for p in policies.values()]
-    assert shared[:12] == [True] * 12 and not any(shared[12:24])
+    assert shared[:10] == [True] * 10 and not any(shared[10:20])
 
 
 @pytest.mark.parametrize("thresholds", [(0.2, 0.3, 0.5), (None, 0.4, None), (None, None, None)])
@@ -85,8 +85,8 @@ def test_every_policy_is_predicted_and_measured_at_every_batch_size(run, monkeyp
         here = rows[rows["batch_size"] == size]
         assert set(here["images"]) == {images}
         counts = here.groupby("contender")["case"].count()
-        assert counts.drop("measured").tolist() == [36] * 4
-        assert counts["measured"] == 36 + 6 * 2
+        assert counts.drop("measured").tolist() == [30] * 4
+        assert counts["measured"] == 30 + 5 * 2
         assert (here["value"] > 0).all()
 
 
@@ -126,7 +126,9 @@ def test_speed_overhead_and_profile_measure_what_they_name(run, monkeypatch):
     assert len(rows) == 2 * bench_live.REPEATS and {row["images"] for row in rows} == {90}
     shares = bench_live.profile(network, policy, split, BATCH, CPU)
     assert sum(row["value"] for row in shares) == pytest.approx(1, abs=0.02)
-    assert {row["contender"] for row in shares} >= {"convolutions", "entropy and decision"}
+    names = {"Python and dispatch", "blocks: convolutions", "entropy and decision"}
+    assert {row["contender"] for row in shares} >= {*names, "heads: linear layers"}
+    assert all(row["value"] >= 0 for row in shares)
 
 
 def test_the_work_behind_gflops_is_that_of_the_samples_that_reach_each_stage(run, monkeypatch):
@@ -176,14 +178,17 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
     monkeypatch.setattr(bench_thresholds, "MAX_LOSS", 0.03)
     data = {"val": (scores, correct), "test": random_scores()}
     model = hand_made_model(EXITS, BATCH)
+    model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
     rows = pd.DataFrame(
         bench_thresholds.thresholds_of_others(logits, labels, data, MULTIPLY_ADDS, model, BATCH)
     )
-    assert any(t is not None for t in found[0])  # on this clock heads cost ours too much
+    assert all(any(t is not None for t in thresholds) for thresholds in found)
     names = rows["contender"].unique()
     assert len(names) == len(found) == 7
     for name, thresholds in zip(names, found, strict=True):
-        value = rows[rows["contender"] == name].set_index("case")["value"]
+        here = rows[rows["contender"] == name]
+        assert (here["case"] == "to find").sum() == bench_thresholds.TURNS
+        value = here[here["repeat"] == 1].set_index("case")["value"]
         for split, (values, right) in data.items():
             taken = np.array([slow_exit(row, thresholds) for row in values.tolist()])
             lost = right[:, -1].mean() - right[np.arange(len(right)), taken - 1].mean()
@@ -233,6 +238,7 @@ def test_the_page_has_every_benchmark_with_its_medians():
     rows += lines("sweep", "live run of cutoff 0.1", [6.0], **at)
     rows += lines("sweep", "live run of cutoff 1", [2.0], **at)
     rows += lines("memory", "dump", [512.0], "MiB", images=6000)
+    rows += lines("memory", "dump", [520.0], "MiB", images=60000)
     origin = {"device_name": "some CPU", "threads": "2", "torch": "2", "model": "toy"}
     text = page(pd.DataFrame(rows), origin)
     assert "# Benchmarks of toy" in text and "some CPU, 2 threads" in text
@@ -240,6 +246,7 @@ def test_the_page_has_every_benchmark_with_its_medians():
     assert "| dump |  |  | 6000 | 512 | MiB |" in text
     assert "The cascade takes +5.0% against the sum of its parts." in text
     assert "80% of the best convolution; the cascade takes 1.25 times" in text
-    assert "would take 200 s at the mean of these three: 2,000 times the sweep" in text
+    assert "would take 200 s at the mean of those above: 2,000 times the sweep" in text
     assert "2.0 times as long as the sweep" in text
+    assert "peak is +8 MiB from the smaller's" in text
     assert spread(pd.Series([0.123456])) == "0.123"

@@ -11,6 +11,7 @@ from offramp.selection import (
     RULES,
     Candidate,
     accuracy_at_least,
+    confidence_each,
     loss_at_most,
     pareto_frontier,
     with_changes,
@@ -36,26 +37,62 @@ CANDIDATES = st.lists(
 )
 
 
-def assert_fastest(chosen, allowed):
-    """The chosen one is allowed, none allowed is faster, and none as fast is more often right."""
-    if not allowed:
-        assert chosen is None
-        return
-    assert chosen in allowed
-    assert chosen.seconds == min(c.seconds for c in allowed)
-    assert chosen.correct == max(c.correct for c in allowed if c.seconds == chosen.seconds)
+def slow_walk(candidates, passes):
+    """From slow to fast up to the first that fails; the fastest so far, the most right of these."""
+    best = None
+    for seconds in (3.0, 2.0, 1.0):
+        for c in (c for c in candidates if c.seconds == seconds):
+            if not passes(c):
+                return best
+            if best is None or c.seconds < best.seconds or c.correct > best.correct:
+                best = c
+    return best
 
 
 @given(CANDIDATES, st.floats(0, 1), st.sampled_from([0.5, 0.9]))
-def test_fastest_within_loss_is_the_fastest_that_loses_little_enough(candidates, lost, sure):
+def test_fastest_within_loss_stops_at_the_first_that_may_lose_too_much(candidates, lost, sure):
     chosen = choose("fastest_within_loss", candidates, max_loss=lost, confidence=sure)
-    assert_fastest(chosen, [c for c in candidates if loss_at_most(c, sure) <= lost])
+    assert chosen == slow_walk(candidates, lambda c: loss_at_most(c, sure) <= lost)
 
 
 @given(CANDIDATES, st.floats(0, 1), st.sampled_from([0.5, 0.9]))
-def test_fastest_above_accuracy_is_the_fastest_that_is_accurate_enough(candidates, least, sure):
+def test_fastest_above_accuracy_stops_at_the_first_that_may_be_less(candidates, least, sure):
     chosen = choose("fastest_above_accuracy", candidates, min_accuracy=least, confidence=sure)
-    assert_fastest(chosen, [c for c in candidates if accuracy_at_least(c, sure) >= least])
+    assert chosen == slow_walk(candidates, lambda c: accuracy_at_least(c, sure) >= least)
+
+
+def test_families_are_walked_apart_and_share_the_error():
+    def of(origin, seconds, lost):
+        return candidate(seconds, 5000 - lost, n=5000)._replace(origin=origin)
+
+    cutoffs = [of({"cutoff": c}, 3 - c, lost) for c, lost in ((0.0, 0), (1.0, 40), (1.5, 0))]
+    on_train = [of({"calibrated_on": "train"}, 1.8, 12)]
+    limits = {"max_loss": 0.004, "confidence": 0.9}
+    assert choose("fastest_within_loss", cutoffs, **limits) == cutoffs[0]
+    assert choose("fastest_within_loss", cutoffs + on_train, **limits) == on_train[0]
+    assert confidence_each(cutoffs, 0.9) == pytest.approx(0.9)
+    assert confidence_each(cutoffs + on_train, 0.9) == pytest.approx(0.95)
+    assert loss_at_most(on_train[0], 0.9) < 0.0034 < loss_at_most(on_train[0], 0.95)
+    assert choose("fastest_within_loss", on_train, max_loss=0.0034, confidence=0.9) == on_train[0]
+    both = choose("fastest_within_loss", cutoffs + on_train, max_loss=0.0034, confidence=0.9)
+    assert both == cutoffs[0]
+
+
+def test_the_confidence_holds_for_the_chosen_one_of_many():
+    # All candidates truly lose a little more than allowed, but for the full network's own answers.
+    draw = np.random.default_rng(0)
+    n, broken, draws = 2_000, 0, 400
+    for _ in range(draws):
+        hit = draw.random(n)  # candidate i turns the first losses[i] of the samples wrong
+        lost = [int((hit < 0.0105 + 0.0002 * i).sum()) for i in range(40)]
+        some = [candidate(100.0 - i, n - m, n=n) for i, m in enumerate(lost)]
+        broken += choose("fastest_within_loss", some, max_loss=0.01, confidence=0.9) is not None
+    assert broken / draws <= 0.13  # 0.1, and three standard errors less than that more
+
+
+def test_a_policy_that_disables_all_exits_loses_nothing():
+    nobody = candidate(1.0, 170, n=180)._replace(policy=Policy("entropy", (None, None)))
+    assert loss_at_most(nobody, 0.99) == 0.0
 
 
 @given(CANDIDATES)
@@ -93,12 +130,17 @@ def test_when_every_candidate_loses_too_much_none_is_chosen():
 
 
 @pytest.mark.parametrize("sure", [0.8, 0.9, 0.95])
-@pytest.mark.parametrize("lost, gained", [(0.02, 0.015), (0.006, 0.001), (0.3, 0.1)])
-def test_the_bound_on_the_loss_holds_as_often_as_it_says(sure, lost, gained):
-    draws, n = 20_000, 5_000
+@pytest.mark.parametrize("n", [180, 5_000])
+@pytest.mark.parametrize("lost, gained", [(0.03, 0.02), (0.006, 0.001), (0.3, 0.1)])
+def test_the_bound_on_the_loss_holds_as_often_as_it_says(sure, lost, gained, n):
+    draws = 20_000
     counts = np.random.default_rng(0).multinomial(n, [lost, gained, 1 - lost - gained], draws)
     bounds = np.array([largest_loss(a, b, n, sure) for a, b, _ in counts])
-    assert np.mean(bounds >= lost - gained) == pytest.approx(sure, abs=0.025)
+    held = np.mean(bounds >= lost - gained)
+    if n * lost > 20:
+        assert held == pytest.approx(sure, abs=0.025)
+    if n * lost > 5 or sure >= 0.9:  # with few changes it holds more often, but for low confidence
+        assert held >= sure - 0.025
 
 
 @pytest.mark.parametrize("sure", [0.8, 0.9, 0.95])

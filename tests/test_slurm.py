@@ -18,7 +18,7 @@ CONFIG = "examples/digits.yaml"
 LOCAL = {
     "all",
     "benchmarks",
-    "benchmarks_page",
+    "benchmark",
     "download",
     "frontiers",
     "frontiers_page",

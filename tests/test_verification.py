@@ -16,11 +16,14 @@ from offramp.policy import (
     shared_cutoff,
 )
 from offramp.verification import (
+    PAIRS,
     Case,
     cases_of,
     differences,
     fail_on_differences,
+    measure_speedups,
     verify,
+    warm_up,
 )
 
 CPU = torch.device("cpu")
@@ -134,6 +137,44 @@ def test_a_verification_counts_what_the_tables_say_and_measures_what_ran():
     assert rows[0]["speedup_low"] <= rows[0]["speedup_high"]
     assert rows[0]["speedup_measured"] > 0
     assert rows[4]["speedup_measured"] is None
+
+
+def watched(network):
+    """The network, and what its blocks and heads were called with: (part, k, batch size)."""
+    calls = []
+
+    def watch(part, k, run):
+        def call(x):
+            calls.append((part, k, len(x)))
+            return run(x)
+
+        return call
+
+    network.blocks = tuple(watch("block", k, b) for k, b in enumerate(network.blocks))
+    network.heads = tuple(watch("head", k, h) for k, h in enumerate(network.heads))
+    return calls
+
+
+def test_a_warm_up_runs_every_part_on_the_sizes_that_it_meets():
+    network, split, _ = toy_problem(exits=3, samples=20)
+    calls = watched(network)
+    warm_up(network, np.array([[16, 9, 4], [4, 0, 0]]), load_images(split, slice(0, 16), CPU))
+    for part in ("block", "head"):
+        sizes = [{n for kind, at, n in calls if (kind, at) == (part, k)} for k in range(3)]
+        assert sizes == [{16, 4}, {16, 9}, {16, 4}]
+
+
+def test_speedups_are_measured_in_turn_over_the_same_images():
+    network, split, _ = toy_problem(exits=2, samples=40)
+    calls = watched(network)
+    cases = [Case("all", shared_cutoff(9.0, 1), True), Case("none", shared_cutoff(0.0, 1), True)]
+    cases.append(Case("not chosen", shared_cutoff(0.0, 1), False))
+    pairs = measure_speedups(network, cases, split, 16, CPU)
+    assert set(pairs) == {"all", "none"}
+    assert all(seconds.shape == (PAIRS, 2) and (seconds > 0).all() for seconds in pairs.values())
+    np.testing.assert_array_equal(pairs["all"][:, 0], pairs["none"][:, 0])
+    images = sum(n for part, k, n in calls if (part, k) == ("block", 0))
+    assert images == PAIRS * 3 * 40
 
 
 def test_a_verification_against_tables_of_other_weights_fails():

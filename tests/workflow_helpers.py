@@ -32,7 +32,7 @@ CONFIGS = ("examples/digits.yaml", "small.yaml")
 # Rules that a run of the example has no need of.
 UNUSED = {
     "benchmarks",
-    "benchmarks_page",
+    "benchmark",
     "frontiers",
     "frontiers_page",
     "guarantee",

@@ -25,18 +25,14 @@ REPEATS = 5
 SIZES = {256: 2_048, 32: 1_024, 1: 200}
 # Channels and side of the 3x3 convolutions that look for the machine's peak, at a batch of 64.
 PEAK_CONVOLUTIONS = ((64, 32), (128, 32), (256, 16), (512, 8))
-# torch's own names of operations, and what they are to a reader.
+# torch's own names of operations inside blocks and heads, and what they are to a reader.
 OPERATIONS = {
     "convolutions": ("conv",),
     "linear layers": ("addmm", "linear"),
     "batch norm": ("batch_norm",),
     "pooling": ("pool", "amax"),
     "activations": ("relu", "clamp"),
-    "entropy and decision": (
-        "exp", "log", "sum", "sub", "div", "mul", "neg", "clip", "gt", "argmax", "nonzero",
-    ),
-    "removal and notes": ("index",),
-}  # fmt: skip
+}
 
 
 def row(
@@ -231,18 +227,48 @@ def profile(
     batch_size: int,
     device: torch.device,
 ) -> list[dict]:
-    """Where the cascade's time goes, as shares of the whole: torch's profiler over operations;
-    what is not inside one is Python, dispatch and the profiler itself."""
+    """Where the cascade's time goes, as shares of the whole: torch's profiler over operations on
+    the CPU; what is not inside one is Python, dispatch and the profiler itself."""
     batches = load_batches(split, SIZES[256], batch_size, device)
-    run = each(partial(run_cascade, network, policy), batches)
+    run = each(partial(run_cascade, _labelled(network), policy), batches)
     run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         whole = seconds_of(run, device)
-    spent = dict.fromkeys([*OPERATIONS, "other operations"], 0.0)
-    for operation in profiler.key_averages():
-        name = operation.key.removeprefix("aten::")
-        kinds = [kind for kind, keys in OPERATIONS.items() if any(key in name for key in keys)]
-        spent[kinds[0] if kinds else "other operations"] += operation.self_cpu_time_total / 1e6
-    spent["Python and dispatch"] = max(whole - sum(spent.values()), 0.0)
+    spent: dict[str, float] = {}
+    for operation in profiler.events():
+        name = _what(operation)
+        spent[name] = spent.get(name, 0.0) + operation.self_cpu_time_total / 1e6
+    spent["Python and dispatch"] = whole - sum(spent.values()) + spent.pop("", 0.0)
     where = {"batch_size": batch_size, "images": sum(map(len, batches))}
-    return [row("profile", name, 1, s / whole, "share", **where) for name, s in spent.items()]
+    return [
+        row("profile", name, 1, spent[name] / whole, "share", **where) for name in sorted(spent)
+    ]
+
+
+def _labelled(network: MultiExitNetwork) -> MultiExitNetwork:
+    """The network with its blocks and heads marked for the profiler."""
+
+    def marked(part: Callable[[Tensor], Tensor], label: str) -> Any:
+        def run(x: Tensor) -> Tensor:
+            with torch.profiler.record_function(label):
+                return part(x)
+
+        return run
+
+    made = MultiExitNetwork()
+    made.blocks = tuple(marked(block, "blocks") for block in network.blocks)
+    made.heads = tuple(marked(head, "heads") for head in network.heads)
+    return made
+
+
+def _what(operation: Any) -> str:
+    """What an operation is part of; "" for the marks themselves."""
+    if operation.name in ("blocks", "heads"):
+        return ""
+    outside = operation.cpu_parent
+    while outside is not None and outside.name not in ("blocks", "heads"):
+        outside = outside.cpu_parent
+    if outside is None:
+        return "removal and notes" if "index" in operation.name else "entropy and decision"
+    kinds = (k for k, keys in OPERATIONS.items() if any(key in operation.name for key in keys))
+    return f"{outside.name}: {next(kinds, 'other')}"

@@ -27,10 +27,10 @@ from offramp.timemodel import (
 from offramp.verification import warm_up
 
 # Policies of each kind, and on how many images at each batch size.
-OF_EACH_KIND = 12
+OF_EACH_KIND = 10
 IMAGES = {256: 10_000, 32: 4_000, 1: 500}
 # A round of the probe after every so many runs.
-PROBED_EVERY = 3
+PROBED_EVERY = 4
 # Every so many policies one is run this often, to see how far repeats of it lie apart.
 REPEATED_EVERY, REPEATED = 6, 3
 STAND_INS = ("constant per exit", "multiply-adds")

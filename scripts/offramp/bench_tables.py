@@ -18,6 +18,7 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor
 
+from offramp import bench_memory
 from offramp.bench_live import each, in_turn, load_batches, row
 from offramp.cascade import run_cascade
 from offramp.datasets import Split, load_images
@@ -28,7 +29,8 @@ from offramp.sweep import cutoff_grid, sweep_rows, sweep_split
 from offramp.tables import SWEEP, read, read_scores, write
 from offramp.timemodel import fit_time_model
 
-RERUN_CUTOFFS = (0.1, 0.6, 1.5)
+# The middles of the fifths of 0 to ln 10, so that their mean stands for that of a whole sweep.
+RERUN_CUTOFFS = (0.23, 0.69, 1.15, 1.61, 2.07)
 DUMPED = 6_000
 MEMORY_IMAGES = (6_000, 60_000)
 
@@ -114,7 +116,7 @@ def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
     for images in MEMORY_IMAGES:
         asked = {"params": params, "weights": weights, "data": data, "images": images}
         peak = subprocess.run(
-            [sys.executable, "-m", "offramp.bench_memory"],
+            [sys.executable, "-m", bench_memory.__name__],
             input=json.dumps(asked),
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
             stdout=subprocess.PIPE,

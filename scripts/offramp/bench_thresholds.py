@@ -1,5 +1,5 @@
 """Benchmark of thresholds: found on the same validation logits by us, by earlyon and as the best
-shared cutoff; judged once on test data, by the clock and in multiply-adds."""
+shared cutoff; judged once on test data, in predicted seconds and in multiply-adds."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -21,8 +21,11 @@ from offramp.timemodel import TimeModel
 
 MAX_LOSS, CONFIDENCE = 0.005, 0.9
 CUTOFFS = 2_000
-# Accuracies tried where a loss is promised: from the full network's down by MAX_LOSS.
-TARGETS = 11
+# Where a loss is promised: this many accuracies, from MAX_LOSS above the full network's to MAX_LOSS
+# below (what is fitted to the data looks better on them than it is).
+TARGETS = 21
+# How often each is timed, in turn.
+TURNS = 3
 
 
 def thresholds_of_others(
@@ -54,15 +57,19 @@ def thresholds_of_others(
         ),
         "joint by seconds, promised": lambda: _joint_promised(*data, timed, *clock),
     }
+    import earlyon  # noqa: F401 - its import is no part of what is timed
+
     rows = []
-    for name, method in methods.items():
-        start = time.perf_counter()
-        thresholds = method()
-        spent = time.perf_counter() - start
-        found = {"to find": (spent, "seconds")}
-        found |= judged(thresholds, scores, multiply_adds, model, batch_size)
-        for case, (value, unit) in found.items():
-            rows.append(row("thresholds", name, 1, value, unit, case=case))
+    for turn in range(1, TURNS + 1):
+        for name, method in methods.items():
+            start = time.perf_counter()
+            thresholds = method()
+            spent = time.perf_counter() - start
+            rows.append(row("thresholds", name, turn, spent, "seconds", case="to find"))
+            if turn == 1:
+                found = judged(thresholds, scores, multiply_adds, model, batch_size)
+                for case, (value, unit) in found.items():
+                    rows.append(row("thresholds", name, 1, value, unit, case=case))
     return rows
 
 
@@ -76,16 +83,16 @@ def judged(
     """What thresholds do: the loss on val and on test with its paired 95 % interval, and on test
     the speed-up over the full network, in predicted seconds and in multiply-adds."""
     policy, found = Policy("entropy", thresholds), {}
-    for split, (values, correct) in scores.items():
-        taken = exits_of(values, thresholds)
-        right = correct[np.arange(len(correct)), taken - 1]
+    taken = {split: exits_of(values, thresholds) for split, (values, _) in scores.items()}
+    for split, (_, correct) in scores.items():
+        right = correct[np.arange(len(correct)), taken[split] - 1]
         loss, low, high = paired_difference(correct[:, -1], right)
         for end, value in (("", loss), (", low", low), (", high", high)):
             found[f"{split} loss{end}"] = 100 * value, "points"
     speedup = evaluate(*scores["test"], policy, model, batch_size)["speedup"]
-    spent = (multiply_adds[0] + multiply_adds[1] * policy.heads_run).cumsum()[taken - 1]
+    spent = (multiply_adds[0] + multiply_adds[1] * policy.heads_run).cumsum()[taken["test"] - 1]
     full = multiply_adds[0].sum() + multiply_adds[1, -1]
-    found["by the clock"] = float(speedup), "speed-up"
+    found["in predicted seconds"] = float(speedup), "speed-up"
     found["in multiply-adds"] = float(full / spent.mean()), "speed-up"
     return found
 
@@ -123,7 +130,7 @@ def _shared_promised(
 def _joint_promised(
     scores: np.ndarray, correct: np.ndarray, costs: Costs, model: TimeModel, batch_size: int
 ) -> Thresholds:
-    targets = correct[:, -1].mean() - np.linspace(0, MAX_LOSS, TARGETS)
+    targets = correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
     asked = {"method": "joint"}, scores, correct, targets, costs
     policies = [Policy("entropy", t) for t in thresholds_for(*asked)]
     return _promised(policies, optimism(*asked), scores, correct, model, batch_size)
@@ -141,7 +148,8 @@ def _promised(
     for policy, more in zip(policies, lucky, strict=True):
         found = evaluate(scores, correct, policy, model, batch_size)
         seconds, right = float(found["seconds"][0]), int(found["correct"][0])
-        candidate = Candidate(policy, {}, seconds, right, len(correct), optimism=float(more))
+        lucky_by = max(0.0, float(more))
+        candidate = Candidate(policy, {}, seconds, right, len(correct), optimism=lucky_by)
         candidates.append(with_changes(candidate, scores, correct))
     best = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
     return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)

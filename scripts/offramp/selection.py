@@ -1,6 +1,7 @@
 """Named rules that choose one policy out of many, always from validation data."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,12 +36,16 @@ def fastest_within_loss(
     candidates: Sequence[Candidate], max_loss: float, confidence: float, **_: float
 ) -> Candidate | None:
     """The fastest that with ``confidence`` loses at most ``max_loss`` (a fraction) against the full
-    network on new data: the confidence covers the validation sample, ``optimism`` the fit to it."""
-    return _fastest([c for c in candidates if loss_at_most(c, confidence) <= max_loss])
+    network on new data; see `_surely`."""
+    return _surely(candidates, lambda c, sure: loss_at_most(c, sure) <= max_loss, confidence)
 
 
 def loss_at_most(candidate: Candidate, confidence: float) -> float:
-    """The bound that `fastest_within_loss` holds against the loss allowed."""
+    """The most that a candidate, taken by itself, loses on new data with a one-sided
+    ``confidence``: the bound of a paired comparison, and ``optimism``, which is an estimate. With
+    all exits disabled it is the full network: 0."""
+    if all(t is None for t in candidate.policy.thresholds):
+        return 0.0
     lost, gained, n = candidate.lost, candidate.gained, candidate.n
     return largest_loss(lost, gained, n, confidence) + candidate.optimism
 
@@ -48,15 +53,52 @@ def loss_at_most(candidate: Candidate, confidence: float) -> float:
 def fastest_above_accuracy(
     candidates: Sequence[Candidate], min_accuracy: float, confidence: float, **_: float
 ) -> Candidate | None:
-    """The fastest whose accuracy on new data is at least ``min_accuracy`` with ``confidence``."""
-    return _fastest([c for c in candidates if accuracy_at_least(c, confidence) >= min_accuracy])
+    """The fastest whose accuracy on new data is with ``confidence`` at least ``min_accuracy``; see
+    `_surely`."""
+    return _surely(
+        candidates, lambda c, sure: accuracy_at_least(c, sure) >= min_accuracy, confidence
+    )
 
 
 def accuracy_at_least(candidate: Candidate, confidence: float) -> float:
-    """The bound that `fastest_above_accuracy` holds against the accuracy wanted: Wilson's, one-
-    sided."""
+    """The least accuracy of a candidate, taken by itself, on new data with a one-sided
+    ``confidence``: Wilson's bound, less ``optimism``, which is an estimate."""
     found = binomtest(candidate.correct, candidate.n, alternative="greater")
     return found.proportion_ci(confidence, method="wilson").low - candidate.optimism
+
+
+def _surely(
+    candidates: Sequence[Candidate],
+    passes: Callable[[Candidate, float], bool],
+    confidence: float,
+) -> Candidate | None:
+    """The fastest that passes with a confidence that holds however many candidates are tried.
+
+    The fastest of many that pass each by itself is the luckiest. So each family (shared cutoffs,
+    thresholds calibrated on train, on val) is tested in a fixed order, from slow to fast, up to the
+    first that fails, and the families share the error. The times that give the order know nothing
+    of labels; the thresholds calibrated on val do, and for them ``optimism`` stands in.
+    Source: fixed-sequence testing in Angelopoulos et al., "Learn then Test" (2021).
+    """
+    families = _families(candidates)
+    sure = confidence_each(candidates, confidence)
+    passed: list[Candidate] = []
+    for family in families.values():
+        slow_first = sorted(family, key=lambda c: -c.seconds)
+        passed += takewhile(lambda c: passes(c, sure), slow_first)
+    return min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None)
+
+
+def confidence_each(candidates: Sequence[Candidate], confidence: float) -> float:
+    """The confidence of every family's test, so that all together have ``confidence``."""
+    return 1 - (1 - confidence) / max(1, len(_families(candidates)))
+
+
+def _families(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    families: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        families.setdefault(candidate.origin.get("calibrated_on", "cutoff"), []).append(candidate)
+    return families
 
 
 def best_accuracy_per_second(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
@@ -95,10 +137,6 @@ RULES: dict[str, Callable[..., Candidate | None]] = {
     "best_accuracy_per_second": best_accuracy_per_second,
     "knee": knee,
 }
-
-
-def _fastest(candidates: Sequence[Candidate]) -> Candidate | None:
-    return min(candidates, key=lambda c: (c.seconds, -c.accuracy), default=None)
 
 
 def choose_policies(
@@ -149,7 +187,8 @@ def choose_policies(
             nobody = Policy(criterion, (None,) * exits, temperatures)
             found[name] = nobody, {"origin": None, "selection": why | {"satisfied": False}}
         else:
-            found[name] = _describe(best, why | {"satisfied": True}, sure)
+            each = confidence_each(candidates, sure)
+            found[name] = _describe(best, why | {"satisfied": True}, each)
     return found
 
 
@@ -189,7 +228,7 @@ def calibrated_candidates(
                 row["seconds"],
                 row["correct"],
                 row["n"],
-                optimism=row["optimism"] or 0.0,
+                optimism=max(0.0, row["optimism"] or 0.0),
             )
         )
     return candidates

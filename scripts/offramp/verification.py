@@ -159,8 +159,9 @@ def measure_speedups(
     batch_size: int,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
-    """Seconds of the full network and of every chosen case, one after the other and all over again,
-    over the first PAIR_IMAGES: float64 (PAIRS, 2), full network and case, by name."""
+    """Seconds of the full network and of every chosen case, one after the other, PAIRS turns, each
+    begun by another; over the first PAIR_IMAGES: float64 (PAIRS, 2), full network and case, by
+    name."""
     images = min(PAIR_IMAGES, len(split.order))
     ends = [*range(batch_size, images, batch_size), images]
     batches = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
@@ -168,10 +169,11 @@ def measure_speedups(
     runs |= {c.name: partial(run_cascade, network, c.policy) for c in cases if c.chosen}
     seconds = {name: np.zeros(PAIRS) for name in runs}
     for pair in progress(range(PAIRS), "against the full network", "turn"):
-        for name, run in runs.items():
+        names = list(runs)
+        for name in names[pair:] + names[:pair]:
             for rows in batches:
                 x = load_images(split, rows, device)
-                seconds[name][pair] += _timed(partial(run, x), device)[1]
+                seconds[name][pair] += _timed(partial(runs[name], x), device)[1]
     return {
         name: np.stack([seconds[None], spent], axis=1)
         for name, spent in seconds.items()
@@ -256,13 +258,11 @@ def verify(
     Raises OfframpError when a sample differs that the float exceptions do not excuse.
     """
     exits = logits.shape[1]
-    met = [reached_by(outcome_of_tables(c.policy, logits).exits, batch_size, exits) for c in cases]
-    whole = np.full((1, exits), min(PAIR_IMAGES, len(split.order)) % batch_size)  # the last pair's
-    warm_up(
-        network,
-        np.concatenate([*met, whole]),
-        load_images(split, slice(0, batch_size), device),
-    )
+    taken = [outcome_of_tables(case.policy, logits).exits for case in cases]
+    taken += [exits_taken[:PAIR_IMAGES] for exits_taken in taken]
+    taken.append(np.full(min(PAIR_IMAGES, len(logits)), exits))  # the full network
+    reached = np.concatenate([reached_by(each, batch_size, exits) for each in taken])
+    warm_up(network, reached, load_images(split, slice(0, batch_size), device))
     outcomes, seconds = run_live(network, cases, split, batch_size, device)
     fail_on_differences(cases, outcomes, logits, split.order)
     pairs = measure_speedups(network, cases, split, batch_size, device)

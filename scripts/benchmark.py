@@ -1,0 +1,20 @@
+"""Rule `benchmark`: one part of the benchmarks, what it compares measured in turn in one run."""
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from offramp.benchmarks import PARTS, subject_of
+from offramp.job import job_log
+from offramp.machine import prepare
+from offramp.tables import BENCHMARKS, provenance, sha256, write
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, paths = snakemake.params, snakemake.input
+    device, machine = prepare(params)
+    rows = PARTS[snakemake.wildcards.part](subject_of(paths, params, device))
+    origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine
+    write(snakemake.output[0], pa.Table.from_pylist(rows, schema=BENCHMARKS), "benchmarks", origin)
