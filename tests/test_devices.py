@@ -60,14 +60,42 @@ def test_mps_is_not_asked_for_float64(monkeypatch):
     assert asked == []
 
 
-@pytest.mark.parametrize("kind", ["cuda", "mps"])
-def test_the_clock_waits_for_the_device(monkeypatch, kind):
-    waited = []
-    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waited.append("cuda"))
-    monkeypatch.setattr(torch.mps, "synchronize", lambda: waited.append("mps"))
-    machine.synchronize(torch.device(kind))
-    machine.synchronize(torch.device("cpu"))
-    assert waited == [kind]
+@pytest.fixture
+def waited(monkeypatch):
+    """What the clock waits for, in order."""
+    done = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: done.append("cuda"))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: done.append("mps"))
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            done.append("event")
+
+        def synchronize(self):
+            done.append("event waited for")
+
+        def elapsed_time(self, other):
+            return 250.0  # milliseconds
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    return done
+
+
+def test_on_cuda_events_tell_the_time(waited):
+    call = lambda: waited.append("call") or 7  # noqa: E731
+    assert machine.timed(call, torch.device("cuda")) == (7, 0.25)
+    assert waited == ["cuda", "event", "call", "event", "event waited for"]
+
+
+def test_on_mps_the_clock_waits_for_the_device(waited):
+    result, seconds = machine.timed(lambda: waited.append("call") or 7, torch.device("mps"))
+    assert result == 7 and seconds >= 0
+    assert waited == ["mps", "call", "mps"]
+    machine.timed(lambda: None, torch.device("cpu"))
+    assert waited == ["mps", "call", "mps"]
 
 
 @pytest.mark.parametrize("kind", ["cuda", "mps"])

@@ -1,21 +1,26 @@
 """Each rule against its statement, tried on every candidate in turn."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from conftest import hand_made_model, slow_exit
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offramp.calibration import calibrate_all
 from offramp.intervals import largest_loss
 from offramp.policy import Policy, exits_of
 from offramp.selection import (
     RULES,
     Candidate,
     accuracy_at_least,
+    choose_policies,
     confidence_each,
     loss_at_most,
     pareto_frontier,
     with_changes,
 )
+from offramp.sweep import sweep_rows, sweep_split
 
 N = 20
 
@@ -212,3 +217,39 @@ def test_the_knee_is_the_corner_of_a_bent_frontier():
 
 def test_a_frontier_of_fewer_than_three_has_no_knee():
     assert choose("knee", [candidate(1, 5), candidate(2, 9), candidate(3, 9)]) is None
+
+
+@pytest.mark.parametrize("max_loss, satisfied", [(0.05, True), (-1.0, False)])
+def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
+    draw, model = np.random.default_rng(0), hand_made_model(3, 64)
+    model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
+    scores = {split: draw.random((800, 3)) for split in ("train", "val", "test")}
+    data = {k: (s, draw.random(s.shape) < 1 - s * [0.5, 0.3, 0.1]) for k, s in scores.items()}
+    settings = {"method": "empirical", "target": 0.9, "targets": [0.85, 0.9, 0.95]}
+    calibration = pa.table(calibrate_all(data, "entropy", settings, model, 64))
+    cutoffs = np.linspace(0, 1, 21)
+    rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model, 64))
+    limits = {"confidence": 0.9, "max_loss": max_loss, "min_accuracy": 0.5}
+    found = choose_policies(
+        pa.table(rows), calibration, *data["val"], 0.5, 0.9,
+        {"rule": "fastest_within_loss", **limits}, "entropy", None,
+    )  # fmt: skip
+    assert found["report_cutoff"][0].thresholds == (0.5, 0.5)
+    assert found["target"][1]["origin"]["target"] == 0.9
+    values, correct = data["val"]
+    for name, families in (("best_cutoff", 1), ("best_train", 1), ("best", 3)):
+        policy, about = found[name]
+        assert about["selection"]["satisfied"] == satisfied
+        if not satisfied:
+            assert policy.thresholds == (None, None)
+            continue
+        taken = np.array([slow_exit(row, policy.thresholds) for row in values.tolist()]) - 1
+        right, full = correct[np.arange(800), taken], correct[:, -1]
+        lost, gained = int((full & ~right).sum()), int((right & ~full).sum())
+        bound = largest_loss(lost, gained, 800, 1 - 0.1 / families)
+        expected = about["expected"]
+        assert expected["loss_at_most"] == pytest.approx(bound + expected["optimism"])
+        assert expected["loss_at_most"] <= max_loss
+    if satisfied:
+        seconds = {name: found[name][1]["expected"]["seconds"] for name in found}
+        assert seconds["best_cutoff"] < max(rows["seconds"])

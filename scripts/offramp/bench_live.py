@@ -1,7 +1,6 @@
 """Benchmarks of the live cascade: against its own parts, its full network, other backends, and the
 machine's peak. All that is compared in one table runs in turn in one run."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from offramp.cascade import run_cascade, run_cascade_regrouped, run_full_network
 from offramp.datasets import Split, load_images
 from offramp.forward import Stopwatch, new_notes, timed_stage
-from offramp.machine import synchronize
+from offramp.machine import timed
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Outcome, Policy, outcome_of_tables, shared_cutoff
 from offramp.progress import progress
@@ -65,12 +64,8 @@ def in_turn(
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of one call, the device waited for."""
-    synchronize(device)
-    start = time.perf_counter()
-    call()
-    synchronize(device)
-    return time.perf_counter() - start
+    """Seconds of one call."""
+    return timed(call, device)[1]
 
 
 def load_batches(split: Split, images: int, batch_size: int, device: torch.device) -> list[Tensor]:

@@ -60,6 +60,7 @@ def draw(path: str | Path, results: Any) -> None:
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = globals()[f"draw_{path.stem}"](results)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+        figure.set_layout_engine("none")  # found once, it serves both
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
         plt.close(figure)
 

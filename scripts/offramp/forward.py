@@ -1,7 +1,5 @@
 """The one pass: every exit's raw logits and every part's seconds, batch by batch."""
 
-import time
-
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -9,7 +7,7 @@ from torch import Tensor
 from offramp import OfframpError
 from offramp.cascade import decide, decide_final
 from offramp.datasets import Split, load_images
-from offramp.machine import synchronize
+from offramp.machine import timed
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy, shared_cutoff
 from offramp.progress import progress
@@ -28,11 +26,8 @@ class Stopwatch:
         self.rows: list[dict] = []
 
     def time(self, part: str, exit_: int, size: int, call, batch=None, kept=None, repeat=0):
-        """Run ``call`` between two readings of the clock, note the row, return what it gave."""
-        synchronize(self.device)
-        start = time.perf_counter()
-        result = call()
-        synchronize(self.device)
+        """Time ``call``, note the row, return what it gave."""
+        result, seconds = timed(call, self.device)
         self.rows.append(
             {
                 "split": self.split,
@@ -42,7 +37,7 @@ class Stopwatch:
                 "batch_size": size,
                 "kept": kept,
                 "repeat": repeat,
-                "seconds": time.perf_counter() - start,
+                "seconds": seconds,
             }
         )
         return result

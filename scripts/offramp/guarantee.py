@@ -53,13 +53,14 @@ def propose(scores: np.ndarray, correct: np.ndarray, target: float, level: float
     return largest_thresholds(scores, correct, lambda right, n: right >= enough[: len(n)])
 
 
-# The same table serves every exit, and every draw of a benchmark.
-@lru_cache(len(LEVELS))
+# The same table serves every exit, and every draw of a benchmark or of an estimate of optimism, which
+# go through all levels of all targets before the next.
+@lru_cache(40 * len(LEVELS))
 def enough_right(samples: int, target: float, level: float) -> np.ndarray:
     """For n = 1..samples, the fewest right answers among n at which the exact binomial test rejects
-    at ``level`` that the accuracy is below the target: float64; more than n where even n are too
+    at ``level`` that the accuracy is below the target: int32; more than n where even n are too
     few."""
-    return binom.ppf(level, np.arange(1, samples + 1), target) + 1
+    return binom.ppf(level, np.arange(1, samples + 1), target).astype(np.int32) + 1
 
 
 def exit_p_values(

@@ -1,7 +1,7 @@
 """The cascade against a plain network that is as fast: which is the more accurate?"""
 
-import time
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +11,7 @@ from torch import Tensor
 from offramp.cascade import run_cascade, run_full_network
 from offramp.datasets import Split, load_images
 from offramp.intervals import paired_difference
-from offramp.machine import synchronize
+from offramp.machine import timed
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy
 from offramp.progress import progress
@@ -45,11 +45,8 @@ def compare(
     for repeat, name in progress(turns, "against the rival", "run"):
         for rows in split.batches(batch_size):
             x = load_images(split, rows, device)
-            synchronize(device)
-            start = time.perf_counter()
-            labels = contestants[name](x)
-            synchronize(device)
-            seconds[name][repeat] += time.perf_counter() - start
+            labels, spent = timed(partial(contestants[name], x), device)
+            seconds[name][repeat] += spent
             right[name][rows] = labels.cpu().numpy() == split.labels[rows]
     return pa.Table.from_pylist(_rows(right, seconds), schema=RIVAL)
 

@@ -1,6 +1,5 @@
 """The proof: the live cascade against the tables, sample by sample and second by second."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from offramp import OfframpError
 from offramp.cascade import run_cascade, run_full_network
 from offramp.criteria import CRITERIA, score_range
 from offramp.datasets import Split, load_images
-from offramp.machine import synchronize
+from offramp.machine import timed
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import (
     Outcome,
@@ -144,7 +143,7 @@ def run_live(
         seconds[repeat, c] = 0.0
         for rows in split.batches(batch_size):
             x = load_images(split, rows, device)
-            (labels, exits), spent = _timed(
+            (labels, exits), spent = timed(
                 lambda x=x, c=c: run_cascade(network, cases[c].policy, x), device
             )
             outcomes[c].exits[rows], outcomes[c].labels[rows] = exits.cpu(), labels.cpu()
@@ -173,20 +172,12 @@ def measure_speedups(
         for name in names[pair:] + names[:pair]:
             for rows in batches:
                 x = load_images(split, rows, device)
-                seconds[name][pair] += _timed(partial(runs[name], x), device)[1]
+                seconds[name][pair] += timed(partial(runs[name], x), device)[1]
     return {
         name: np.stack([seconds[None], spent], axis=1)
         for name, spent in seconds.items()
         if name is not None
     }
-
-
-def _timed(call: Any, device: torch.device) -> tuple[Any, float]:
-    synchronize(device)
-    start = time.perf_counter()
-    result = call()
-    synchronize(device)
-    return result, time.perf_counter() - start
 
 
 def verification_rows(
