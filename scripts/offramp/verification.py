@@ -144,7 +144,7 @@ def run_live(
         for rows in split.batches(batch_size):
             x = load_images(split, rows, device)
             (labels, exits), spent = timed(
-                lambda x=x, c=c: run_cascade(network, cases[c].policy, x), device
+                partial(run_cascade, network, cases[c].policy, x), device
             )
             outcomes[c].exits[rows], outcomes[c].labels[rows] = exits.cpu(), labels.cpu()
             seconds[repeat, c] += spent
