@@ -53,8 +53,8 @@ def propose(scores: np.ndarray, correct: np.ndarray, target: float, level: float
     return largest_thresholds(scores, correct, lambda right, n: right >= enough[: len(n)])
 
 
-# The same table serves every exit, and every draw of a benchmark or of an estimate of optimism, each
-# of which goes through all levels of all targets.
+# The same table serves every exit, and every draw of a benchmark or of an estimate of optimism,
+# each of which goes through all levels of all targets.
 @lru_cache(40 * len(LEVELS))
 def enough_right(samples: int, target: float, level: float) -> np.ndarray:
     """For n = 1..samples, the fewest right answers among n at which the exact binomial test rejects

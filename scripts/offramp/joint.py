@@ -107,8 +107,8 @@ def joint_frontier(
     price's thresholds and from random ones: one exit after the other takes the best of all its
     thresholds, the rest held, until nothing moves. (Three random starts a price made cpunet's
     frontier cheaper by at most 0.5 % and took three times as long.) Every candidate of every line
-    search is evaluated exactly, and the frontier is over all. A heuristic, since descent may end in a
-    valley that is not the deepest; seeded and bounded.
+    search is evaluated exactly, and the frontier is over all. A heuristic, since descent may end in
+    a valley that is not the deepest; seeded and bounded.
     """
     samples, exits = scores.shape
     data = data_of(scores, correct, costs)
