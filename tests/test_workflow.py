@@ -561,8 +561,15 @@ def test_the_guarantee_is_put_to_the_test_by_name(tree):
 def test_the_benchmarks_are_run_by_name(tree):
     library = tree / "scripts/offramp"
     smaller = {
-        "bench_live": {"256: 2_048, 32: 1_024, 1: 200": "256: 200, 32: 64, 1: 3"},
-        "bench_model": {"256: 10_000, 32: 4_000, 1: 500": "64: 359, 1: 3"},
+        "bench_live": {
+            "256: 2_048, 32: 1_024, 1: 200": "256: 200, 32: 64, 1: 3",
+            "REPEATS = 5": "REPEATS = 2",
+        },
+        "bench_model": {
+            "256: 10_000, 32: 4_000, 1: 500": "64: 359, 1: 3",
+            "OF_EACH_KIND = 10": "OF_EACH_KIND = 2",
+        },
+        "bench_thresholds": {"TURNS = 3": "TURNS = 1"},
         "bench_tables": {"(6_000, 60_000)": "(100, 3_000)"},
         "backends": {'    "compile": compiled,\n': ""},  # its compiler takes a minute
     }
