@@ -582,7 +582,8 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
             spots = place + np.linspace(-0.25, 0.25, len(here))
             axes.plot(spots, 100 * here["error"], mark, color=color, markersize=4)
         axes.axhline(0, color="black", linewidth=0.8)
-        axes.set_xticks(range(len(marks)), [name.replace(" ", "\n") for name in marks], fontsize=8)
+        labels = [name.replace(" ", "\n").replace("-", "-\n") for name in marks]
+        axes.set_xticks(range(len(marks)), labels, fontsize=7)
         axes.set_title(f"batch size {int(size)}", fontsize=10)
     panels[0, 0].set_ylabel("predicted over measured time, error [%]")
     return figure
