@@ -106,10 +106,14 @@ def _allowed(correct: np.ndarray) -> float:
     return correct[:, -1].sum() - MAX_LOSS * len(correct)
 
 
+def _cutoffs(scores: np.ndarray) -> np.ndarray:
+    return np.unique(scores[:, :-1])[:: max(1, scores.size // CUTOFFS)]
+
+
 def _shared(
     scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
 ) -> Thresholds:
-    cutoffs = np.unique(scores[:, :-1])[:: max(1, scores.size // CUTOFFS)]
+    cutoffs = _cutoffs(scores)
     result = sweep_split(scores, correct, cutoffs, model, batch_size)
     total = np.where(
         result["correct"].sum(axis=1) >= _allowed(correct),
@@ -122,7 +126,7 @@ def _shared(
 def _shared_promised(
     scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
 ) -> Thresholds:
-    cutoffs = np.unique(scores[:, :-1])[:: max(1, scores.size // CUTOFFS)]
+    cutoffs = _cutoffs(scores)
     policies = [shared_cutoff(c, scores.shape[1] - 1) for c in cutoffs]
     return _promised(policies, np.zeros(len(policies)), scores, correct, model, batch_size)
 

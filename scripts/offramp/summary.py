@@ -475,13 +475,18 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
         f"{rule}, judged on validation data: {val['accuracy']:.2%} there against "
         f"{full['val']['accuracy']:.2%} ({_signed(-lost)} points; with "
         f"{selection['confidence']:.0%} confidence at most "
-        f"{100 * best['expected']['loss_at_most']:.2f} lost on new data) in "
+        f"{100 * best['expected']['loss_at_most']:.2f} lost on new data{_by_estimate(best)}) in "
         f"{_seconds(val['seconds'])} against {_seconds(full['val']['seconds'])}. "
         f"On test data: {_percent(test)}, "
         f"{_points(best['against_full_network'])}, "
         f"{_seconds(test['seconds'])}, {test['speedup']:.2f}x as fast as the full network "
         "(predicted)."
     )
+
+
+def _by_estimate(best: Mapping[str, Any]) -> str:
+    fitted = best["origin"].get("calibrated_on") == "val"
+    return ", by estimate, since the thresholds were fitted to these data" if fitted else ""
 
 
 def _origin(origin: Mapping[str, Any]) -> str:
