@@ -107,7 +107,7 @@ def dump_against_forward(
             ),
         }
         where = {"images": images, "batch_size": batch_size}
-        return in_turn("dump", contenders, device, repeats=3, **where)
+        return in_turn("dump", contenders, device, **where)
 
 
 def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
