@@ -35,7 +35,7 @@ rule benchmark:
         "../scripts/benchmark.py"
 
 
-rule benchmarks:
+rule benchmarks_page:
     """The benchmarks as one table, a page and a figure."""
     input:
         expand("{results}/measured/{part}.parquet", results=RESULTS, part=MEASURED),
@@ -49,9 +49,9 @@ rule benchmarks:
         ),
         png=f"{RESULTS}/figures/benchmarks.png",
     log:
-        f"{RESULTS}/logs/benchmarks.log",
+        f"{RESULTS}/logs/benchmarks_page.log",
     benchmark:
-        f"{RESULTS}/benchmarks/benchmarks.tsv"
+        f"{RESULTS}/benchmarks/benchmarks_page.tsv"
     conda:
         "../envs/analysis.yaml"
     resources:
@@ -59,6 +59,6 @@ rule benchmarks:
         mem_mb=1000,
         runtime=10,
     params:
-        code=code("benchmarks"),
+        code=code("benchmarks_page"),
     script:
-        "../scripts/benchmarks.py"
+        "../scripts/benchmarks_page.py"

@@ -49,3 +49,34 @@ rule guarantee_figure:
         code=code("guarantee_figure"),
     script:
         "../scripts/guarantee_figure.py"
+
+
+rule promise:
+    """How often a chosen policy loses more than it may on new data, and what the promise costs."""
+    input:
+        val=f"{RESULTS}/scores/val.parquet",
+        test=f"{RESULTS}/scores/test.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+        sweep=f"{RESULTS}/sweep.parquet",
+        calibration=f"{RESULTS}/calibration.parquet",
+    output:
+        table=f"{RESULTS}/promise.parquet",
+        page=f"{RESULTS}/promise.md",
+    log:
+        f"{RESULTS}/logs/promise.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/promise.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    threads: 4
+    resources:
+        budget=1,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        code=code("promise"),
+        batch_size=config["batch_size"],
+        calibration=config["calibration"],
+        selection=config["selection"],
+    script:
+        "../scripts/promise.py"

@@ -558,6 +558,18 @@ def test_the_guarantee_is_put_to_the_test_by_name(tree):
     assert "240/240" in (tree / RESULTS / "logs/guarantee.log").read_text()
 
 
+def test_the_promise_is_put_to_the_test_by_name(tree):
+    module = tree / "scripts/offramp/promise_benchmark.py"
+    module.write_text(module.read_text().replace("DRAWS = 200", "DRAWS = 6"))
+    assert succeed(tree, "-n").jobs == {}
+    assert succeed(tree, f"{RESULTS}/promise.md", "--cores", "2").jobs == {"promise": 1}
+    rows = frame(tree, "promise")
+    assert rows.groupby("promised").size().tolist() == [4, 4] and set(rows["draws"]) == {6}
+    found, weights = metadata(tree, "promise"), metadata(tree, "scores/val")["weights_sha256"]
+    assert (found["split"], found["weights_sha256"]) == ("val, test", weights)
+    assert "| all of these |" in (tree / RESULTS / "promise.md").read_text()
+
+
 def test_the_benchmarks_are_run_by_name(tree):
     library = tree / "scripts/offramp"
     smaller = {

@@ -31,12 +31,13 @@ SMALL = {
 CONFIGS = ("examples/digits.yaml", "small.yaml")
 # Rules that a run of the example has no need of.
 UNUSED = {
-    "benchmarks",
     "benchmark",
+    "benchmarks_page",
     "frontiers",
     "frontiers_page",
     "guarantee",
     "guarantee_figure",
+    "promise",
     "rival",
     "rival_figure",
     "ship",

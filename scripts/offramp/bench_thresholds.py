@@ -14,7 +14,7 @@ from offramp.calibration import evaluate, optimism, thresholds_for
 from offramp.intervals import paired_difference
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import Policy, exits_of, shared_cutoff
-from offramp.selection import Candidate, fastest_within_loss, with_changes
+from offramp.selection import candidate_on, fastest_within_loss
 from offramp.sweep import sweep_split
 from offramp.thresholds import Thresholds
 from offramp.timemodel import TimeModel
@@ -148,13 +148,10 @@ def _promised(
     model: TimeModel,
     batch_size: int,
 ) -> Thresholds:
-    candidates = []
-    for policy, more in zip(policies, lucky, strict=True):
-        found = evaluate(scores, correct, policy, model, batch_size)
-        seconds, right = float(found["seconds"][0]), int(found["correct"][0])
-        lucky_by = max(0.0, float(more))
-        candidate = Candidate(policy, {}, seconds, right, len(correct), optimism=lucky_by)
-        candidates.append(with_changes(candidate, scores, correct))
+    candidates = [
+        candidate_on(scores, correct, policy, model, batch_size, {}, float(more))
+        for policy, more in zip(policies, lucky, strict=True)
+    ]
     best = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
     return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)
 

@@ -9,7 +9,6 @@ import numpy as np
 from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import Policy, exits_of
-from offramp.progress import progress
 from offramp.sweep import accuracy_or_none
 from offramp.thresholds import Passes, Thresholds, largest_thresholds
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
@@ -81,7 +80,7 @@ def optimism(
     """
     draw = np.random.default_rng(RESAMPLING_SEED)
     more = np.zeros(len(targets))
-    for _ in progress(range(RESAMPLES), "optimism", "sample"):
+    for _ in range(RESAMPLES):
         rows = draw.integers(len(scores), size=len(scores))
         sample = scores[rows], correct[rows]
         found = thresholds_for(settings, *sample, targets, costs)

@@ -15,9 +15,11 @@ from offramp.datasets import DATASETS, split_sizes
 from offramp.index import misfits
 
 
-def check_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Raise OfframpError that names every key that is wrong, and how."""
-    errors = Draft202012Validator(schema).iter_errors(config)
+def check_config(config: Mapping[str, Any], schema: dict[str, Any]) -> None:
+    """Raise OfframpError that names every key that is wrong, and how. Which criteria there are, the
+    library says."""
+    properties = schema["properties"] | {"criterion": {"enum": list(CRITERIA)}}
+    errors = Draft202012Validator(schema | {"properties": properties}).iter_errors(config)
     problems = [line for error in errors for line in _explain(error)]
     if not problems:
         problems = list(_misfits(config))

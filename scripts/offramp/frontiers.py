@@ -8,13 +8,13 @@ import numpy as np
 import pyarrow as pa
 from scipy.optimize import isotonic_regression
 
-from offramp.calibration import calibrate, evaluate
+from offramp.calibration import calibrate
 from offramp.criteria import CRITERIA, scores_of
 from offramp.intervals import interval
 from offramp.joint import costs_of, joint_frontier
 from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.progress import progress
-from offramp.selection import Candidate, pareto_frontier
+from offramp.selection import candidate_on, pareto_frontier
 from offramp.tables import EQUAL_ACCURACY, FRONTIERS
 from offramp.temperatures import fitting_part
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
@@ -125,11 +125,7 @@ def undominated(
     batch_size: int,
 ) -> list[Policy]:
     """Those that no other beats in time and accuracy on these data, from fast to slow."""
-    candidates = []
-    for policy in policies:
-        found = evaluate(scores, correct, policy, model, batch_size)
-        right, n, seconds = int(found["correct"][0]), len(correct), float(found["seconds"][0])
-        candidates.append(Candidate(policy, {}, seconds, right, n))
+    candidates = [candidate_on(scores, correct, p, model, batch_size, {}) for p in policies]
     return [candidate.policy for candidate in pareto_frontier(candidates)]
 
 

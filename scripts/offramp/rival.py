@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +31,9 @@ def compare(
 ) -> pa.Table:
     """Run the cascade, its full network and the rival in turn, REPEATS times over a whole split.
 
-    The first turn only warms up, every batch size that the cascade meets. Each row has one
-    network's accuracy, how much more accurate it is than the cascade with its paired 95 % interval,
-    and the seconds of one repeat.
+    A run of the cascade before them only warms up every batch size that it meets; the others meet
+    two. Each row has one network's accuracy, how much more accurate it is than the cascade with its
+    paired 95 % interval, and the seconds of one repeat.
     """
     contestants: dict[str, Callable[[Tensor], Tensor]] = {
         "cascade": lambda x: run_cascade(network, policy, x)[0],
@@ -41,7 +42,7 @@ def compare(
     }
     right = {name: np.zeros(len(split.order), dtype=bool) for name in contestants}
     seconds = {name: np.zeros(REPEATS + 1) for name in contestants}
-    turns = [(repeat, name) for repeat in range(REPEATS + 1) for name in contestants]
+    turns = [(0, "cascade"), *product(range(1, REPEATS + 1), contestants)]
     for repeat, name in progress(turns, "against the rival", "run"):
         for rows in split.batches(batch_size):
             x = load_images(split, rows, device)

@@ -8,8 +8,10 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import binomtest
 
+from offramp.calibration import evaluate
 from offramp.intervals import largest_loss
 from offramp.policy import Policy, exits_of, shared_cutoff
+from offramp.timemodel import TimeModel
 
 
 class Candidate(NamedTuple):
@@ -80,10 +82,9 @@ def _surely(
     of labels; the thresholds calibrated on val do, and for them ``optimism`` stands in.
     Source: fixed-sequence testing in Angelopoulos et al., "Learn then Test" (2021).
     """
-    families = _families(candidates)
     sure = confidence_each(candidates, confidence)
     passed: list[Candidate] = []
-    for family in families.values():
+    for family in families(candidates).values():
         slow_first = sorted(family, key=lambda c: -c.seconds)
         passed += takewhile(lambda c: passes(c, sure), slow_first)
     return min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None)
@@ -91,14 +92,15 @@ def _surely(
 
 def confidence_each(candidates: Sequence[Candidate], confidence: float) -> float:
     """The confidence of every family's test, so that all together have ``confidence``."""
-    return 1 - (1 - confidence) / max(1, len(_families(candidates)))
+    return 1 - (1 - confidence) / max(1, len(families(candidates)))
 
 
-def _families(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
-    families: dict[str, list[Candidate]] = {}
+def families(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
+    """Candidates by where they come from: `cutoff`, `train` or `val`, those calibrated there."""
+    found: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        families.setdefault(candidate.origin.get("calibrated_on", "cutoff"), []).append(candidate)
-    return families
+        found.setdefault(candidate.origin.get("calibrated_on", "cutoff"), []).append(candidate)
+    return found
 
 
 def best_accuracy_per_second(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
@@ -232,6 +234,24 @@ def calibrated_candidates(
             )
         )
     return candidates
+
+
+def candidate_on(
+    scores: np.ndarray,
+    correct: np.ndarray,
+    policy: Policy,
+    model: TimeModel,
+    batch_size: int,
+    origin: dict[str, Any],
+    optimism: float = 0.0,
+) -> Candidate:
+    """A policy with all its figures on validation data, scores float64 (N, K) and correct bool
+    (N, K); ``optimism`` where it was fitted to them."""
+    found = evaluate(scores, correct, policy, model, batch_size)
+    seconds, right = float(found["seconds"][0]), int(found["correct"][0])
+    lucky = max(0.0, optimism)
+    candidate = Candidate(policy, origin, seconds, right, len(correct), optimism=lucky)
+    return with_changes(candidate, scores, correct)
 
 
 def with_changes(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Candidate:

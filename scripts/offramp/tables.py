@@ -137,6 +137,21 @@ GUARANTEE = pa.schema(
         "speedup": pa.float64(),
     }
 )
+PROMISE = pa.schema(
+    {
+        "choice": pa.string(),
+        "promised": pa.bool_(),
+        "confidence": pa.float64(),
+        "max_loss": pa.float64(),
+        "draws": pa.int32(),
+        "broken": pa.int32(),
+        "share": pa.float64(),
+        "share_low": pa.float64(),
+        "share_high": pa.float64(),
+        "loss": pa.float64(),
+        "speedup": pa.float64(),
+    }
+)
 TEMPERATURES = pa.schema(
     {
         "exit": pa.int32(),

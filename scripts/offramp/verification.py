@@ -32,7 +32,7 @@ from offramp.timemodel import TimeModel, reached_by, stage_seconds
 # threshold, or its two largest logits this near to each other (float32 sums depend on the batch).
 LOGIT_TOLERANCE = 1e-4
 OTHER_CUTOFFS = 12
-REPEATS = 3
+REPEATS = 2
 PAIRS = 3
 PAIR_IMAGES = 2_000
 

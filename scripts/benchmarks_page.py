@@ -1,4 +1,4 @@
-"""Rule `benchmarks`: all parts as one table, and for a reader."""
+"""Rule `benchmarks_page`: all parts as one table, and for a reader."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,0 +1,33 @@
+"""Rule `promise`: scores, timings and candidates -> how often a chosen policy keeps its promise."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from offramp.job import job_log
+from offramp.promise_benchmark import Setting, page, promise
+from offramp.selection import calibrated_candidates, shared_candidates
+from offramp.tables import decided_by, provenance, read, read_scores, same_weights, write
+from offramp.timemodel import fit_time_model
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, paths = snakemake.params, snakemake.input
+    timings = read(paths.timings, "timings")
+    sweep, calibration = read(paths.sweep, "sweep"), read(paths.calibration, "calibration")
+    found = [read_scores(path) for path in (paths.val, paths.test)]
+    scores, correct = (np.concatenate([split[part] for split in found]) for part in (0, 1))
+    decided = decided_by(found[0][-1])
+    calibrated = calibrated_candidates(calibration, *decided)
+    fixed = shared_candidates(sweep, *decided)
+    fixed += [c for c in calibrated if c.origin["calibrated_on"] == "train"]
+    model = fit_time_model(timings)
+    config = params.calibration, params.selection
+    table = promise(Setting(scores, correct, fixed, *config, model, params.batch_size))
+    tables = [timings, sweep, calibration, *(table for *_, table in found)]
+    origin = provenance(snakemake.config, same_weights(tables), "val, test")
+    write(snakemake.output.table, table, "promise", origin)
+    Path(snakemake.output.page).write_text(page(table, origin))
