@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import hand_made_model, slow_stage_seconds, toy_network
 
-from offramp import OfframpError
+from offramp import OfframpError, verification
 from offramp.datasets import Split, load_images
 from offramp.policy import (
     Outcome,
@@ -16,7 +16,8 @@ from offramp.policy import (
     shared_cutoff,
 )
 from offramp.verification import (
-    PAIRS,
+    FEWEST_TURNS,
+    MOST_TURNS,
     Case,
     cases_of,
     differences,
@@ -164,17 +165,19 @@ def test_a_warm_up_runs_every_part_on_the_sizes_that_it_meets():
         assert sizes == [{16, 4}, {16, 9}, {16, 4}]
 
 
-def test_speedups_are_measured_in_turn_over_the_same_images():
+@pytest.mark.parametrize(("seconds", "turns"), [(30.0, MOST_TURNS), (0.0, FEWEST_TURNS)])
+def test_speedups_are_measured_in_turn_over_the_same_images(monkeypatch, seconds, turns):
+    monkeypatch.setattr(verification, "TURNS_SECONDS", seconds)
     network, split, _ = toy_problem(exits=2, samples=40)
     calls = watched(network)
     cases = [Case("all", shared_cutoff(9.0, 1), True), Case("none", shared_cutoff(0.0, 1), True)]
     cases.append(Case("not chosen", shared_cutoff(0.0, 1), False))
     pairs = measure_speedups(network, cases, split, 16, CPU)
     assert set(pairs) == {"all", "none"}
-    assert all(seconds.shape == (PAIRS, 2) and (seconds > 0).all() for seconds in pairs.values())
+    assert all(spent.shape == (turns, 2) and (spent > 0).all() for spent in pairs.values())
     np.testing.assert_array_equal(pairs["all"][:, 0], pairs["none"][:, 0])
     images = sum(n for part, k, n in calls if (part, k) == ("block", 0))
-    assert images == PAIRS * 3 * 40
+    assert images == turns * 3 * 40
 
 
 def test_a_verification_against_tables_of_other_weights_fails():

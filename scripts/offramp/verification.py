@@ -33,8 +33,9 @@ from offramp.timemodel import TimeModel, reached_by, stage_seconds
 LOGIT_TOLERANCE = 1e-4
 OTHER_CUTOFFS = 12
 REPEATS = 2
-PAIRS = 3
-PAIR_IMAGES = 2_000
+# Turns of the speed-ups: at least and at most so many, and no more once they took so long.
+FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 3, 9, 30.0
+TURN_IMAGES = 2_000
 
 
 class Case(NamedTuple):
@@ -158,23 +159,27 @@ def measure_speedups(
     batch_size: int,
     device: torch.device,
 ) -> dict[str, np.ndarray]:
-    """Seconds of the full network and of every chosen case, one after the other, PAIRS turns, each
-    begun by another; over the first PAIR_IMAGES: float64 (PAIRS, 2), full network and case, by
-    name."""
-    images = min(PAIR_IMAGES, len(split.order))
+    """Seconds of the full network and of every chosen case, one after the other, turn after turn,
+    each begun by another; over the first TURN_IMAGES: float64 (turns, 2), full network and case, by
+    name. A fast network gets more turns, since the least disturbance upsets a short one."""
+    images = min(TURN_IMAGES, len(split.order))
     ends = [*range(batch_size, images, batch_size), images]
     batches = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
     runs: dict[str | None, Any] = {None: partial(run_full_network, network)}
     runs |= {c.name: partial(run_cascade, network, c.policy) for c in cases if c.chosen}
-    seconds = {name: np.zeros(PAIRS) for name in runs}
-    for pair in progress(range(PAIRS), "against the full network", "turn"):
-        names = list(runs)
-        for name in names[pair:] + names[:pair]:
+    seconds = {name: np.zeros(MOST_TURNS) for name in runs}
+    turns = 0
+    for turn in progress(range(MOST_TURNS), "against the full network", "turn"):
+        first = turn % len(runs)
+        for name in [*runs][first:] + [*runs][:first]:
             for rows in batches:
                 x = load_images(split, rows, device)
-                seconds[name][pair] += timed(partial(runs[name], x), device)[1]
+                seconds[name][turn] += timed(partial(runs[name], x), device)[1]
+        turns = turn + 1
+        if turns >= FEWEST_TURNS and sum(map(np.sum, seconds.values())) > TURNS_SECONDS:
+            break
     return {
-        name: np.stack([seconds[None], spent], axis=1)
+        name: np.stack([seconds[None], spent], axis=1)[:turns]
         for name, spent in seconds.items()
         if name is not None
     }
@@ -192,7 +197,7 @@ def verification_rows(
 ) -> list[dict]:
     """The rows of `verification.parquet` for one case: exit 0 (overall) to K.
 
-    ``seconds`` are the measured repeats; ``pairs`` (PAIRS, 2) those of the speed-up, if any. Rows
+    ``seconds`` are the measured repeats; ``pairs`` (turns, 2) those of the speed-up, if any. Rows
     of exits count differing samples by the exit the table gives them.
     """
     exits = logits.shape[1]
@@ -250,8 +255,8 @@ def verify(
     """
     exits = logits.shape[1]
     taken = [outcome_of_tables(case.policy, logits).exits for case in cases]
-    taken += [exits_taken[:PAIR_IMAGES] for exits_taken in taken]
-    taken.append(np.full(min(PAIR_IMAGES, len(logits)), exits))  # the full network
+    taken += [exits_taken[:TURN_IMAGES] for exits_taken in taken]
+    taken.append(np.full(min(TURN_IMAGES, len(logits)), exits))  # the full network
     reached = np.concatenate([reached_by(each, batch_size, exits) for each in taken])
     warm_up(network, reached, load_images(split, slice(0, batch_size), device))
     outcomes, seconds = run_live(network, cases, split, batch_size, device)
