@@ -54,7 +54,8 @@ def promise(setting: Setting, draws: int = DRAWS) -> pa.Table:
     """
     run = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")
     jobs = (joblib.delayed(outcomes)(setting, number) for number in range(draws))
-    found = list(progress(run(jobs), "choices on new data", "draw"))
+    stream = run(jobs)
+    found = [next(stream) for _ in progress(range(draws), "choices on new data", "draw")]
     rows = []
     for choice, promised in found[0]:
         losses, speedups = np.array([outcome[choice, promised] for outcome in found]).T
