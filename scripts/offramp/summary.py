@@ -116,8 +116,8 @@ def live(results: Results, policy: str) -> dict[str, float]:
     """What the live cascade measured of a chosen policy on test data."""
     table = results.verification
     row = table[(table["policy"] == policy) & (table["exit"] == 0)].iloc[0]
-    keys = ["seconds_measured", "seconds_low", "seconds_high"]
-    keys += ["speedup_measured", "speedup_low", "speedup_high", "seconds_predicted"]
+    keys = ["seconds_measured", "seconds_predicted"]
+    keys += ["speedup_measured", "speedup_low", "speedup_high"]
     low, high = interval(row["correct_live"], row["n_live"])
     accuracy = {"accuracy": float(row["correct_live"] / row["n_live"]), "low": low, "high": high}
     return accuracy | {key: float(row[key]) for key in keys}
@@ -498,10 +498,9 @@ def _origin(origin: Mapping[str, Any]) -> str:
 def _live_sentence(live: Mapping[str, float]) -> str:
     return (
         f"Live: accuracy {_percent(live)}, {_seconds(live['seconds_measured'])} "
-        f"(runs from {_seconds(live['seconds_low'])} to {_seconds(live['seconds_high'])}; "
-        f"predicted {_seconds(live['seconds_predicted'])}), "
+        f"(predicted {_seconds(live['seconds_predicted'])}), "
         f"{live['speedup_measured']:.2f}x as fast as the full network in turn with it "
-        f"(pairs from {live['speedup_low']:.2f} to {live['speedup_high']:.2f})."
+        f"(turns from {live['speedup_low']:.2f} to {live['speedup_high']:.2f})."
     )
 
 

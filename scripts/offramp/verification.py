@@ -32,14 +32,13 @@ from offramp.timemodel import TimeModel, reached_by, stage_seconds
 # threshold, or its two largest logits this near to each other (float32 sums depend on the batch).
 LOGIT_TOLERANCE = 1e-4
 OTHER_CUTOFFS = 12
-REPEATS = 2
 # Turns of the speed-ups: at least and at most so many, and no more once they took so long.
 FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 3, 9, 30.0
 TURN_IMAGES = 2_000
 
 
 class Case(NamedTuple):
-    """A policy to verify; a chosen one is timed REPEATS times and against the full network."""
+    """A policy to verify; a chosen one is timed against the full network too."""
 
     name: str
     policy: Policy
@@ -126,29 +125,19 @@ def run_live(
     batch_size: int,
     device: torch.device,
 ) -> tuple[list[Outcome], np.ndarray]:
-    """Run every case over the whole split; outcomes, and seconds float64 (REPEATS, cases).
-
-    The cases take turns, a whole run each, as a user would run them. A chosen case runs REPEATS
-    times, any other once; its further repeats are NaN.
-    """
+    """Run every case once over the whole split, as a user would; outcomes, and seconds float64
+    (cases,)."""
     # Filled in place: small results kept between large tensors would fragment the heap.
     outcomes = [Outcome(*np.zeros((2, len(split.order)), dtype=np.int64)) for _ in cases]
-    seconds = np.full((REPEATS, len(cases)), np.nan)
-    turns = [
-        (repeat, c)
-        for repeat in range(REPEATS)
-        for c, case in enumerate(cases)
-        if case.chosen or repeat == 0
-    ]
-    for repeat, c in progress(turns, "live cascade", "run"):
-        seconds[repeat, c] = 0.0
+    seconds = np.zeros(len(cases))
+    for c in progress(range(len(cases)), "live cascade", "run"):
         for rows in split.batches(batch_size):
             x = load_images(split, rows, device)
             (labels, exits), spent = timed(
                 partial(run_cascade, network, cases[c].policy, x), device
             )
             outcomes[c].exits[rows], outcomes[c].labels[rows] = exits.cpu(), labels.cpu()
-            seconds[repeat, c] += spent
+            seconds[c] += spent
     return outcomes, seconds
 
 
@@ -192,13 +181,13 @@ def verification_rows(
     live: Outcome,
     model: TimeModel,
     batch_size: int,
-    seconds: np.ndarray,
+    seconds: float,
     pairs: np.ndarray | None,
 ) -> list[dict]:
     """The rows of `verification.parquet` for one case: exit 0 (overall) to K.
 
-    ``seconds`` are the measured repeats; ``pairs`` (turns, 2) those of the speed-up, if any. Rows
-    of exits count differing samples by the exit the table gives them.
+    ``seconds`` are measured; ``pairs`` (turns, 2) are those of the speed-up, if any. Rows of exits
+    count differing samples by the exit the table gives them.
     """
     exits = logits.shape[1]
     table = outcome_of_tables(case.policy, logits)
@@ -224,12 +213,7 @@ def verification_rows(
                 "seconds_predicted": float(predicted[k - 1] if k else predicted.sum()),
             }
         )
-    measured = seconds[~np.isnan(seconds)]
-    rows[0] |= {
-        "seconds_measured": float(np.median(measured)),
-        "seconds_low": float(measured.min()),
-        "seconds_high": float(measured.max()),
-    }
+    rows[0]["seconds_measured"] = float(seconds)
     if pairs is not None:
         full, fast = pairs.T
         rows[0] |= {
@@ -266,7 +250,7 @@ def verify(
         row
         for c, (case, live) in enumerate(zip(cases, outcomes, strict=True))
         for row in verification_rows(
-            case, logits, split.labels, live, model, batch_size, seconds[:, c], pairs.get(case.name)
+            case, logits, split.labels, live, model, batch_size, seconds[c], pairs.get(case.name)
         )
     ]
     return pa.Table.from_pylist(rows, schema=VERIFICATION)
