@@ -56,14 +56,11 @@ class Frontier(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Calibration data, an exit a row: ``scores`` float64 (K, N) and ``correct`` int8 (K, N), 1
-    where right; the same of each side exit in ascending order of its scores, ``ordered`` float64
-    and ``hits`` int8 (K-1, N), with the samples' places, ``order`` intp (K-1, N); and the costs."""
+    """Calibration data, an exit a row: ``scores`` float64 (K, N), ``correct`` int64 (K, N), 1 where
+    right, ``order`` int64 (K, N), which sorts each row of scores; and the costs."""
 
     scores: np.ndarray
     correct: np.ndarray
-    ordered: np.ndarray
-    hits: np.ndarray
     order: np.ndarray
     costs: Costs
 
@@ -71,10 +68,8 @@ class Data(NamedTuple):
 def data_of(scores: np.ndarray, correct: np.ndarray, costs: Costs) -> Data:
     """Scores float64 (N, K) and correct bool (N, K) laid out for the line searches."""
     by_exit = np.ascontiguousarray(scores.T)
-    hits = np.ascontiguousarray(correct.T).astype(np.int8)
-    order = np.argsort(by_exit[:-1], axis=1, kind="stable")
-    ordered, ordered_hits = (np.take_along_axis(x[:-1], order, 1) for x in (by_exit, hits))
-    return Data(by_exit, hits, ordered, ordered_hits, order, costs)
+    order = np.argsort(by_exit, axis=1, kind="stable")
+    return Data(by_exit, np.ascontiguousarray(correct.T).astype(np.int64), order, costs)
 
 
 class _Best:
@@ -113,8 +108,8 @@ def joint_frontier(
     thresholds, the rest held, until nothing moves. Every candidate of every line search is
     evaluated exactly, and the frontier is over all. (Down to 20 points lost, eight random starts at
     each of 60 prices found costs 0.02 to 0.3 % lower in the mean and 2 % at most, on three
-    networks, and took ten times as long.) A heuristic, since descent may end in
-    a valley that is not the deepest; seeded and bounded.
+    networks, with seven times as many descents.) A heuristic, since descent may end in a
+    valley that is not the deepest; seeded and bounded.
     """
     samples, exits = scores.shape
     data = data_of(scores, correct, costs)
@@ -149,32 +144,29 @@ def line_searches(
     (from 0), its thresholds, -inf first for a disabled exit, then total cost and number correct
     under each; from one pass of prefix sums. ``limits[k]`` may be set before the next is asked for.
     """
-    costs, last = data.costs, len(limits)
-    samples = data.scores.shape[1]
+    scores, correct, order, costs = data
+    samples, last = scores.shape[1], len(limits)
     reach, gone, gone_right = _survivors(data, limits)
-    later = np.full(samples, last)  # where each would leave after the exit at hand,
-    right_later = data.correct[last].copy()  # and whether it would be right there
+    later = np.full(samples, last)  # where each would leave after the exit at hand
     for k in range(last - 1, -1, -1):
         enabled = np.append(limits > -np.inf, True)
         enabled[k] = False
         spent = (costs.block + np.where(enabled, costs.head, 0.0)).cumsum()
-        there = np.flatnonzero(reach[k].take(data.order[k]))
-        here = data.order[k].take(there)
-        left_later, right = spent.take(later.take(here)), right_later.take(here)
+        here = order[k][reach[k][order[k]]]
+        to = later[here]
+        left_later, right_later = spent[to], correct.ravel()[to * samples + here]
         disabled = gone[:k] @ spent[:k] + left_later.sum() + samples * costs.fixed[enabled].sum()
         own = len(here) * costs.head[k] + samples * costs.fixed[k]
 
-        ordered = data.ordered[k].take(there)
+        ordered = scores[k, here]
         ends = np.flatnonzero(ends_of_ties(ordered))
-        at = np.append(-np.inf, ordered.take(ends))
-        cost, found = np.empty(len(at)), np.empty(len(at), dtype=np.int64)
-        cost[0], found[0] = disabled, gone_right[:k].sum() + np.count_nonzero(right)
-        cost[1:] = disabled + own - (left_later - spent[k]).cumsum().take(ends)
-        found[1:] = found[0] + (data.hits[k].take(there) - right).cumsum(dtype=np.int64).take(ends)
-        yield k, at, cost, found
-        leaves = data.scores[k] <= limits[k]
-        later[leaves] = k
-        np.copyto(right_later, data.correct[k], where=leaves)
+        at = np.append(-np.inf, ordered[ends])
+        cost, right = np.empty(len(at)), np.empty(len(at), dtype=np.int64)
+        cost[0], right[0] = disabled, gone_right[:k].sum() + right_later.sum()
+        cost[1:] = disabled + own - (left_later - spent[k]).cumsum()[ends]
+        right[1:] = right[0] + (correct[k, here] - right_later).cumsum()[ends]
+        yield k, at, cost, right
+        later[scores[k] <= limits[k]] = k
 
 
 def _survivors(data: Data, limits: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -185,6 +177,6 @@ def _survivors(data: Data, limits: np.ndarray) -> tuple[list[np.ndarray], np.nda
         stays = data.scores[k] > limit
         leaves = reach[k] & ~stays
         gone.append(np.count_nonzero(leaves))
-        gone_right.append(np.count_nonzero(data.correct[k, leaves]))
+        gone_right.append(data.correct[k, leaves].sum())
         reach.append(reach[k] & stays)
     return reach, np.array(gone), np.array(gone_right)
