@@ -105,6 +105,7 @@ rule calibration:
     """Tasks 2a and 2b: a threshold per exit for every wanted accuracy."""
     input:
         scores=SCORES,
+        logits=f"{RESULTS}/logits/val.parquet",
         timings=f"{RESULTS}/timings.parquet",
     output:
         f"{RESULTS}/calibration.parquet",

@@ -54,8 +54,8 @@ rule guarantee_figure:
 rule promise:
     """How often a chosen policy loses more than it may on new data, and what the promise costs."""
     input:
-        val=f"{RESULTS}/scores/val.parquet",
-        test=f"{RESULTS}/scores/test.parquet",
+        scores=expand("{results}/scores/{split}.parquet", results=RESULTS, split=["val", "test"]),
+        logits=expand("{results}/logits/{split}.parquet", results=RESULTS, split=["val", "test"]),
         timings=f"{RESULTS}/timings.parquet",
         sweep=f"{RESULTS}/sweep.parquet",
         calibration=f"{RESULTS}/calibration.parquet",

@@ -1,10 +1,10 @@
-"""Rule `calibration`: scores and timings -> thresholds per target, and what they do."""
+"""Rule `calibration`: scores, logits and timings -> thresholds per target, and what they do."""
 
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.calibration import calibrate_all
+from offramp.calibration import CalibrationData, calibrate_all, unseen
 from offramp.datasets import SPLITS
 from offramp.job import job_log
 from offramp.tables import (
@@ -12,6 +12,7 @@ from offramp.tables import (
     decided_by,
     provenance,
     read,
+    read_logits_of,
     read_scores,
     same_weights,
     write,
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params = snakemake.params
     timings = read(snakemake.input.timings, "timings")
-    found = [read_scores(path) for path in snakemake.input.scores]
-    scores = {split: data for split, (*data, _) in zip(SPLITS, found, strict=True)}
-    criterion, _ = decided_by(found[0][-1])
+    found = dict(zip(SPLITS, map(read_scores, snakemake.input.scores), strict=True))
+    tables = {split: table for split, (*_, table) in found.items()}
+    splits = {split: CalibrationData(*data, data[1]) for split, (*data, _) in found.items()}
+    logits = read_logits_of(tables["val"], snakemake.input.logits)
+    splits["val"] = unseen(params.calibration, *found["val"][:2], *logits)
+    criterion, _ = decided_by(tables["val"])
     model = fit_time_model(timings)
-    rows = calibrate_all(scores, criterion, params.calibration, model, params.batch_size)
-    origin = provenance(snakemake.config, same_weights([timings, *(table for *_, table in found)]))
+    rows = calibrate_all(splits, criterion, params.calibration, model, params.batch_size)
+    origin = provenance(snakemake.config, same_weights([timings, *tables.values()]))
     write(snakemake.output[0], pa.table(rows, schema=CALIBRATION), "calibration", origin)

@@ -18,7 +18,7 @@ with job_log(snakemake.log[0]):
     splits, tables = [], [timings, temperatures]
     for path in (paths.val, paths.test):
         _, label, logits, table = read_logits(path)
-        splits.append(SplitData(logits, logits.argmax(axis=2) == label[:, None]))
+        splits.append(SplitData(logits, label, logits.argmax(axis=2) == label[:, None]))
         tables.append(table)
     model = fit_time_model(timings)
     found = curves(*splits, temperatures["temperature"].to_pylist(), model, size)

@@ -1,4 +1,4 @@
-"""Rule `promise`: scores, timings and candidates -> how often a chosen policy keeps its promise."""
+"""Rule `promise`: scores, logits and candidates -> how often a chosen policy keeps its promise."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +8,15 @@ import numpy as np
 from offramp.job import job_log
 from offramp.promise_benchmark import Setting, page, promise
 from offramp.selection import calibrated_candidates, shared_candidates
-from offramp.tables import decided_by, provenance, read, read_scores, same_weights, write
+from offramp.tables import (
+    decided_by,
+    provenance,
+    read,
+    read_logits_of,
+    read_scores,
+    same_weights,
+    write,
+)
 from offramp.timemodel import fit_time_model
 
 if TYPE_CHECKING:
@@ -18,16 +26,19 @@ with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     timings = read(paths.timings, "timings")
     sweep, calibration = read(paths.sweep, "sweep"), read(paths.calibration, "calibration")
-    found = [read_scores(path) for path in (paths.val, paths.test)]
-    scores, correct = (np.concatenate([split[part] for split in found]) for part in (0, 1))
-    decided = decided_by(found[0][-1])
+    parts, tables = [], [timings, sweep, calibration]
+    for path, logits in zip(paths.scores, paths.logits, strict=True):
+        scores, correct, table = read_scores(path)
+        parts.append((scores, correct, *read_logits_of(table, logits)))
+        tables.append(table)
+    pool = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+    decided = decided_by(tables[-1])
     calibrated = calibrated_candidates(calibration, *decided)
     fixed = shared_candidates(sweep, *decided)
     fixed += [c for c in calibrated if c.origin["calibrated_on"] == "train"]
     model = fit_time_model(timings)
     config = params.calibration, params.selection
-    table = promise(Setting(scores, correct, fixed, *config, model, params.batch_size))
-    tables = [timings, sweep, calibration, *(table for *_, table in found)]
+    table = promise(Setting(*pool, fixed, *config, model, params.batch_size))
     origin = provenance(snakemake.config, same_weights(tables), "val, test")
     write(snakemake.output.table, table, "promise", origin)
     Path(snakemake.output.page).write_text(page(table, origin))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from offramp import calibration
 from offramp.calibration import (
+    CalibrationData,
     at_least,
     calibrate,
     calibrate_all,
@@ -18,7 +19,9 @@ from offramp.calibration import (
     loss,
     optimism,
     thresholds_for,
+    unseen,
 )
+from offramp.expected import expected_correct
 from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import costs_of
 from offramp.policy import Policy, exits_of
@@ -235,15 +238,16 @@ def joint_data():
     draw = np.random.default_rng(4)
     entropy = draw.random((60, 4))
     correct = draw.random((60, 4)) < np.where(entropy < 0.5, 0.95, [0.3, 0.5, 0.7, 0.9])
-    return entropy, correct
+    return CalibrationData(entropy, correct, correct)
 
 
 def test_joint_thresholds_reach_the_target_overall_and_the_least_wanted_is_the_cheapest():
-    entropy, correct = joint_data()
+    data = joint_data()
+    entropy, correct, _ = data
     model = hand_made_model(4, 60)
     costs = costs_of(model, 60)
     targets = [0.6, 0.75, 0.85]
-    found = calibrate_jointly(entropy, correct, targets, costs)
+    found = calibrate_jointly(data, targets, costs)
     for target, thresholds in zip(targets, found, strict=True):
         taken = exits_of(entropy, thresholds)
         assert correct[np.arange(60), taken - 1].mean() >= target
@@ -252,43 +256,61 @@ def test_joint_thresholds_reach_the_target_overall_and_the_least_wanted_is_the_c
 
 
 def test_a_joint_target_out_of_reach_disables_every_exit():
-    entropy, correct = joint_data()
-    correct[:10] = False
+    data = joint_data()
+    data.correct[:10] = False
     costs = costs_of(hand_made_model(4, 60), 60)
-    assert calibrate_jointly(entropy, correct, [0.9], costs) == [(None, None, None)]
+    assert calibrate_jointly(data, [0.9], costs) == [(None, None, None)]
+
+
+def test_joint_thresholds_go_by_what_is_expected_not_by_the_labels():
+    data = joint_data()
+    costs = costs_of(hand_made_model(4, 60), 60)
+    wrong = data._replace(correct=~data.correct)
+    assert calibrate_jointly(wrong, [0.8], costs) == calibrate_jointly(data, [0.8], costs)
+
+
+def test_only_the_joint_method_on_unseen_data_asks_the_logits():
+    draw = np.random.default_rng(0)
+    logits, label = draw.normal(size=(50, 3, 4)), draw.integers(0, 4, 50)
+    entropy, correct = draw.random((50, 3)), logits.argmax(axis=2) == label[:, None]
+    joint = unseen({"method": "joint"}, entropy, correct, logits, label)
+    np.testing.assert_array_equal(joint.expected, expected_correct(logits, label))
+    for method in ("empirical", "guaranteed"):
+        assert unseen({"method": method}, entropy, correct, logits, label).expected is correct
 
 
 def test_the_joint_method_costs_less_than_the_empirical_one_at_its_accuracy():
-    entropy, correct = joint_data()
+    data = joint_data()
+    entropy, correct, _ = data
     costs = costs_of(hand_made_model(4, 60), 60)
     for target in (0.7, 0.8, 0.9):
         alone = calibrate(entropy, correct, target)
         reached = correct[np.arange(60), exits_of(entropy, alone) - 1].mean()
-        (together,) = thresholds_for({"method": "joint"}, entropy, correct, [reached], costs)
+        (together,) = thresholds_for({"method": "joint"}, data, [reached], costs)
         assert total_cost(entropy, together, costs) <= total_cost(entropy, alone, costs) + 1e-9
 
 
 def test_the_empirical_method_by_name_is_calibrate():
-    entropy, correct = joint_data()
+    data = joint_data()
     costs = costs_of(hand_made_model(4, 60), 60)
-    found = thresholds_for({"method": "empirical"}, entropy, correct, [0.7, 0.9], costs)
-    assert found == [calibrate(entropy, correct, target) for target in (0.7, 0.9)]
+    found = thresholds_for({"method": "empirical"}, data, [0.7, 0.9], costs)
+    assert found == [calibrate(*data[:2], target) for target in (0.7, 0.9)]
 
 
 def test_the_guaranteed_method_takes_its_confidence_from_the_settings():
-    entropy, correct = joint_data()
-    entropy, correct = np.tile(entropy, (20, 1)), np.tile(correct, (20, 1))
+    data = CalibrationData(*(np.tile(part, (20, 1)) for part in joint_data()))
     costs = costs_of(hand_made_model(4, 60), 60)
     settings = {"method": "guaranteed", "confidence": 0.8}
-    found = thresholds_for(settings, entropy, correct, [0.7], costs)
-    assert found == [calibrate_guaranteed(entropy, correct, 0.7, 0.8)]
+    found = thresholds_for(settings, data, [0.7], costs)
+    assert found == [calibrate_guaranteed(*data[:2], 0.7, 0.8)]
     assert found != [(None, None, None)]
 
 
 def noisy_data(samples, seed):
     draw = np.random.default_rng(seed)
     entropy = draw.random((samples, 4))
-    return entropy, draw.random((samples, 4)) < 1 - entropy * [0.5, 0.4, 0.3, 0.2]
+    correct = draw.random((samples, 4)) < 1 - entropy * [0.5, 0.4, 0.3, 0.2]
+    return CalibrationData(entropy, correct, correct)
 
 
 @pytest.mark.parametrize("method, target", [("empirical", 0.8), ("joint", 0.86)])
@@ -302,9 +324,9 @@ def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
     found, want = [], []
     for seed in range(8):
         data = noisy_data(400, seed)
-        found.append(optimism(settings, *data, [target], costs)[0])
-        (thresholds,) = thresholds_for(settings, *data, [target], costs)
-        want.append(loss(*new, thresholds) - loss(*data, thresholds))
+        found.append(optimism(settings, data, [target], costs)[0])
+        (thresholds,) = thresholds_for(settings, data, [target], costs)
+        want.append(loss(*new[:2], thresholds) - loss(*data[:2], thresholds))
     spread = np.std(want) / np.sqrt(len(want))
     assert np.mean(found) == pytest.approx(np.mean(want), abs=3 * spread)
     if method == "joint":
@@ -316,7 +338,7 @@ def test_optimism_is_the_same_every_time_and_0_where_nobody_can_leave(monkeypatc
     settings, costs = {"method": "joint"}, costs_of(hand_made_model(4, 60), 60)
     data = noisy_data(200, 1)
     targets = [0.8, 1.0]
-    first, again = (optimism(settings, *data, targets, costs) for _ in range(2))
+    first, again = (optimism(settings, data, targets, costs) for _ in range(2))
     assert first.tolist() == again.tolist()
     assert first[1] == 0
 

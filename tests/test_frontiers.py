@@ -7,6 +7,7 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds
 from offramp import frontiers
 from offramp.calibration import evaluate
 from offramp.criteria import CRITERIA, scores_of
+from offramp.expected import expected_correct
 from offramp.frontiers import (
     Curve,
     SplitData,
@@ -16,7 +17,7 @@ from offramp.frontiers import (
     seconds_at,
 )
 from offramp.frontiers_page import page
-from offramp.policy import shared_cutoff
+from offramp.policy import exits_of, shared_cutoff
 
 EXITS, CLASSES, BATCH = 3, 4, 16
 
@@ -28,7 +29,7 @@ def some_data(samples, seed):
     logits = draw.normal(size=(samples, EXITS, CLASSES)).astype(np.float32)
     strength = draw.exponential(2.0, (samples, 1)) * np.array([0.7, 1.0, 1.5])
     logits[np.arange(samples)[:, None], np.arange(EXITS), label[:, None]] += strength
-    return SplitData(logits, logits.argmax(axis=2) == label[:, None])
+    return SplitData(logits, label, logits.argmax(axis=2) == label[:, None])
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def found():
     patch.setattr(frontiers, "POLICIES", 6)
     patch.setattr(frontiers, "TARGETS", (0.6, 0.8, 0.9))
     patch.setattr(frontiers, "RESAMPLES", 50)
-    patch.setattr("offramp.joint.PRICES", 8)
+    patch.setattr("offramp.joint.PRICES", np.geomspace(0.1, 100, 8))
     made = curves(val, test, (1.5, 1.0, 0.8), model, BATCH)
     yield val, test, model, made
     patch.undo()
@@ -73,7 +74,7 @@ def test_thresholds_after_temperatures_come_from_the_other_half(found):
     val, test, model, _ = found
     spoilt = val.logits.copy()
     spoilt[: len(spoilt) // 2] = 5.0
-    changed = curves(SplitData(spoilt, val.correct), test, (1.5, 1.0, 0.8), model, BATCH)
+    changed = curves(val._replace(logits=spoilt), test, (1.5, 1.0, 0.8), model, BATCH)
     for before, after in zip(found[-1], changed, strict=True):
         if before.scaled:
             assert before.policies == after.policies
@@ -106,16 +107,18 @@ def test_a_lucky_fast_policy_is_pooled_with_the_slower_ones_it_beats():
 
 def test_a_curve_ends_with_all_exits_disabled_and_has_no_policy_that_another_beats(found):
     val, _, model, made = found
+    expected = expected_correct(val.logits, val.label)
     for curve in made:
         if curve.scaled:
             continue
         scores = scores_of(curve.criterion, val.logits)
         assert len(set(curve.policies)) == len(curve.policies)
         results = [evaluate(scores, val.correct, p, model, BATCH) for p in curve.policies]
+        taken = [exits_of(scores, p.thresholds) for p in curve.policies]
+        right = [expected[np.arange(len(expected)), t - 1].sum() for t in taken]
         assert (np.diff([r["seconds"][0] for r in results]) > 0).all()
-        assert (np.diff([r["correct"][0] for r in results]) > 0).all()
-        best = max(val.correct[:, -1].sum(), results[-1]["correct"][0])
-        assert results[-1]["correct"][0] == best
+        assert (np.diff(right) > 0).all()
+        assert right[-1] == max(val.correct[:, -1].sum(), right[-1])
 
 
 def made_up_curve(method, seconds, right):

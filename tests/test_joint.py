@@ -80,12 +80,6 @@ def test_the_frontier_says_what_its_thresholds_do_and_none_dominates_another(see
         assert (cost, right) == pytest.approx(slow_total(scores, correct, thresholds, costs))
 
 
-def test_the_same_seed_finds_the_same_frontier():
-    scores, correct, costs = some_data(50, 4, 1)
-    first, again = (joint_frontier(scores, correct, costs, seed=5) for _ in range(2))
-    assert first.thresholds == again.thresholds
-
-
 def test_under_a_criterion_that_looks_back_heads_are_paid_with_the_blocks():
     model = hand_made_model(4, 64)
     plain, back = costs_of(model, 64), costs_of(model, 64, "patience")

@@ -5,7 +5,7 @@ import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
 from offramp import promise_benchmark
-from offramp.calibration import optimism, thresholds_for
+from offramp.calibration import optimism, thresholds_for, unseen
 from offramp.intervals import largest_loss
 from offramp.joint import costs_of
 from offramp.policy import Policy, shared_cutoff
@@ -22,7 +22,10 @@ def setting():
     draw = np.random.default_rng(0)
     hard = draw.random(N)
     scores = np.clip(hard[:, None] + draw.normal(0, 0.1, (N, EXITS)), 0, None)
-    correct = draw.random((N, EXITS)) < 1 - hard[:, None] * [0.5, 0.35, 0.3]
+    right = draw.random((N, EXITS)) < 1 - hard[:, None] * [0.5, 0.35, 0.3]
+    label = draw.integers(0, 4, N)
+    answers = np.where(right, label[:, None], (label[:, None] + 1) % 4)
+    logits = np.eye(4)[answers] / (0.2 + scores[..., None])
     fixed = [
         Candidate(shared_cutoff(c, EXITS - 1), {"cutoff": c}, 0.0, 0, 1)
         for c in np.linspace(0, 1, 11).tolist()
@@ -31,7 +34,7 @@ def setting():
     fixed.append(Candidate(trained, {"calibrated_on": "train"}, 0.0, 0, 1))
     model = hand_made_model(EXITS, BATCH)
     model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
-    return Setting(scores, correct, fixed, CALIBRATION, SELECTION, model, BATCH)
+    return Setting(scores, right, logits, label, fixed, CALIBRATION, SELECTION, model, BATCH)
 
 
 def slow(setting, thresholds, rows):
@@ -65,8 +68,11 @@ def slow_choice(setting, candidates, rows, families):
     return [min(found, default=nobody, key=lambda c: c[0])[1] for found in (good, promised)]
 
 
-def test_every_row_is_a_slow_recount_of_the_same_draws(setting, monkeypatch):
+@pytest.mark.parametrize("method", ["empirical", "joint"])
+def test_every_row_is_a_slow_recount_of_the_same_draws(setting, monkeypatch, method):
     monkeypatch.setattr(promise_benchmark, "SAMPLES", 300)
+    settings = CALIBRATION | {"method": method}
+    setting = setting._replace(calibration=settings)
     draws = 4
     found = {}
     everyone = range(N)
@@ -75,8 +81,8 @@ def test_every_row_is_a_slow_recount_of_the_same_draws(setting, monkeypatch):
     )
     for number in range(draws):
         rows = np.random.default_rng([SEED, number]).integers(N, size=300)
-        data = setting.scores[rows], setting.correct[rows]
-        asked = CALIBRATION, *data, [0.8, 0.9, 0.95], costs_of(setting.model, BATCH)
+        data = unseen(settings, *(part[rows] for part in setting[:4]))
+        asked = settings, data, [0.8, 0.9, 0.95], costs_of(setting.model, BATCH)
         candidates = {
             "cutoff": [(c.policy.thresholds, 0.0) for c in setting.fixed[:-1]],
             "train": [(setting.fixed[-1].policy.thresholds, 0.0)],

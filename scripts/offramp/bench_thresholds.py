@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from offramp.bench_live import row
-from offramp.calibration import evaluate, optimism, thresholds_for
+from offramp.calibration import evaluate, loss, optimism, thresholds_for, unseen
 from offramp.intervals import paired_difference
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import Policy, exits_of, shared_cutoff
@@ -20,6 +20,7 @@ from offramp.thresholds import Thresholds
 from offramp.timemodel import TimeModel
 
 MAX_LOSS, CONFIDENCE = 0.005, 0.9
+JOINT = {"method": "joint"}
 CUTOFFS = 2_000
 # Where a loss is promised: this many accuracies, from MAX_LOSS above the full network's to MAX_LOSS
 # below (what is fitted to the data looks better on them than it is).
@@ -46,16 +47,15 @@ def thresholds_of_others(
     block, head = multiply_adds.astype(np.float64)
     counted = Costs(block, head, np.zeros_like(head))
     timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
+    everything = *data, logits, labels
     methods: dict[str, Callable[[], Thresholds]] = {
         "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),
         "best shared cutoff, on val": lambda: _shared(*data, *clock),
-        "joint by multiply-adds, on val": lambda: _joint(*data, counted),
-        "joint by seconds, on val": lambda: _joint(*data, timed),
+        "joint by multiply-adds, on val": lambda: _joint(*everything, counted),
+        "joint by seconds, on val": lambda: _joint(*everything, timed),
         "best shared cutoff, promised": lambda: _shared_promised(*data, *clock),
-        "joint by multiply-adds, promised": lambda: _joint_promised(
-            *data, counted, model, batch_size
-        ),
-        "joint by seconds, promised": lambda: _joint_promised(*data, timed, *clock),
+        "joint by multiply-adds, promised": lambda: _joint_promised(*everything, counted, *clock),
+        "joint by seconds, promised": lambda: _joint_promised(*everything, timed, *clock),
     }
     import earlyon  # noqa: F401 - its import is no part of what is timed
 
@@ -97,9 +97,15 @@ def judged(
     return found
 
 
-def _joint(scores: np.ndarray, correct: np.ndarray, costs: Costs) -> Thresholds:
-    frontier = joint_frontier(scores, correct, costs)
-    return frontier.thresholds[int(np.searchsorted(frontier.correct, _allowed(correct)))]
+def _joint(
+    scores: np.ndarray, correct: np.ndarray, logits: np.ndarray, labels: np.ndarray, costs: Costs
+) -> Thresholds:
+    """The fastest that neither is expected nor counted to lose more."""
+    data = unseen(JOINT, scores, correct, logits, labels)
+    frontier = joint_frontier(scores, data.expected, costs)
+    first = int(np.searchsorted(frontier.correct, _allowed(correct)))
+    good = (t for t in frontier.thresholds[first:] if loss(scores, correct, t) <= MAX_LOSS)
+    return next(good, (None,) * (scores.shape[1] - 1))
 
 
 def _allowed(correct: np.ndarray) -> float:
@@ -132,10 +138,16 @@ def _shared_promised(
 
 
 def _joint_promised(
-    scores: np.ndarray, correct: np.ndarray, costs: Costs, model: TimeModel, batch_size: int
+    scores: np.ndarray,
+    correct: np.ndarray,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    costs: Costs,
+    model: TimeModel,
+    batch_size: int,
 ) -> Thresholds:
     targets = correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
-    asked = {"method": "joint"}, scores, correct, targets, costs
+    asked = JOINT, unseen(JOINT, scores, correct, logits, labels), targets, costs
     policies = [Policy("entropy", t) for t in thresholds_for(*asked)]
     return _promised(policies, optimism(*asked), scores, correct, model, batch_size)
 

@@ -2,10 +2,11 @@
 over all exits together."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from offramp.expected import expected_correct
 from offramp.guarantee import calibrate_guaranteed
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import Policy, exits_of
@@ -15,6 +16,31 @@ from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage
 
 RESAMPLES = 20
 RESAMPLING_SEED = 42
+
+
+class CalibrationData(NamedTuple):
+    """What thresholds are fitted to: ``scores`` float64 (N, K), ``correct`` bool (N, K), and
+    ``expected`` (N, K), how right `joint` takes each answer to be."""
+
+    scores: np.ndarray
+    correct: np.ndarray
+    expected: np.ndarray
+
+
+def unseen(
+    settings: Mapping[str, Any],
+    scores: np.ndarray,
+    correct: np.ndarray,
+    logits: np.ndarray,
+    label: np.ndarray,
+) -> CalibrationData:
+    """Data on which the network was not trained. `joint` goes by `expected_correct`: on the three
+    networks of the docs, thresholds fitted to that lost half as much more on new data as those
+    fitted to the labels, and were 2 to 6 % faster at equal accuracy. On training data, whose labels
+    the exits know, it brought nothing.
+    """
+    joint = settings["method"] == "joint"
+    return CalibrationData(scores, correct, expected_correct(logits, label) if joint else correct)
 
 
 def calibrate(scores: np.ndarray, correct: np.ndarray, target: float) -> Thresholds:
@@ -32,31 +58,29 @@ def at_least(target: float) -> Passes:
 
 
 def calibrate_jointly(
-    scores: np.ndarray, correct: np.ndarray, targets: Sequence[float], costs: Costs
+    data: CalibrationData, targets: Sequence[float], costs: Costs
 ) -> list[Thresholds]:
-    """For each target, the thresholds of least cost found at which that share of all is right.
+    """For each target, the thresholds of least cost found at which that share of all is expected to
+    be right.
 
     Every exit is disabled where no thresholds found reach the target.
     """
-    frontier = joint_frontier(scores, correct, costs)
-    nobody = (None,) * (scores.shape[1] - 1)
-    accuracy = frontier.correct / len(scores)
+    frontier = joint_frontier(data.scores, data.expected, costs)
+    nobody = (None,) * (data.scores.shape[1] - 1)
+    accuracy = frontier.correct / len(data.scores)
     places = np.searchsorted(accuracy, targets, side="left")
     return [frontier.thresholds[i] if i < len(accuracy) else nobody for i in places]
 
 
 def thresholds_for(
-    settings: Mapping[str, Any],
-    scores: np.ndarray,
-    correct: np.ndarray,
-    targets: Sequence[float],
-    costs: Costs,
+    settings: Mapping[str, Any], data: CalibrationData, targets: Sequence[float], costs: Costs
 ) -> list[Thresholds]:
     """Thresholds for every target by ``settings["method"]``: `empirical` wants it at every exit on
     these data, `guaranteed` at every exit on new data with ``settings["confidence"]``, `joint` over
     all exits together."""
     if settings["method"] == "joint":
-        return calibrate_jointly(scores, correct, targets, costs)
+        return calibrate_jointly(data, targets, costs)
+    scores, correct, _ = data
     if settings["method"] == "guaranteed":
         sure = settings["confidence"]
         return [calibrate_guaranteed(scores, correct, target, sure) for target in targets]
@@ -64,11 +88,7 @@ def thresholds_for(
 
 
 def optimism(
-    settings: Mapping[str, Any],
-    scores: np.ndarray,
-    correct: np.ndarray,
-    targets: Sequence[float],
-    costs: Costs,
+    settings: Mapping[str, Any], data: CalibrationData, targets: Sequence[float], costs: Costs
 ) -> np.ndarray:
     """How much more accuracy, as a share of all samples, thresholds fitted to these data must be
     expected to lose on new data than they lose on these: float64, one per target.
@@ -81,10 +101,10 @@ def optimism(
     draw = np.random.default_rng(RESAMPLING_SEED)
     more = np.zeros(len(targets))
     for _ in range(RESAMPLES):
-        rows = draw.integers(len(scores), size=len(scores))
-        sample = scores[rows], correct[rows]
-        found = thresholds_for(settings, *sample, targets, costs)
-        more += [loss(scores, correct, t) - loss(*sample, t) for t in found]
+        rows = draw.integers(len(data.scores), size=len(data.scores))
+        sample = CalibrationData(*(part[rows] for part in data))
+        found = thresholds_for(settings, sample, targets, costs)
+        more += [loss(*data[:2], t) - loss(*sample[:2], t) for t in found]
     return more / RESAMPLES
 
 
@@ -173,7 +193,7 @@ def evaluation_rows(result: dict[str, Any]) -> dict[str, list]:
 
 
 def calibrate_all(
-    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    splits: Mapping[str, CalibrationData],
     criterion: str,
     settings: Mapping[str, Any],
     model: TimeModel,
@@ -182,20 +202,20 @@ def calibrate_all(
     """The rows of `calibration.parquet`: every target, calibrated on train and on val, and looked
     at on every split.
 
-    Parameters: ``scores`` gives the criterion's scores (N, K) and correctness (N, K) by split;
-    ``settings`` has method, confidence, target and targets.
+    Parameters: ``splits`` gives the data by split; ``settings`` has method, confidence, target and
+    targets.
     """
     rows: dict[str, list] = {}
     targets = sorted({settings["target"], *settings["targets"]})
     method, costs = settings["method"], costs_of(model, batch_size, criterion)
     for calibrated_on in ("train", "val"):
-        found = thresholds_for(settings, *scores[calibrated_on], targets, costs)
+        found = thresholds_for(settings, splits[calibrated_on], targets, costs)
         fitted: list[float | None] = [None] * len(targets)
         if calibrated_on == "val":  # from which policies are chosen
-            fitted = optimism(settings, *scores["val"], targets, costs).tolist()
+            fitted = optimism(settings, splits["val"], targets, costs).tolist()
         for target, thresholds, lucky in zip(targets, found, fitted, strict=True):
-            for split, data in scores.items():
-                result = evaluate(*data, Policy(criterion, thresholds), model, batch_size)
+            for split, data in splits.items():
+                result = evaluate(*data[:2], Policy(criterion, thresholds), model, batch_size)
                 more = lucky if split == calibrated_on else None
                 new = calibration_rows(
                     calibrated_on, method, target, thresholds, split, result, more

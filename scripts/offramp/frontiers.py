@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 from scipy.optimize import isotonic_regression
 
-from offramp.calibration import calibrate
+from offramp.calibration import CalibrationData, calibrate, evaluate_exits
 from offramp.criteria import CRITERIA, scores_of
+from offramp.expected import expected_correct
 from offramp.intervals import interval
 from offramp.joint import costs_of, joint_frontier
 from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.progress import progress
-from offramp.selection import candidate_on, pareto_frontier
+from offramp.selection import Candidate, pareto_frontier
 from offramp.tables import EQUAL_ACCURACY, FRONTIERS
 from offramp.temperatures import fitting_part
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
@@ -30,9 +31,11 @@ SEED = 42
 
 
 class SplitData(NamedTuple):
-    """A split: logits float32 (N, K, C) and which exits are right, bool (N, K)."""
+    """A split: ``logits`` float32 (N, K, C), ``label`` int64 (N,) and which exits are right,
+    ``correct`` bool (N, K)."""
 
     logits: np.ndarray
+    label: np.ndarray
     correct: np.ndarray
 
 
@@ -49,29 +52,31 @@ class Curve(NamedTuple):
 
 
 def shared_policies(
-    criterion: str, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+    criterion: str, data: CalibrationData, model: TimeModel, batch_size: int
 ) -> list[Policy]:
     """Cutoffs at which evenly spread shares of the samples leave before the final exit."""
-    minima = np.sort(scores[:, :-1].min(axis=1))
+    side_exits = data.scores.shape[1] - 1
+    minima = np.sort(data.scores[:, :-1].min(axis=1))
     cutoffs = np.unique(np.quantile(minima, np.linspace(0, 1, POLICIES)))
-    return [shared_cutoff(c, scores.shape[1] - 1, criterion) for c in cutoffs]
+    return [shared_cutoff(c, side_exits, criterion) for c in cutoffs]
 
 
 def empirical_policies(
-    criterion: str, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+    criterion: str, data: CalibrationData, model: TimeModel, batch_size: int
 ) -> list[Policy]:
     """The same accuracy wanted at every exit, for TARGETS."""
-    found = {calibrate(scores, correct, target) for target in TARGETS}
+    found = {calibrate(data.scores, data.correct, target) for target in TARGETS}
     return [Policy(criterion, thresholds) for thresholds in sorted(found, key=str)]
 
 
 def joint_policies(
-    criterion: str, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+    criterion: str, data: CalibrationData, model: TimeModel, batch_size: int
 ) -> list[Policy]:
     """The least time found, at evenly spread places of that part of its frontier which loses at
     most MOST_LOST points."""
-    frontier = joint_frontier(scores, correct, costs_of(model, batch_size, criterion))
-    least = correct[:, -1].sum() - MOST_LOST / 100 * len(correct)
+    costs = costs_of(model, batch_size, criterion)
+    frontier = joint_frontier(data.scores, data.expected, costs)
+    least = data.correct[:, -1].sum() - MOST_LOST / 100 * len(data.correct)
     last = len(frontier.thresholds) - 1
     first = min(int(np.searchsorted(frontier.correct, least)), last)
     places = np.unique(np.linspace(first, last, POLICIES).round().astype(int))
@@ -96,20 +101,22 @@ def curves(
     whose thresholds come from the half of the validation data that did not fit these.
 
     A curve holds those of a method's policies, and the one that disables all exits, that no other
-    of them beats in time and accuracy on validation data. Deciding is charged at the time model's
-    price, whatever the criterion.
+    of them beats in time and expected accuracy on validation data. Deciding is charged at the time
+    model's price, whatever the criterion.
     """
     kinds = [(criterion, False) for criterion in CRITERIA] + [("entropy", True)]
     turns = [(*kind, method) for kind in kinds for method in METHODS]
+    half = SplitData(*(part[fitting_part(len(val.label)) :] for part in val))
+    parts = [(part, expected_correct(part.logits, part.label)) for part in (val, half)]
     found = []
     for criterion, scaled, method in progress(turns, "frontiers", "curve"):
         divisors = tuple(temperatures) if scaled else None
-        rows = slice(fitting_part(len(val.logits)) if scaled else 0, None)
-        known = scores_of(criterion, val.logits[rows], divisors)
-        known_correct = val.correct[rows]
-        policies = METHODS[method](criterion, known, known_correct, model, batch_size)
+        used, expected = parts[scaled]
+        known = scores_of(criterion, used.logits, divisors)
+        data = CalibrationData(known, used.correct, expected)
+        policies = METHODS[method](criterion, data, model, batch_size)
         policies.append(Policy(criterion, (None,) * (known.shape[1] - 1)))
-        policies = undominated(policies, known, known_correct, model, batch_size)
+        policies = undominated(policies, data, model, batch_size)
         scores = scores_of(criterion, test.logits, divisors)
         outcomes = [_outcome(p, scores, test.correct, model, batch_size) for p in policies]
         right, seconds = (np.stack(part, axis=1) for part in zip(*outcomes, strict=True))
@@ -118,14 +125,16 @@ def curves(
 
 
 def undominated(
-    policies: Sequence[Policy],
-    scores: np.ndarray,
-    correct: np.ndarray,
-    model: TimeModel,
-    batch_size: int,
+    policies: Sequence[Policy], data: CalibrationData, model: TimeModel, batch_size: int
 ) -> list[Policy]:
-    """Those that no other beats in time and accuracy on these data, from fast to slow."""
-    candidates = [candidate_on(scores, correct, p, model, batch_size, {}) for p in policies]
+    """Those that no other beats in time and expected accuracy on these data, from fast to slow."""
+    samples = len(data.scores)
+    candidates = []
+    for policy in policies:
+        taken = exits_of(data.scores, policy.thresholds)
+        found = evaluate_exits(taken, data.correct, policy.heads_run, model, batch_size)
+        right = data.expected[np.arange(samples), taken - 1].sum()
+        candidates.append(Candidate(policy, {}, float(found["seconds"][0]), right, samples))
     return [candidate.policy for candidate in pareto_frontier(candidates)]
 
 

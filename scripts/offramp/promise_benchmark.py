@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from offramp import markdown
-from offramp.calibration import evaluate, loss, optimism, thresholds_for
+from offramp.calibration import evaluate, loss, optimism, thresholds_for, unseen
 from offramp.intervals import interval
 from offramp.joint import costs_of
 from offramp.policy import Policy
@@ -32,12 +32,14 @@ CHOICES = {
 
 
 class Setting(NamedTuple):
-    """What all draws share: the pool's ``scores`` float64 (N, K) and ``correct`` bool (N, K), the
-    candidates that no draw changes, the config's sections ``calibration`` and ``selection``, and
-    what predicts time."""
+    """What all draws share: the pool's ``scores`` float64 (N, K), ``correct`` bool (N, K),
+    ``logits`` (N, K, C) and ``label`` (N,), the candidates that no draw changes, the config's
+    sections ``calibration`` and ``selection``, and what predicts time."""
 
     scores: np.ndarray
     correct: np.ndarray
+    logits: np.ndarray
+    label: np.ndarray
     fixed: Sequence[Candidate]
     calibration: Mapping[str, Any]
     selection: Mapping[str, Any]
@@ -75,7 +77,7 @@ def outcomes(setting: Setting, number: int) -> dict[tuple[str, bool], tuple[floa
     speed-up over the full network there, by choice and by whether a loss was promised."""
     random = np.random.default_rng([SEED, number])
     rows = random.integers(len(setting.scores), size=SAMPLES)
-    known = families(candidates_on(setting, setting.scores[rows], setting.correct[rows]))
+    known = families(candidates_on(setting, rows))
     judged = {}
     for choice, names in CHOICES.items():
         candidates = [c for name in names for c in known.get(name, [])]
@@ -86,12 +88,15 @@ def outcomes(setting: Setting, number: int) -> dict[tuple[str, bool], tuple[floa
     return judged
 
 
-def candidates_on(setting: Setting, scores: np.ndarray, correct: np.ndarray) -> list[Candidate]:
-    """The fixed candidates and those calibrated on a draw, with their figures there."""
+def candidates_on(setting: Setting, rows: np.ndarray) -> list[Candidate]:
+    """The fixed candidates and those calibrated on a draw, the pool's ``rows``, with their figures
+    there."""
     criterion, _, temperatures = setting.fixed[0].policy
     targets = sorted({setting.calibration["target"], *setting.calibration["targets"]})
     costs = costs_of(setting.model, setting.batch_size, criterion)
-    asked = setting.calibration, scores, correct, targets, costs
+    scores, correct, logits, label = (part[rows] for part in setting[:4])
+    data = unseen(setting.calibration, scores, correct, logits, label)
+    asked = setting.calibration, data, targets, costs
     made: list[tuple] = [(c.policy, c.origin) for c in setting.fixed]
     for thresholds, more in zip(thresholds_for(*asked), optimism(*asked), strict=True):
         policy = Policy(criterion, thresholds, temperatures)

@@ -380,6 +380,15 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray, pa.Table]:
     return scores, correct, table
 
 
+def read_logits_of(scores: pa.Table, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+    """logits float32 (N, K, C) and label int64 (N,) of the samples in a scores table of the same
+    split, which lacks those that fitted temperatures; both are in the split's order."""
+    sample_id, label, logits, table = read_logits(path)
+    same_weights([scores, table])
+    rows = np.isin(sample_id, scores["sample_id"].to_numpy())
+    return logits[rows], label[rows]
+
+
 def decided_by(scores: pa.Table) -> tuple[str, tuple[float, ...] | None]:
     """The criterion of a scores table, and the temperatures of the side exits whose logits it
     divided, None for raw logits. Raises OfframpError for a table that does not say."""

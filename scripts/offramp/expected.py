@@ -1,0 +1,50 @@
+"""How often each exit's answer is to be expected right, from what all exits say together."""
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
+
+
+def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """How right each exit's answer is, float64 (N, K): 1 or 0 by the label for the full network's,
+    and for a side exit's that, less what answering there is expected to lose.
+
+    Parameters: ``logits`` float (N, K, C), ``label`` int64 (N,). Where two exits answer
+    differently, one label says who is right in a single case; thresholds fitted to that are fitted
+    to its noise. All exits together say how likely each answer is: p ~ prod_k p_k ^ w_k, with the
+    weights of `pool_weights`. The loss is the full network's answer's probability less the exit's:
+    0 where they agree. Exact labels give the sum its level, so with all exits disabled it is the
+    number that are right.
+    Source: Genest and Zidek, "Combining Probability Distributions" (1986), the logarithmic pool.
+    """
+    by_class = _by_class(logits)
+    probability = softmax(by_class @ pool_weights(logits, label), axis=1)
+    answers = logits.argmax(axis=2)
+    likely = np.take_along_axis(probability, answers, axis=1)
+    full = (answers[:, -1] == label).astype(np.float64)
+    return full[:, None] - (likely[:, -1:] - likely)
+
+
+def pool_weights(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """The exits' weights, float64 (K,), under which the labels are likeliest: the least negative
+    log-likelihood of softmax(sum_k w_k logits_k), a convex problem. With one exit, 1 / w is its
+    temperature. Parameters as in `expected_correct`.
+    Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998).
+    """
+    by_class, rows = _by_class(logits), np.arange(len(label))
+    true = by_class[rows, label].mean(axis=0)
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        pooled = by_class @ weights
+        total = logsumexp(pooled, axis=1, keepdims=True)
+        probability = np.exp(pooled - total)
+        slope = np.tensordot(probability, by_class, axes=2) / len(label) - true
+        return float(total.mean() - true @ weights), slope
+
+    exits = logits.shape[1]
+    return minimize(loss, np.full(exits, 1 / exits), jac=True, method="L-BFGS-B").x
+
+
+def _by_class(logits: np.ndarray) -> np.ndarray:
+    """float64 (N, C, K), the layout in which pooling is one product."""
+    return np.ascontiguousarray(logits.transpose(0, 2, 1), dtype=np.float64)

@@ -1,0 +1,83 @@
+"""How right answers are expected to be, against the weights that made the labels."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from offramp.calibration import CalibrationData, calibrate_jointly, loss
+from offramp.criteria import scores_of
+from offramp.expected import expected_correct, pool_weights
+from offramp.joint import Costs
+from offramp.temperatures import fit_temperature
+
+
+def pooled_data(samples, weights, seed, classes=5):
+    """Logits of exits that see the same thing through noise of their own, and labels drawn from
+    their pool: logits float32, labels, and each answer's true probability."""
+    draw = np.random.default_rng(seed)
+    seen = draw.normal(size=(samples, 1, classes)) * 2
+    logits = (seen + draw.normal(size=(samples, len(weights), classes))).astype(np.float32)
+    pool = softmax(np.tensordot(logits, weights, axes=(1, 0)).astype(np.float64), axis=1)
+    label = (pool.cumsum(axis=1) < draw.random((samples, 1))).sum(axis=1)
+    return logits, label, np.take_along_axis(pool, logits.argmax(axis=2), axis=1)
+
+
+def test_the_weights_are_those_that_made_the_labels():
+    weights = np.array([0.2, 0.5, 0.9])
+    logits, label, _ = pooled_data(40_000, weights, 0)
+    np.testing.assert_allclose(pool_weights(logits, label), weights, atol=0.04)
+
+
+def test_no_other_weights_make_the_labels_likelier():
+    logits, label, _ = pooled_data(200, [0.3, 0.6], 1)
+
+    def slow(weights):
+        pooled = weights[0] * logits[:, 0].astype(float) + weights[1] * logits[:, 1]
+        return -log_softmax(pooled, axis=1)[np.arange(len(label)), label].mean()
+
+    want = minimize(slow, [0.5, 0.5], method="Nelder-Mead", options={"xatol": 1e-8}).x
+    np.testing.assert_allclose(pool_weights(logits, label), want, atol=1e-3)
+
+
+def test_a_single_exits_weight_is_its_temperature():
+    logits, label, _ = pooled_data(500, [0.4], 2)
+    temperature = fit_temperature(logits[:, 0], label)
+    assert 1 / pool_weights(logits, label)[0] == pytest.approx(temperature, rel=1e-3)
+
+
+@given(st.integers(0, 1_000), st.integers(1, 4), st.integers(1, 30))
+def test_the_last_exit_counts_by_its_label_and_exits_that_agree_with_it_alike(seed, exits, samples):
+    logits, label, _ = pooled_data(samples, np.full(exits, 0.5), seed)
+    answers = logits.argmax(axis=2)
+    found = expected_correct(logits, label)
+    assert found[:, -1].tolist() == (answers[:, -1] == label).tolist()
+    agree = answers == answers[:, -1:]
+    assert (found[agree] == np.broadcast_to(found[:, -1:], found.shape)[agree]).all()
+    assert ((found >= -1) & (found <= 2)).all()
+
+
+def test_thresholds_fitted_to_it_lose_about_what_they_may_where_labels_mislead():
+    weights, allowed = [0.05, 0.1, 0.1, 0.15, 0.2, 0.4], 0.01
+    costs = Costs(np.ones(6), np.zeros(6), np.zeros(6))
+    new, label, _ = pooled_data(50_000, weights, 99)
+    new_scores, new_right = scores_of("entropy", new), new.argmax(axis=2) == label[:, None]
+    lost: dict[str, list[float]] = {"labels": [], "expected": []}
+    for seed in range(8):
+        logits, label, _ = pooled_data(1_000, weights, seed)
+        scores = scores_of("entropy", logits)
+        right = logits.argmax(axis=2) == label[:, None]
+        target = right[:, -1].mean() - allowed
+        for name, known in (("labels", right), ("expected", expected_correct(logits, label))):
+            data = CalibrationData(scores, right, known)
+            (thresholds,) = calibrate_jointly(data, [target], costs)
+            lost[name].append(loss(new_scores, new_right, thresholds))
+    assert np.mean(lost["expected"]) < 1.7 * allowed < 2.2 * allowed < np.mean(lost["labels"])
+
+
+def test_labels_that_all_exits_foresee_leave_the_weights_finite():
+    logits = np.eye(3, dtype=np.float32)[np.arange(30) % 3][:, None].repeat(2, axis=1)
+    found = expected_correct(logits, np.arange(30) % 3)
+    assert np.isfinite(found).all() and (found == 1).all()
