@@ -38,7 +38,7 @@ METHODS_IN_WORDS = {
     "leave at each enabled exit are at least {target} right on new data, at all exits at once. On "
     "test data:",
     "joint": "The thresholds of least time found at which, on validation data, at least {target} "
-    "of all samples are right; an exit may be disabled. On test data:",
+    "of all samples are expected to be right; an exit may be disabled. On test data:",
 }
 
 
