@@ -40,7 +40,7 @@ def found():
     patch.setattr(frontiers, "POLICIES", 6)
     patch.setattr(frontiers, "TARGETS", (0.6, 0.8, 0.9))
     patch.setattr(frontiers, "RESAMPLES", 50)
-    patch.setattr("offramp.joint.PRICES", np.geomspace(0.1, 100, 8))
+    patch.setattr("offramp.joint.PRICES", np.geomspace(100, 0.1, 8))
     made = curves(val, test, (1.5, 1.0, 0.8), model, BATCH)
     yield val, test, model, made
     patch.undo()

@@ -102,10 +102,12 @@ def _joint(
 ) -> Thresholds:
     """The fastest that neither is expected nor counted to lose more."""
     data = unseen(JOINT, scores, correct, logits, labels)
-    frontier = joint_frontier(scores, data.expected, costs)
+    frontier = joint_frontier(scores, data.expected, costs, _allowed(correct))
     first = int(np.searchsorted(frontier.correct, _allowed(correct)))
-    good = (t for t in frontier.thresholds[first:] if loss(scores, correct, t) <= MAX_LOSS)
-    return next(good, (None,) * (scores.shape[1] - 1))
+    for i in range(first, len(frontier.cost)):
+        if loss(scores, correct, frontier.thresholds(i)) <= MAX_LOSS:
+            return frontier.thresholds(i)
+    return (None,) * (scores.shape[1] - 1)
 
 
 def _allowed(correct: np.ndarray) -> float:

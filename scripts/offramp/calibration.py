@@ -65,11 +65,12 @@ def calibrate_jointly(
 
     Every exit is disabled where no thresholds found reach the target.
     """
-    frontier = joint_frontier(data.scores, data.expected, costs)
+    least = min(targets) * len(data.scores)
+    frontier = joint_frontier(data.scores, data.expected, costs, least)
     nobody = (None,) * (data.scores.shape[1] - 1)
     accuracy = frontier.correct / len(data.scores)
     places = np.searchsorted(accuracy, targets, side="left")
-    return [frontier.thresholds[i] if i < len(accuracy) else nobody for i in places]
+    return [frontier.thresholds(i) if i < len(accuracy) else nobody for i in places]
 
 
 def thresholds_for(
@@ -104,15 +105,22 @@ def optimism(
         rows = draw.integers(len(data.scores), size=len(data.scores))
         sample = CalibrationData(*(part[rows] for part in data))
         found = thresholds_for(settings, sample, targets, costs)
-        more += [loss(*data[:2], t) - loss(*sample[:2], t) for t in found]
+        lost = [lost_of(*data[:2], thresholds) for thresholds in found]
+        more += [each.mean() - each[rows].mean() for each in lost]
     return more / RESAMPLES
 
 
 def loss(scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> float:
     """The share of the samples by which a policy is less often right than the full network."""
+    return float(lost_of(scores, correct, thresholds).sum() / len(scores))
+
+
+def lost_of(scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> np.ndarray:
+    """By sample, int64 (N,): 1 where the full network is right and the policy is not, -1 where the
+    policy is and the full network is not, 0 elsewhere."""
     taken = exits_of(scores, thresholds)
     right = correct[np.arange(len(scores)), taken - 1]
-    return float((correct[:, -1].sum() - right.sum()) / len(scores))
+    return correct[:, -1].astype(np.int64) - right
 
 
 def evaluate(

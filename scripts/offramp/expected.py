@@ -1,7 +1,6 @@
 """How often each exit's answer is to be expected right, from what all exits say together."""
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 
@@ -31,6 +30,8 @@ def pool_weights(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     temperature. Parameters as in `expected_correct`.
     Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998).
     """
+    from scipy.optimize import minimize  # heavy to import, and wanted by one method alone
+
     by_class, rows = _by_class(logits), np.arange(len(label))
     true = by_class[rows, label].mean(axis=0)
 

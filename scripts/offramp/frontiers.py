@@ -75,12 +75,12 @@ def joint_policies(
     """The least time found, at evenly spread places of that part of its frontier which loses at
     most MOST_LOST points."""
     costs = costs_of(model, batch_size, criterion)
-    frontier = joint_frontier(data.scores, data.expected, costs)
     least = data.correct[:, -1].sum() - MOST_LOST / 100 * len(data.correct)
-    last = len(frontier.thresholds) - 1
+    frontier = joint_frontier(data.scores, data.expected, costs, least)
+    last = len(frontier.cost) - 1
     first = min(int(np.searchsorted(frontier.correct, least)), last)
     places = np.unique(np.linspace(first, last, POLICIES).round().astype(int))
-    return [Policy(criterion, frontier.thresholds[i]) for i in places]
+    return [Policy(criterion, frontier.thresholds(int(i))) for i in places]
 
 
 METHODS: dict[str, Callable[..., list[Policy]]] = {

@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-from scipy.stats import binom
 
 from offramp.policy import exits_of
 from offramp.thresholds import Thresholds, largest_thresholds
@@ -60,6 +59,8 @@ def enough_right(samples: int, target: float, level: float) -> np.ndarray:
     """For n = 1..samples, the fewest right answers among n at which the exact binomial test rejects
     at ``level`` that the accuracy is below the target: int32; more than n where even n are too
     few."""
+    from scipy.stats import binom  # heavy to import, and wanted by this method alone
+
     return binom.ppf(level, np.arange(1, samples + 1), target).astype(np.int32) + 1
 
 
@@ -68,6 +69,8 @@ def exit_p_values(
 ) -> np.ndarray:
     """For each enabled exit, the exact p-value of its leaving samples being below the target:
     float64; 1 for an exit at which nobody leaves."""
+    from scipy.stats import binom
+
     taken = exits_of(scores, thresholds)
     enabled = [k for k, t in enumerate(thresholds) if t is not None]
     n = np.array([(taken == k + 1).sum() for k in enabled])

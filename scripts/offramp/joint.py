@@ -9,9 +9,9 @@ from offramp.criteria import CRITERIA
 from offramp.thresholds import Thresholds, ends_of_ties
 from offramp.timemodel import TimeModel
 
-# Prices of an error, in times of the full network for a sample; below and above, nothing moves.
-PRICES = np.geomspace(0.1, 100, 28)
-SWEEPS = 6
+# Prices of an error, in times of the full network for a sample; below and above, little moves.
+PRICES = np.geomspace(100, 0.1, 28)
+SEED = 42
 
 
 class Costs(NamedTuple):
@@ -48,11 +48,16 @@ def costs_of(model: TimeModel, batch_size: int, criterion: str = "entropy") -> C
 
 class Frontier(NamedTuple):
     """Policies to whom no other found is both cheaper and more often right, from cheap to dear:
-    ``cost`` float64 (M,), ``correct`` float64 (M,), ``thresholds`` a list of M."""
+    ``cost`` and ``correct`` float64 (M,), ``limits`` float64 (M, K-1), thresholds with -inf at
+    disabled exits."""
 
     cost: np.ndarray
     correct: np.ndarray
-    thresholds: list[Thresholds]
+    limits: np.ndarray
+
+    def thresholds(self, i: int) -> Thresholds:
+        """The thresholds of policy i."""
+        return tuple(None if t == -np.inf else t for t in self.limits[i].tolist())
 
 
 class Data(NamedTuple):
@@ -96,42 +101,45 @@ class _Best:
         least = np.minimum.accumulate(self.cost[::-1])[::-1]
         cheaper_than_better = np.append(least[1:], np.inf)
         keep = np.flatnonzero(np.isfinite(self.cost) & (self.cost < cheaper_than_better))
-        rows = self.limits[keep]
-        thresholds = [tuple(None if np.isneginf(t) else float(t) for t in row) for row in rows]
-        return Frontier(self.cost[keep], self.correct[keep], thresholds)
+        return Frontier(self.cost[keep], self.correct[keep], self.limits[keep])
 
 
-def joint_frontier(scores: np.ndarray, correct: np.ndarray, costs: Costs) -> Frontier:
+def joint_frontier(
+    scores: np.ndarray, correct: np.ndarray, costs: Costs, least: float = 0.0
+) -> Frontier:
     """The frontier of cost against accuracy over all thresholds of all exits.
 
     Parameters: ``scores`` (N, K) of the calibration data and ``correct`` (N, K), how right each
-    answer is: 0 or 1, or what `expected_correct` makes of it; float64. At each of PRICES, down and
-    up again, coordinate descent on cost + price x errors from the last price's thresholds: one exit
-    after the other takes the best of all its thresholds, the rest held, until nothing moves. Every
-    candidate of every line search is evaluated exactly, and the frontier is over all. A heuristic,
-    since descent may end in a valley that is not the deepest; bounded.
+    answer is: 0 or 1, or what `expected_correct` makes of it; float64. ``least``: how many right
+    are of interest. Coordinate descent on cost + price x errors while the price falls through
+    PRICES, until fewer than ``least`` are right: at each price, from the last one's thresholds and
+    from random ones, one exit after the other takes the best of all its thresholds, the rest held.
+    Every candidate of every line search is evaluated exactly, and the frontier is over all. A
+    heuristic, since descent may end in a valley that is not the deepest; seeded and bounded. (Six
+    times as many prices and rounds found costs 0.1 to 0.4 % lower in the mean and 1.6 % at most,
+    down to 8 points lost on the validation data of three networks.)
     """
     samples, exits = scores.shape
-    data = data_of(scores, correct, costs)
-    best = _Best(samples, exits - 1)
-    full = costs.block.sum() + costs.head[-1] + costs.fixed[-1]
+    data, best = data_of(scores, correct, costs), _Best(samples, exits - 1)
+    draw = np.random.default_rng(SEED)
     limits = np.full(exits - 1, -np.inf)
-    for price in np.concatenate([PRICES[::-1], PRICES]) * full:
-        limits = _descend(data, limits, price, best)
+    for price in PRICES * (costs.block.sum() + costs.head[-1] + costs.fixed[-1]):
+        start = scores[draw.integers(0, samples, exits - 1), np.arange(exits - 1)]
+        _improve(data, np.where(draw.random(exits - 1) < 0.2, -np.inf, start), price, best)
+        if _improve(data, limits, price, best) < least:
+            break
     return best.frontier()
 
 
-def _descend(data: Data, limits: np.ndarray, price: float, best: _Best) -> np.ndarray:
-    """Coordinate descent at one price, from the last side exit to the first."""
-    limits = limits.copy()
-    for _ in range(SWEEPS):
-        before = limits.copy()
-        for k, at, cost, right in line_searches(data, limits):
-            best.note(cost, right, limits, k, at)
-            limits[k] = at[np.argmin(cost - price * right)]
-        if np.array_equal(before, limits):
-            break
-    return limits
+def _improve(data: Data, limits: np.ndarray, price: float, best: _Best) -> float:
+    """Let every exit in turn, from the last side exit to the first, take its best threshold at this
+    price: ``limits`` change. Returns how many are right then."""
+    chosen = -np.inf
+    for k, at, cost, right in line_searches(data, limits):
+        best.note(cost, right, limits, k, at)
+        place = np.argmin(cost - price * right)
+        limits[k], chosen = at[place], right[place]
+    return chosen
 
 
 def line_searches(
@@ -150,18 +158,18 @@ def line_searches(
         enabled[k] = False
         spent = (costs.block + np.where(enabled, costs.head, 0.0)).cumsum()
         here = order[k][reach[k][order[k]]]
-        to = later[here]
-        left_later, right_later = spent[to], correct.ravel()[to * samples + here]
+        to = later.take(here)
+        left_later, right_later = spent.take(to), correct.take(to * samples + here)
         disabled = gone[:k] @ spent[:k] + left_later.sum() + samples * costs.fixed[enabled].sum()
         own = len(here) * costs.head[k] + samples * costs.fixed[k]
 
-        ordered = scores[k, here]
+        ordered = scores[k].take(here)
         ends = np.flatnonzero(ends_of_ties(ordered))
         at = np.append(-np.inf, ordered[ends])
         cost, right = np.empty(len(at)), np.empty(len(at))
         cost[0], right[0] = disabled, gone_right[:k].sum() + right_later.sum()
         cost[1:] = disabled + own - (left_later - spent[k]).cumsum()[ends]
-        right[1:] = right[0] + (correct[k, here] - right_later).cumsum()[ends]
+        right[1:] = right[0] + (correct[k].take(here) - right_later).cumsum()[ends]
         yield k, at, cost, right
         later[scores[k] <= limits[k]] = k
 
@@ -172,8 +180,8 @@ def _survivors(data: Data, limits: np.ndarray) -> tuple[list[np.ndarray], np.nda
     reach, gone, gone_right = [np.ones(data.scores.shape[1], dtype=bool)], [], []
     for k, limit in enumerate(limits):
         stays = data.scores[k] > limit
-        leaves = reach[k] & ~stays
-        gone.append(np.count_nonzero(leaves))
-        gone_right.append(data.correct[k, leaves].sum())
+        leaving = np.flatnonzero(reach[k] > stays)
+        gone.append(len(leaving))
+        gone_right.append(data.correct[k].take(leaving).sum())
         reach.append(reach[k] & stays)
     return reach, np.array(gone), np.array(gone_right)

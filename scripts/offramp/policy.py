@@ -49,11 +49,11 @@ def exits_of(scores: np.ndarray, thresholds: tuple[float | None, ...]) -> np.nda
 
     ``scores`` is (N, K) or (N, K-1), float64; a sample that ties with the threshold leaves.
     """
-    side = len(thresholds)
-    limits = np.array([-np.inf if t is None else t for t in thresholds])
-    fires = scores[:, :side] <= limits
-    last = np.ones((len(scores), 1), dtype=bool)
-    return np.hstack([fires, last]).argmax(axis=1) + 1
+    taken = np.full(len(scores), len(thresholds) + 1)
+    for k in range(len(thresholds), 0, -1):  # the first that fires is written last
+        if (threshold := thresholds[k - 1]) is not None:
+            taken[scores[:, k - 1] <= threshold] = k
+    return taken
 
 
 def policy_scores(policy: Policy, logits: np.ndarray) -> np.ndarray:
