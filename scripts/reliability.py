@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from offramp.job import job_log
 from offramp.tables import origin_of, read, read_logits, same_weights, write
-from offramp.temperatures import fitting_part, reliability_table
+from offramp.temperatures import reliability_table
+from offramp.thresholds import fitting_part
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

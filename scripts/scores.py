@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from offramp.job import job_log
 from offramp.scores import how_decided, scores_table
 from offramp.tables import origin_of, read, read_logits, same_weights, write
-from offramp.temperatures import fitting_part
+from offramp.thresholds import fitting_part
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

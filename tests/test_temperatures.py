@@ -14,11 +14,11 @@ from offramp.temperatures import (
     confidence_of,
     fit_temperature,
     fit_temperatures,
-    fitting_part,
     negative_log_likelihood,
     reliability_table,
     temperatures_table,
 )
+from offramp.thresholds import fitting_part
 
 
 def sampled(samples, factor, seed=0, classes=4):

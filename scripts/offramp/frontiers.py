@@ -17,7 +17,7 @@ from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.progress import progress
 from offramp.selection import Candidate, pareto_frontier
 from offramp.tables import EQUAL_ACCURACY, FRONTIERS
-from offramp.temperatures import fitting_part
+from offramp.thresholds import fitting_part
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
 
 # At most so many policies of each kind.

@@ -10,18 +10,13 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from offramp.tables import RELIABILITY, TEMPERATURES
+from offramp.thresholds import fitting_part
 
 BINS = 15
 RESAMPLES = 500
 SEED = 42
 # The range searched: far wider than networks need.
 LOG_RANGE = (-4.0, 4.0)
-
-
-def fitting_part(samples: int) -> int:
-    """How many of the first calibration samples fit temperatures; the rest are for thresholds. The
-    samples' order is random, so the first half is a random half."""
-    return samples // 2
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What every way to choose thresholds shares: candidates, ties, survivors."""
+"""What every way to choose thresholds shares: samples, candidates, ties, survivors."""
 
 from collections.abc import Callable
 
@@ -8,6 +8,12 @@ import numpy as np
 Thresholds = tuple[float | None, ...]
 # Given how many are right among the first n, for n = 1.., which n will do: bool.
 Passes = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def fitting_part(samples: int) -> int:
+    """How many of the first calibration samples fit temperatures; the rest are for thresholds. The
+    samples' order is random, so the first half is a random half."""
+    return samples // 2
 
 
 def ends_of_ties(ordered: np.ndarray) -> np.ndarray:

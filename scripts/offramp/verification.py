@@ -31,7 +31,7 @@ from offramp.timemodel import TimeModel, reached_by, stage_seconds
 # Live and table agree on a sample, or its score lies within the criterion's tolerance of the
 # threshold, or its two largest logits this near to each other (float32 sums depend on the batch).
 LOGIT_TOLERANCE = 1e-4
-OTHER_CUTOFFS = 12
+OTHER_CUTOFFS = 10
 # Turns of the speed-ups: at least and at most so many, and no more once they took so long.
 FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 3, 9, 30.0
 TURN_IMAGES = 2_000
