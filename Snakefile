@@ -45,4 +45,3 @@ rule all:
             "{results}/figures/{name}.{kind}", results=RESULTS, name=FIGURES, kind=["svg", "png"]
         ),
         f"{RESULTS}/figures/training.svg" if TRAINED else [],
-        f"{RESULTS}/figures/rival.svg" if config["rival"] else [],

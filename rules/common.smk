@@ -65,7 +65,7 @@ def model_params():
 def code(script):
     """sha256 over a script's library modules, found by following its imports. Snakemake itself does
     not notice that a module which a script imports has changed."""
-    digests, waiting = {}, imported(SCRIPTS / f"{script}.py")
+    digests, waiting = {}, set(imported(SCRIPTS / f"{script}.py"))
     while waiting:
         file = waiting.pop()
         if file not in digests:
@@ -75,12 +75,13 @@ def code(script):
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
+@cache
 def imported(file):
-    """The library modules that a Python file imports."""
+    """The library modules that a Python file imports, a frozenset."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("offramp"):
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             found |= {SCRIPTS / f"{name.replace('.', '/')}.py" for name in names}
             found.add(SCRIPTS / "offramp/__init__.py")
-    return {path for path in found if path.exists()}
+    return frozenset(path for path in found if path.exists())

@@ -1,6 +1,8 @@
 """What several test modules share: toy networks, a hand-made clock, slow obvious oracles."""
 
+import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +162,18 @@ SLOW = ("test_slurm", "test_errors", "test_workflow")
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.module.__name__ in SLOW)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Nothing runs beside a test marked `alone`, whose seconds count. Several workers share a lock,
+    which such a test takes for itself; the door makes the others wait behind it."""
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    if run is None:
+        return (yield)
+    room, door = (open(f"{tempfile.gettempdir()}/offramp-{run}-{n}", "w") for n in ("room", "door"))
+    with room, door:
+        fcntl.flock(door, fcntl.LOCK_EX)
+        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
+        fcntl.flock(door, fcntl.LOCK_UN)
+        return (yield)

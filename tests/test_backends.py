@@ -14,6 +14,9 @@ from offramp.cascade import run_cascade, run_full_network
 from offramp.networks import NETWORKS, build
 from offramp.policy import Policy, policy_scores
 
+# The fixtures are costly: one worker makes them.
+pytestmark = pytest.mark.xdist_group("backends")
+
 SIZES = (1, 2, 7, 24)
 
 

@@ -108,6 +108,7 @@ def download(folder, sources):
     return run
 
 
+@pytest.mark.alone
 def test_without_network_each_address_and_all_ways_out_are_named_within_half_a_minute(clone):
     addresses = [f"http://127.0.0.1:{closed_port()}/{name}/{ARCHIVE}" for name in ("a", "b")]
     run = download(clone, addresses)

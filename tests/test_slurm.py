@@ -38,6 +38,9 @@ STAND_IN = r"""
 import json, os, re, sys
 from pathlib import Path
 
+# The fixtures are costly: one worker makes them.
+pytestmark = pytest.mark.xdist_group("slurm")
+
 here, name, given = Path(__file__).parent, Path(sys.argv[0]).name, sys.argv[1:]
 events = here / "events.jsonl"
 

@@ -382,6 +382,7 @@ def test_the_policies_were_chosen_on_validation_data(finished, name):
 # What a further run does again
 
 
+@pytest.mark.alone
 def test_a_second_run_does_nothing_within_five_seconds(tree):
     run = succeed(tree, "--cores", "2")
     assert "Nothing to be done" in run.output
@@ -389,6 +390,7 @@ def test_a_second_run_does_nothing_within_five_seconds(tree):
     assert run.seconds <= 5
 
 
+@pytest.mark.alone
 def test_other_cutoffs_rerun_the_analysis_and_nothing_slow(tree):
     more = (*("examples/digits.yaml", "small.yaml"), "more.yaml")
     config_file(tree, "more.yaml", {"sweep": {"cutoffs": 30}})
@@ -519,10 +521,13 @@ def test_the_figures_are_the_same_bytes_every_time(tree):
 
 def test_a_rival_is_measured_in_turn_and_drawn(tree):
     own = f"{RESULTS}/model/weights.safetensors"
+    target = f"{RESULTS}/figures/rival.svg"
+    without = snakemake(tree, target, "-n")
+    assert without.code != 0 and "name a plain network's model and weights" in without.output
     rival = config_file(tree, "rival.yaml", {"rival": {"model": "branchynet", "weights": own}})
     configs = (*CONFIGS, rival)
-    assert set(succeed(tree, "-n", configs=configs).jobs) == {"rival", "rival_figure"}
-    succeed(tree, "--cores", "2", configs=configs)
+    run = succeed(tree, target, "--cores", "2", configs=configs)
+    assert set(run.jobs) == {"rival", "rival_figure"}
     rows = frame(tree, "rival")
     test = read(tree, "scores/test").to_pandas()
     # The rival is the very network, so it must be right where the full network is.
