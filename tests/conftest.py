@@ -171,8 +171,8 @@ def pytest_runtest_protocol(item):
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     if run is None:
         return (yield)
-    room, door = (open(f"{tempfile.gettempdir()}/offramp-{run}-{n}", "w") for n in ("room", "door"))
-    with room, door:
+    lock = f"{tempfile.gettempdir()}/offramp-tests-{run}"
+    with open(f"{lock}.room", "w") as room, open(f"{lock}.door", "w") as door:
         fcntl.flock(door, fcntl.LOCK_EX)
         fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
         fcntl.flock(door, fcntl.LOCK_UN)
