@@ -29,7 +29,7 @@ test: .venv/bench
 	$(BIN)/ruff format --check scripts tests
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # The better part of an hour: both shipped networks, everything in turn, nothing else should run beside it.
 bench: .venv/bench

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.calibration import CalibrationData, calibrate_all, unseen
+from offramp.calibration import CalibrationData, calibrate_all
 from offramp.datasets import SPLITS
 from offramp.job import job_log
 from offramp.tables import (
@@ -27,9 +27,9 @@ with job_log(snakemake.log[0]):
     timings = read(snakemake.input.timings, "timings")
     found = dict(zip(SPLITS, map(read_scores, snakemake.input.scores), strict=True))
     tables = {split: table for split, (*_, table) in found.items()}
-    splits = {split: CalibrationData(*data, data[1]) for split, (*data, _) in found.items()}
-    logits = read_logits_of(tables["val"], snakemake.input.logits)
-    splits["val"] = unseen(params.calibration, *found["val"][:2], *logits)
+    splits = {split: CalibrationData(*data) for split, (*data, _) in found.items()}
+    logits, label = read_logits_of(tables["val"], snakemake.input.logits)
+    splits["val"] = splits["val"]._replace(logits=logits, label=label)
     criterion, _ = decided_by(tables["val"])
     model = fit_time_model(timings)
     rows = calibrate_all(splits, criterion, params.calibration, model, params.batch_size)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from offramp.calibration import CalibrationData
 from offramp.job import job_log
 from offramp.promise_benchmark import Setting, page, promise
 from offramp.selection import calibrated_candidates, shared_candidates
@@ -31,14 +32,14 @@ with job_log(snakemake.log[0]):
         scores, correct, table = read_scores(path)
         parts.append((scores, correct, *read_logits_of(table, logits)))
         tables.append(table)
-    pool = [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+    pool = CalibrationData(*map(np.concatenate, zip(*parts, strict=True)))
     decided = decided_by(tables[-1])
     calibrated = calibrated_candidates(calibration, *decided)
     fixed = shared_candidates(sweep, *decided)
     fixed += [c for c in calibrated if c.origin["calibrated_on"] == "train"]
     model = fit_time_model(timings)
     config = params.calibration, params.selection
-    table = promise(Setting(*pool, fixed, *config, model, params.batch_size))
+    table = promise(Setting(pool, fixed, *config, model, params.batch_size))
     origin = provenance(snakemake.config, same_weights(tables), "val, test")
     write(snakemake.output.table, table, "promise", origin)
     Path(snakemake.output.page).write_text(page(table, origin))

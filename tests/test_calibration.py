@@ -6,6 +6,7 @@ import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
 from hypothesis import example, given
 from hypothesis import strategies as st
+from scipy.special import softmax
 
 from offramp import calibration
 from offramp.calibration import (
@@ -16,14 +17,15 @@ from offramp.calibration import (
     calibrate_jointly,
     calibration_rows,
     evaluate,
+    expected_of,
     loss,
     optimism,
     thresholds_for,
-    unseen,
 )
+from offramp.criteria import scores_of
 from offramp.expected import expected_correct
 from offramp.guarantee import calibrate_guaranteed
-from offramp.joint import costs_of
+from offramp.joint import Costs, costs_of
 from offramp.policy import Policy, exits_of
 from offramp.thresholds import largest_threshold
 
@@ -238,12 +240,12 @@ def joint_data():
     draw = np.random.default_rng(4)
     entropy = draw.random((60, 4))
     correct = draw.random((60, 4)) < np.where(entropy < 0.5, 0.95, [0.3, 0.5, 0.7, 0.9])
-    return CalibrationData(entropy, correct, correct)
+    return CalibrationData(entropy, correct)
 
 
 def test_joint_thresholds_reach_the_target_overall_and_the_least_wanted_is_the_cheapest():
     data = joint_data()
-    entropy, correct, _ = data
+    entropy, correct = data.scores, data.correct
     model = hand_made_model(4, 60)
     costs = costs_of(model, 60)
     targets = [0.6, 0.75, 0.85]
@@ -262,26 +264,21 @@ def test_a_joint_target_out_of_reach_disables_every_exit():
     assert calibrate_jointly(data, [0.9], costs) == [(None, None, None)]
 
 
-def test_joint_thresholds_go_by_what_is_expected_not_by_the_labels():
-    data = joint_data()
-    costs = costs_of(hand_made_model(4, 60), 60)
-    wrong = data._replace(correct=~data.correct)
-    assert calibrate_jointly(wrong, [0.8], costs) == calibrate_jointly(data, [0.8], costs)
-
-
-def test_only_the_joint_method_on_unseen_data_asks_the_logits():
+def test_joint_thresholds_go_by_what_is_expected_where_the_logits_are_known():
     draw = np.random.default_rng(0)
-    logits, label = draw.normal(size=(50, 3, 4)), draw.integers(0, 4, 50)
-    entropy, correct = draw.random((50, 3)), logits.argmax(axis=2) == label[:, None]
-    joint = unseen({"method": "joint"}, entropy, correct, logits, label)
-    np.testing.assert_array_equal(joint.expected, expected_correct(logits, label))
-    for method in ("empirical", "guaranteed"):
-        assert unseen({"method": method}, entropy, correct, logits, label).expected is correct
+    logits, label = draw.normal(size=(60, 4, 5)), draw.integers(0, 5, 60)
+    data = joint_data()
+    known = data._replace(logits=logits, label=label)
+    assert expected_of(data) is data.correct
+    np.testing.assert_array_equal(expected_of(known), expected_correct(logits, label))
+    costs = costs_of(hand_made_model(4, 60), 60)
+    found = calibrate_jointly(known, [0.1], costs)
+    assert found == calibrate_jointly(known._replace(correct=~data.correct), [0.1], costs)
 
 
 def test_the_joint_method_costs_less_than_the_empirical_one_at_its_accuracy():
     data = joint_data()
-    entropy, correct, _ = data
+    entropy, correct = data.scores, data.correct
     costs = costs_of(hand_made_model(4, 60), 60)
     for target in (0.7, 0.8, 0.9):
         alone = calibrate(entropy, correct, target)
@@ -294,15 +291,15 @@ def test_the_empirical_method_by_name_is_calibrate():
     data = joint_data()
     costs = costs_of(hand_made_model(4, 60), 60)
     found = thresholds_for({"method": "empirical"}, data, [0.7, 0.9], costs)
-    assert found == [calibrate(*data[:2], target) for target in (0.7, 0.9)]
+    assert found == [calibrate(data.scores, data.correct, target) for target in (0.7, 0.9)]
 
 
 def test_the_guaranteed_method_takes_its_confidence_from_the_settings():
-    data = CalibrationData(*(np.tile(part, (20, 1)) for part in joint_data()))
+    data = joint_data().sample(np.tile(np.arange(60), 20))
     costs = costs_of(hand_made_model(4, 60), 60)
     settings = {"method": "guaranteed", "confidence": 0.8}
     found = thresholds_for(settings, data, [0.7], costs)
-    assert found == [calibrate_guaranteed(*data[:2], 0.7, 0.8)]
+    assert found == [calibrate_guaranteed(data.scores, data.correct, 0.7, 0.8)]
     assert found != [(None, None, None)]
 
 
@@ -310,7 +307,18 @@ def noisy_data(samples, seed):
     draw = np.random.default_rng(seed)
     entropy = draw.random((samples, 4))
     correct = draw.random((samples, 4)) < 1 - entropy * [0.5, 0.4, 0.3, 0.2]
-    return CalibrationData(entropy, correct, correct)
+    return CalibrationData(entropy, correct)
+
+
+def known_data(samples, seed):
+    """Six exits with logits, the later the surer, and labels that all together make likely."""
+    draw = np.random.default_rng(seed)
+    weights = np.array([0.05, 0.1, 0.1, 0.15, 0.2, 0.4])
+    logits = 2 * draw.normal(size=(samples, 1, 5)) + draw.normal(size=(samples, 6, 5))
+    pool = softmax(np.tensordot(logits, weights, axes=(1, 0)), axis=1)
+    label = (pool.cumsum(axis=1) < draw.random((samples, 1))).sum(axis=1)
+    right = logits.argmax(axis=2) == label[:, None]
+    return CalibrationData(scores_of("entropy", logits), right, logits, label)
 
 
 @pytest.mark.parametrize("method, target", [("empirical", 0.8), ("joint", 0.86)])
@@ -326,11 +334,30 @@ def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
         data = noisy_data(400, seed)
         found.append(optimism(settings, data, [target], costs)[0])
         (thresholds,) = thresholds_for(settings, data, [target], costs)
-        want.append(loss(*new[:2], thresholds) - loss(*data[:2], thresholds))
+        lost = [loss(each.scores, each.correct, thresholds) for each in (new, data)]
+        want.append(lost[0] - lost[1])
     spread = np.std(want) / np.sqrt(len(want))
     assert np.mean(found) == pytest.approx(np.mean(want), abs=3 * spread)
     if method == "joint":
         assert np.mean(want) > 2 * spread and np.mean(found) > 0
+
+
+def test_optimism_of_the_pool_of_exits_is_not_too_small(monkeypatch):
+    monkeypatch.setattr(calibration, "RESAMPLES", 8)
+    settings = {"method": "joint"}
+    costs = Costs(np.ones(6), np.zeros(6), np.zeros(6))
+    new = known_data(60_000, 99)
+    found, want = [], []
+    for seed in range(10):
+        data = known_data(800, seed)
+        target = [data.correct[:, -1].mean() - 0.01]
+        found.append(optimism(settings, data, target, costs)[0])
+        (thresholds,) = thresholds_for(settings, data, target, costs)
+        lost = [loss(each.scores, each.correct, thresholds) for each in (new, data)]
+        want.append(lost[0] - lost[1])
+    spread = np.std(want) / np.sqrt(len(want))
+    assert np.mean(found) == pytest.approx(np.mean(want), abs=3 * spread)
+    assert np.mean(found) > 0
 
 
 def test_optimism_is_the_same_every_time_and_0_where_nobody_can_leave(monkeypatch):

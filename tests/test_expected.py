@@ -70,8 +70,8 @@ def test_thresholds_fitted_to_it_lose_about_what_they_may_where_labels_mislead()
         scores = scores_of("entropy", logits)
         right = logits.argmax(axis=2) == label[:, None]
         target = right[:, -1].mean() - allowed
-        for name, known in (("labels", right), ("expected", expected_correct(logits, label))):
-            data = CalibrationData(scores, right, known)
+        for name, known in (("labels", ()), ("expected", (logits, label))):
+            data = CalibrationData(scores, right, *known)
             (thresholds,) = calibrate_jointly(data, [target], costs)
             lost[name].append(loss(new_scores, new_right, thresholds))
     assert np.mean(lost["expected"]) < 1.7 * allowed < 2.2 * allowed < np.mean(lost["labels"])

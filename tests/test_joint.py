@@ -8,6 +8,7 @@ from conftest import hand_made_model, slow_exit
 from hypothesis import given
 from hypothesis import strategies as st
 
+from offramp import joint
 from offramp.joint import Costs, costs_of, data_of, joint_frontier, line_searches
 
 
@@ -21,22 +22,24 @@ def slow_total(scores, correct, thresholds, costs):
         for k in range(leaves):
             cost += costs.block[k] + (costs.head[k] if on[k] else 0.0)
         cost += sum(costs.fixed[k] for k in range(exits) if on[k])
-        right += bool(hits[leaves - 1])
+        right += hits[leaves - 1]
     return cost, right
 
 
-def some_data(samples, exits, seed, levels=6):
+def some_data(samples, exits, seed, levels=6, soft=False):
     """Scores with many ties, answers the more often right the later the exit."""
     draw = np.random.default_rng(seed)
     scores = draw.integers(0, levels, (samples, exits)) / 4.0
     correct = draw.random((samples, exits)) < np.linspace(0.5, 0.9, exits)
+    if soft:  # what is expected: fractions, now and then below 0 or above 1
+        correct = correct + draw.normal(0, 0.3, (samples, exits))
     costs = Costs(*draw.uniform(0.1, 1.0, (3, exits)) * [[1.0], [0.5], [0.1]])
     return scores, correct, costs
 
 
-@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 25))
-def test_a_line_search_is_every_threshold_of_one_exit(seed, exits, samples):
-    scores, correct, costs = some_data(samples, exits, seed)
+@given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 25), st.booleans())
+def test_a_line_search_is_every_threshold_of_one_exit(seed, exits, samples, soft):
+    scores, correct, costs = some_data(samples, exits, seed, soft=soft)
     draw = np.random.default_rng(seed + 1)
     limits = np.where(draw.random(exits - 1) < 0.3, -np.inf, draw.integers(0, 6, exits - 1) / 4)
     searched = []
@@ -50,7 +53,7 @@ def test_a_line_search_is_every_threshold_of_one_exit(seed, exits, samples):
             )
             want_cost, want_right = slow_total(scores, correct, thresholds, costs)
             assert found_cost == pytest.approx(want_cost)
-            assert found_right == want_right
+            assert found_right == pytest.approx(want_right)
         limits[k] = draw.choice(at)
         searched.append(k)
     assert searched == list(range(exits - 1))[::-1]
@@ -71,14 +74,30 @@ def test_the_frontier_is_that_of_all_combinations_on_its_hull(seed):
         assert (found.cost - price * found.correct).min() == pytest.approx(want)
 
 
+@pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_frontier_says_what_its_thresholds_do_and_none_dominates_another(seed):
-    scores, correct, costs = some_data(60, 5, seed)
+def test_the_frontier_says_what_its_thresholds_do_and_none_dominates_another(seed, soft):
+    scores, correct, costs = some_data(60, 5, seed, soft=soft)
     found = joint_frontier(scores, correct, costs)
     assert (np.diff(found.cost) > 0).all() and (np.diff(found.correct) > 0).all()
     for i, (cost, right, _) in enumerate(zip(*found, strict=True)):
         want = slow_total(scores, correct, found.thresholds(i), costs)
         assert (cost, right) == pytest.approx(want)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_stops_below_what_is_of_interest_and_not_before_it_got_there(monkeypatch, seed):
+    scores, correct, costs = some_data(200, 4, seed)
+    whole = joint_frontier(scores, correct, costs)
+    # The full network's count is where the search begins, or above: it may not end there at once.
+    for least in (correct[:, -1].sum(), whole.correct[len(whole.correct) // 2], whole.correct[-1]):
+        part = joint_frontier(scores, correct, costs, least)
+        want, found = (f.cost[np.searchsorted(f.correct, least) :].min() for f in (whole, part))
+        assert found <= 1.1 * want
+    improve, steps = joint._improve, []
+    monkeypatch.setattr(joint, "_improve", lambda *a: steps.append(1) or improve(*a))
+    joint_frontier(scores, correct, costs, whole.correct[-1])
+    assert 2 <= len(steps) < 2 * len(joint.PRICES)
 
 
 def test_under_a_criterion_that_looks_back_heads_are_paid_with_the_blocks():

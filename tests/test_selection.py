@@ -245,7 +245,7 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
     scores = {split: draw.random((800, 3)) for split in ("train", "val", "test")}
     data = {k: (s, draw.random(s.shape) < 1 - s * [0.5, 0.3, 0.1]) for k, s in scores.items()}
     settings = {"method": "empirical", "target": 0.9, "targets": [0.85, 0.9, 0.95]}
-    splits = {split: CalibrationData(*known, known[1]) for split, known in data.items()}
+    splits = {split: CalibrationData(*known) for split, known in data.items()}
     calibration = pa.table(calibrate_all(splits, "entropy", settings, model, 64))
     cutoffs = np.linspace(0, 1, 21)
     rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model, 64))

@@ -12,6 +12,9 @@ from typing import NamedTuple
 
 import pytest
 
+# The fixtures are costly: one worker makes them.
+pytestmark = pytest.mark.xdist_group("slurm")
+
 ROOT = Path(__file__).parents[1]
 CONFIG = "examples/digits.yaml"
 # Not submitted: local rules, and those that a run of the example has no need of.
@@ -37,9 +40,6 @@ SLURM = ["sbatch", "sacct", "sacctmgr", "scancel", "scontrol", "sinfo", "squeue"
 STAND_IN = r"""
 import json, os, re, sys
 from pathlib import Path
-
-# The fixtures are costly: one worker makes them.
-pytestmark = pytest.mark.xdist_group("slurm")
 
 here, name, given = Path(__file__).parent, Path(sys.argv[0]).name, sys.argv[1:]
 events = here / "events.jsonl"

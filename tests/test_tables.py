@@ -17,6 +17,7 @@ from offramp.tables import (
     origin_of,
     read,
     read_logits,
+    read_logits_of,
     read_scores,
     same_weights,
     scores_schema,
@@ -199,6 +200,21 @@ def test_scores_are_entropies_and_correctness_of_the_logits(tmp_path):
             row = logits[sample, k]
             assert values[sample, k] == entropy(row.astype(np.float64))
             assert correct[sample, k] == (row.tolist().index(max(row.tolist())) == labels[sample])
+
+
+def test_logits_of_scores_are_those_of_its_samples_and_no_others(tmp_path):
+    logits, path, labels = some_logits(samples=20), tmp_path / "logits.parquet", np.arange(20) % 4
+    write(path, logits_table(logits, np.arange(20), labels), "logits", ORIGIN)
+    scores = scores_table(np.arange(7, 20), labels[7:], logits[7:], "entropy")
+    scores = scores.replace_schema_metadata(ORIGIN)
+    found, label = read_logits_of(scores, path)
+    np.testing.assert_array_equal(found, logits[7:])
+    assert label.tolist() == labels[7:].tolist()
+    other = scores_table(np.arange(7, 20), labels[7:], logits[:13], "entropy")
+    with pytest.raises(OfframpError, match="not the logits of the scores"):
+        read_logits_of(other.replace_schema_metadata(ORIGIN), path)
+    with pytest.raises(OfframpError, match="not the logits of the scores"):
+        read_logits_of(scores.take(np.arange(13)[::-1]).replace_schema_metadata(ORIGIN), path)
 
 
 def test_tables_of_the_same_weights_share_their_sum(tmp_path):

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from offramp.bench_live import row
-from offramp.calibration import evaluate, loss, optimism, thresholds_for, unseen
+from offramp.calibration import (
+    CalibrationData,
+    evaluate,
+    expected_of,
+    loss,
+    optimism,
+    thresholds_for,
+)
 from offramp.intervals import paired_difference
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.policy import Policy, exits_of, shared_cutoff
@@ -20,7 +27,6 @@ from offramp.thresholds import Thresholds
 from offramp.timemodel import TimeModel
 
 MAX_LOSS, CONFIDENCE = 0.005, 0.9
-JOINT = {"method": "joint"}
 CUTOFFS = 2_000
 # Where a loss is promised: this many accuracies, from MAX_LOSS above the full network's to MAX_LOSS
 # below (what is fitted to the data looks better on them than it is).
@@ -47,15 +53,15 @@ def thresholds_of_others(
     block, head = multiply_adds.astype(np.float64)
     counted = Costs(block, head, np.zeros_like(head))
     timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
-    everything = *data, logits, labels
+    known = CalibrationData(*data, logits, labels)
     methods: dict[str, Callable[[], Thresholds]] = {
         "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),
         "best shared cutoff, on val": lambda: _shared(*data, *clock),
-        "joint by multiply-adds, on val": lambda: _joint(*everything, counted),
-        "joint by seconds, on val": lambda: _joint(*everything, timed),
+        "joint by multiply-adds, on val": lambda: _joint(known, counted),
+        "joint by seconds, on val": lambda: _joint(known, timed),
         "best shared cutoff, promised": lambda: _shared_promised(*data, *clock),
-        "joint by multiply-adds, promised": lambda: _joint_promised(*everything, counted, *clock),
-        "joint by seconds, promised": lambda: _joint_promised(*everything, timed, *clock),
+        "joint by multiply-adds, promised": lambda: _joint_promised(known, counted, *clock),
+        "joint by seconds, promised": lambda: _joint_promised(known, timed, *clock),
     }
     import earlyon  # noqa: F401 - its import is no part of what is timed
 
@@ -97,17 +103,14 @@ def judged(
     return found
 
 
-def _joint(
-    scores: np.ndarray, correct: np.ndarray, logits: np.ndarray, labels: np.ndarray, costs: Costs
-) -> Thresholds:
+def _joint(data: CalibrationData, costs: Costs) -> Thresholds:
     """The fastest that neither is expected nor counted to lose more."""
-    data = unseen(JOINT, scores, correct, logits, labels)
-    frontier = joint_frontier(scores, data.expected, costs, _allowed(correct))
-    first = int(np.searchsorted(frontier.correct, _allowed(correct)))
-    for i in range(first, len(frontier.cost)):
-        if loss(scores, correct, frontier.thresholds(i)) <= MAX_LOSS:
+    least = _allowed(data.correct)
+    frontier = joint_frontier(data.scores, expected_of(data), costs, least)
+    for i in range(int(np.searchsorted(frontier.correct, least)), len(frontier.cost)):
+        if loss(data.scores, data.correct, frontier.thresholds(i)) <= MAX_LOSS:
             return frontier.thresholds(i)
-    return (None,) * (scores.shape[1] - 1)
+    return (None,) * (data.scores.shape[1] - 1)
 
 
 def _allowed(correct: np.ndarray) -> float:
@@ -140,18 +143,12 @@ def _shared_promised(
 
 
 def _joint_promised(
-    scores: np.ndarray,
-    correct: np.ndarray,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    costs: Costs,
-    model: TimeModel,
-    batch_size: int,
+    data: CalibrationData, costs: Costs, model: TimeModel, batch_size: int
 ) -> Thresholds:
-    targets = correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
-    asked = JOINT, unseen(JOINT, scores, correct, logits, labels), targets, costs
+    targets = data.correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
+    asked = {"method": "joint"}, data, targets, costs
     policies = [Policy("entropy", t) for t in thresholds_for(*asked)]
-    return _promised(policies, optimism(*asked), scores, correct, model, batch_size)
+    return _promised(policies, optimism(*asked), data.scores, data.correct, model, batch_size)
 
 
 def _promised(

@@ -1,7 +1,6 @@
 """How often each exit's answer is to be expected right, from what all exits say together."""
 
 import numpy as np
-from scipy.special import logsumexp, softmax
 
 
 def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -14,12 +13,12 @@ def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     weights of `pool_weights`. The loss is the full network's answer's probability less the exit's:
     0 where they agree. Exact labels give the sum its level, so with all exits disabled it is the
     number that are right.
-    Source: Genest and Zidek, "Combining Probability Distributions" (1986), the logarithmic pool.
+    Source: Genest and Zidek, "Combining Probability Distributions" (1986), the logarithmic pool;
+    the weights here are free, so an exit that repeats others' errors may get a negative one.
     """
-    by_class = _by_class(logits)
-    probability = softmax(by_class @ pool_weights(logits, label), axis=1)
+    _, probability = _pooled(_by_class(logits), pool_weights(logits, label))
     answers = logits.argmax(axis=2)
-    likely = np.take_along_axis(probability, answers, axis=1)
+    likely = probability[answers, np.arange(len(label))[:, None]]
     full = (answers[:, -1] == label).astype(np.float64)
     return full[:, None] - (likely[:, -1:] - likely)
 
@@ -32,20 +31,27 @@ def pool_weights(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     """
     from scipy.optimize import minimize  # heavy to import, and wanted by one method alone
 
-    by_class, rows = _by_class(logits), np.arange(len(label))
-    true = by_class[rows, label].mean(axis=0)
+    by_class = _by_class(logits)
+    true = by_class[label, np.arange(len(label))].mean(axis=0)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        pooled = by_class @ weights
-        total = logsumexp(pooled, axis=1, keepdims=True)
-        probability = np.exp(pooled - total)
+        log_total, probability = _pooled(by_class, weights)
         slope = np.tensordot(probability, by_class, axes=2) / len(label) - true
-        return float(total.mean() - true @ weights), slope
+        return float(log_total.mean() - true @ weights), slope
 
     exits = logits.shape[1]
     return minimize(loss, np.full(exits, 1 / exits), jac=True, method="L-BFGS-B").x
 
 
 def _by_class(logits: np.ndarray) -> np.ndarray:
-    """float64 (N, C, K), the layout in which pooling is one product."""
-    return np.ascontiguousarray(logits.transpose(0, 2, 1), dtype=np.float64)
+    """float64 (C, N, K): pooling is one product, and sums over classes run along samples."""
+    return np.ascontiguousarray(logits.transpose(2, 0, 1), dtype=np.float64)
+
+
+def _pooled(by_class: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithm of the softmax's denominator, float64 (N,), and its probabilities (C, N)."""
+    values = by_class @ weights
+    largest = values.max(axis=0)
+    powers = np.exp(values - largest)
+    total = powers.sum(axis=0)
+    return np.log(total) + largest, powers / total

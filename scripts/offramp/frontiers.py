@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from scipy.optimize import isotonic_regression
 
-from offramp.calibration import CalibrationData, calibrate, evaluate_exits
+from offramp.calibration import calibrate, evaluate_exits
 from offramp.criteria import CRITERIA, scores_of
 from offramp.expected import expected_correct
 from offramp.intervals import interval
@@ -39,6 +39,15 @@ class SplitData(NamedTuple):
     correct: np.ndarray
 
 
+class Known(NamedTuple):
+    """Validation data under one criterion: ``scores`` float64 (N, K), ``correct`` bool (N, K) and
+    what `expected_correct` makes of them, ``expected`` float64 (N, K)."""
+
+    scores: np.ndarray
+    correct: np.ndarray
+    expected: np.ndarray
+
+
 class Curve(NamedTuple):
     """Policies of one kind, and what they do on test data, sample by sample: ``right`` bool (N, M)
     and ``seconds`` float64 (N, M), each sample's share of the stages it went through."""
@@ -51,9 +60,7 @@ class Curve(NamedTuple):
     seconds: np.ndarray
 
 
-def shared_policies(
-    criterion: str, data: CalibrationData, model: TimeModel, batch_size: int
-) -> list[Policy]:
+def shared_policies(criterion: str, data: Known, model: TimeModel, batch_size: int) -> list[Policy]:
     """Cutoffs at which evenly spread shares of the samples leave before the final exit."""
     side_exits = data.scores.shape[1] - 1
     minima = np.sort(data.scores[:, :-1].min(axis=1))
@@ -62,16 +69,14 @@ def shared_policies(
 
 
 def empirical_policies(
-    criterion: str, data: CalibrationData, model: TimeModel, batch_size: int
+    criterion: str, data: Known, model: TimeModel, batch_size: int
 ) -> list[Policy]:
     """The same accuracy wanted at every exit, for TARGETS."""
     found = {calibrate(data.scores, data.correct, target) for target in TARGETS}
     return [Policy(criterion, thresholds) for thresholds in sorted(found, key=str)]
 
 
-def joint_policies(
-    criterion: str, data: CalibrationData, model: TimeModel, batch_size: int
-) -> list[Policy]:
+def joint_policies(criterion: str, data: Known, model: TimeModel, batch_size: int) -> list[Policy]:
     """The least time found, at evenly spread places of that part of its frontier which loses at
     most MOST_LOST points."""
     costs = costs_of(model, batch_size, criterion)
@@ -112,10 +117,9 @@ def curves(
     for criterion, scaled, method in progress(turns, "frontiers", "curve"):
         divisors = tuple(temperatures) if scaled else None
         used, expected = parts[scaled]
-        known = scores_of(criterion, used.logits, divisors)
-        data = CalibrationData(known, used.correct, expected)
+        data = Known(scores_of(criterion, used.logits, divisors), used.correct, expected)
         policies = METHODS[method](criterion, data, model, batch_size)
-        policies.append(Policy(criterion, (None,) * (known.shape[1] - 1)))
+        policies.append(Policy(criterion, (None,) * (used.correct.shape[1] - 1)))
         policies = undominated(policies, data, model, batch_size)
         scores = scores_of(criterion, test.logits, divisors)
         outcomes = [_outcome(p, scores, test.correct, model, batch_size) for p in policies]
@@ -125,7 +129,7 @@ def curves(
 
 
 def undominated(
-    policies: Sequence[Policy], data: CalibrationData, model: TimeModel, batch_size: int
+    policies: Sequence[Policy], data: Known, model: TimeModel, batch_size: int
 ) -> list[Policy]:
     """Those that no other beats in time and expected accuracy on these data, from fast to slow."""
     samples = len(data.scores)

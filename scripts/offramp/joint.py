@@ -112,7 +112,7 @@ def joint_frontier(
     Parameters: ``scores`` (N, K) of the calibration data and ``correct`` (N, K), how right each
     answer is: 0 or 1, or what `expected_correct` makes of it; float64. ``least``: how many right
     are of interest. Coordinate descent on cost + price x errors while the price falls through
-    PRICES, until fewer than ``least`` are right: at each price, from the last one's thresholds and
+    PRICES, until ``least`` are no longer right: at each price, from the last one's thresholds and
     from random ones, one exit after the other takes the best of all its thresholds, the rest held.
     Every candidate of every line search is evaluated exactly, and the frontier is over all. A
     heuristic, since descent may end in a valley that is not the deepest; seeded and bounded. (Six
@@ -122,11 +122,13 @@ def joint_frontier(
     samples, exits = scores.shape
     data, best = data_of(scores, correct, costs), _Best(samples, exits - 1)
     draw = np.random.default_rng(SEED)
-    limits = np.full(exits - 1, -np.inf)
+    limits, most = np.full(exits - 1, -np.inf), 0.0
     for price in PRICES * (costs.block.sum() + costs.head[-1] + costs.fixed[-1]):
         start = scores[draw.integers(0, samples, exits - 1), np.arange(exits - 1)]
         _improve(data, np.where(draw.random(exits - 1) < 0.2, -np.inf, start), price, best)
-        if _improve(data, limits, price, best) < least:
+        right = _improve(data, limits, price, best)
+        most = max(most, right)
+        if right < least <= most:
             break
     return best.frontier()
 

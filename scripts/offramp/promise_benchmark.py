@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from offramp import markdown
-from offramp.calibration import evaluate, loss, optimism, thresholds_for, unseen
+from offramp.calibration import CalibrationData, evaluate, loss, optimism, thresholds_for
 from offramp.intervals import interval
 from offramp.joint import costs_of
 from offramp.policy import Policy
@@ -32,14 +32,10 @@ CHOICES = {
 
 
 class Setting(NamedTuple):
-    """What all draws share: the pool's ``scores`` float64 (N, K), ``correct`` bool (N, K),
-    ``logits`` (N, K, C) and ``label`` (N,), the candidates that no draw changes, the config's
-    sections ``calibration`` and ``selection``, and what predicts time."""
+    """What all draws share: the data of the ``pool``, the candidates that no draw changes, the
+    config's sections ``calibration`` and ``selection``, and what predicts time."""
 
-    scores: np.ndarray
-    correct: np.ndarray
-    logits: np.ndarray
-    label: np.ndarray
+    pool: CalibrationData
     fixed: Sequence[Candidate]
     calibration: Mapping[str, Any]
     selection: Mapping[str, Any]
@@ -76,8 +72,8 @@ def outcomes(setting: Setting, number: int) -> dict[tuple[str, bool], tuple[floa
     """What the policies chosen on one draw lose on the pool (a share of all samples), and their
     speed-up over the full network there, by choice and by whether a loss was promised."""
     random = np.random.default_rng([SEED, number])
-    rows = random.integers(len(setting.scores), size=SAMPLES)
-    known = families(candidates_on(setting, rows))
+    rows = random.integers(len(setting.pool.scores), size=SAMPLES)
+    known = families(candidates_on(setting, setting.pool.sample(rows)))
     judged = {}
     for choice, names in CHOICES.items():
         candidates = [c for name in names for c in known.get(name, [])]
@@ -88,21 +84,20 @@ def outcomes(setting: Setting, number: int) -> dict[tuple[str, bool], tuple[floa
     return judged
 
 
-def candidates_on(setting: Setting, rows: np.ndarray) -> list[Candidate]:
-    """The fixed candidates and those calibrated on a draw, the pool's ``rows``, with their figures
-    there."""
+def candidates_on(setting: Setting, drawn: CalibrationData) -> list[Candidate]:
+    """The fixed candidates and those calibrated on a draw, with their figures there."""
     criterion, _, temperatures = setting.fixed[0].policy
     targets = sorted({setting.calibration["target"], *setting.calibration["targets"]})
     costs = costs_of(setting.model, setting.batch_size, criterion)
-    scores, correct, logits, label = (part[rows] for part in setting[:4])
-    data = unseen(setting.calibration, scores, correct, logits, label)
-    asked = setting.calibration, data, targets, costs
+    asked = setting.calibration, drawn, targets, costs
     made: list[tuple] = [(c.policy, c.origin) for c in setting.fixed]
     for thresholds, more in zip(thresholds_for(*asked), optimism(*asked), strict=True):
         policy = Policy(criterion, thresholds, temperatures)
         made.append((policy, {"calibrated_on": "val"}, float(more)))
     clock = setting.model, setting.batch_size
-    return [candidate_on(scores, correct, policy, *clock, *rest) for policy, *rest in made]
+    return [
+        candidate_on(drawn.scores, drawn.correct, policy, *clock, *rest) for policy, *rest in made
+    ]
 
 
 def _fastest_on_the_draw(candidates: Sequence[Candidate], max_loss: float) -> Candidate | None:
@@ -112,9 +107,9 @@ def _fastest_on_the_draw(candidates: Sequence[Candidate], max_loss: float) -> Ca
 
 def _judge(setting: Setting, chosen: Candidate | None) -> tuple[float, float]:
     """Loss and speed-up on the pool; of the full network where nothing was chosen."""
-    nobody: Thresholds = (None,) * (setting.scores.shape[1] - 1)
+    data = setting.pool.scores, setting.pool.correct
+    nobody: Thresholds = (None,) * (data[0].shape[1] - 1)
     policy = chosen.policy if chosen else setting.fixed[0].policy._replace(thresholds=nobody)
-    data = setting.scores, setting.correct
     speedup = evaluate(*data, policy, setting.model, setting.batch_size)["speedup"]
     return loss(*data, policy.thresholds), float(speedup)
 

@@ -15,14 +15,15 @@ from offramp.timemodel import TimeModel
 
 
 class Candidate(NamedTuple):
-    """A policy and its figures on the validation split: seconds, correct of n, how many of those
-    that the full network has right it has wrong (``lost``) and the reverse (``gained``), and, where
-    it was fitted to that split, how much more it must be expected to lose on new data."""
+    """A policy and its figures on the validation split: seconds, correct of n (counted, or
+    expected), how many of those that the full network has right it has wrong (``lost``) and the
+    reverse (``gained``), and, where it was fitted to that split, how much more it must be expected
+    to lose on new data."""
 
     policy: Policy
     origin: dict[str, Any]
     seconds: float
-    correct: int
+    correct: float
     n: int
     lost: int = 0
     gained: int = 0

@@ -382,10 +382,16 @@ def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray, pa.Table]:
 
 def read_logits_of(scores: pa.Table, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """logits float32 (N, K, C) and label int64 (N,) of the samples in a scores table of the same
-    split, which lacks those that fitted temperatures; both are in the split's order."""
+    split, which lacks those that fitted temperatures; both are in the split's order. Raises
+    OfframpError when the scores are of other logits."""
     sample_id, label, logits, table = read_logits(path)
     same_weights([scores, table])
-    rows = np.isin(sample_id, scores["sample_id"].to_numpy())
+    wanted = scores["sample_id"].to_numpy()
+    rows = np.isin(sample_id, wanted)
+    right = logits[rows, -1].argmax(axis=1) == label[rows]
+    known = scores[f"correct_{logits.shape[1]}"].to_numpy(zero_copy_only=False)
+    if not (np.array_equal(sample_id[rows], wanted) and np.array_equal(right, known)):
+        raise OfframpError(f"{path}: not the logits of the scores; rerun with --forceall")
     return logits[rows], label[rows]
 
 
