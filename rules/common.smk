@@ -48,6 +48,16 @@ def weights_input(wildcards):
     return WEIGHTS if TRAINED else ancient(WEIGHTS)
 
 
+def rival_weights(wildcards):
+    """The plain network's weights file, which counts by its content, not its date."""
+    if config["rival"] is None:
+        raise WorkflowError(
+            "rival is null in the config: name a plain network's model and weights there, as "
+            "examples/cpu.yaml does"
+        )
+    return ancient(config["rival"]["weights"])
+
+
 def model_params():
     """What loading the network depends on besides the inputs."""
     return {

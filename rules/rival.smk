@@ -1,16 +1,5 @@
-def rival_weights(wildcards):
-    """The plain network's weights file, which counts by its content, not its date."""
-    if config["rival"] is None:
-        raise WorkflowError(
-            "rival is null in the config: name a plain network's model and weights there, as "
-            "examples/cpu.yaml does"
-        )
-    return ancient(config["rival"]["weights"])
-
-
 rule rival:
-    """The cascade at its best policy, its full network, and a plain network as fast, in turn; not
-    part of `all`."""
+    """The cascade at its best policy, its full network, and a plain network, in turn; by name."""
     input:
         data=DATA,
         weights=weights_input,
