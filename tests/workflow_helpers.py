@@ -3,6 +3,8 @@
 PYTEST_DONT_REWRITE: the tests import it before pytest does, and its asserts carry messages.
 """
 
+import fcntl
+import json
 import os
 import re
 import shutil
@@ -148,9 +150,17 @@ def pristine(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def finished_run(pristine, tmp_path_factory):
-    """A folder where the whole digits pipeline has run once, and that run."""
-    folder = copy_tree(pristine, tmp_path_factory.mktemp("finished") / "offramp")
-    return folder, succeed(folder, "--cores", "2")
+    """A folder where the whole digits pipeline has run once, and that run. Workers of one test run
+    share it: the first makes it, the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder, note = shared / "finished/offramp", shared / "finished.json"
+    with (shared / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not note.exists():
+            copy_tree(pristine, folder)
+            note.write_text(json.dumps(succeed(folder, "--cores", "2")))
+    return folder, Run(*json.loads(note.read_text()))
 
 
 @pytest.fixture(scope="session")
