@@ -1,51 +1,47 @@
 """How right answers are expected to be, against the weights that made the labels."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize
 from scipy.special import log_softmax, softmax
 
 from offramp.calibration import CalibrationData, calibrate_jointly, loss
 from offramp.criteria import scores_of
-from offramp.expected import expected_correct, pool_weights
+from offramp.expected import expected_correct, fit_pool
 from offramp.joint import Costs
-from offramp.temperatures import fit_temperature
 
 
-def pooled_data(samples, weights, seed, classes=5):
+def pooled_data(samples, weights, seed, biases=0.0, classes=5):
     """Logits of exits that see the same thing through noise of their own, and labels drawn from
     their pool: logits float32, labels, and each answer's true probability."""
     draw = np.random.default_rng(seed)
     seen = draw.normal(size=(samples, 1, classes)) * 2
     logits = (seen + draw.normal(size=(samples, len(weights), classes))).astype(np.float32)
-    pool = softmax(np.tensordot(logits, weights, axes=(1, 0)).astype(np.float64), axis=1)
+    pool = softmax(biases + np.tensordot(logits, weights, axes=(1, 0)).astype(np.float64), axis=1)
     label = (pool.cumsum(axis=1) < draw.random((samples, 1))).sum(axis=1)
     return logits, label, np.take_along_axis(pool, logits.argmax(axis=2), axis=1)
 
 
-def test_the_weights_are_those_that_made_the_labels():
-    weights = np.array([0.2, 0.5, 0.9])
-    logits, label, _ = pooled_data(40_000, weights, 0)
-    np.testing.assert_allclose(pool_weights(logits, label), weights, atol=0.04)
+def test_the_weights_and_biases_are_those_that_made_the_labels():
+    weights, biases = np.array([0.2, 0.5, 0.9]), np.array([0.5, 0.0, -0.5, 0.3, -0.3])
+    logits, label, _ = pooled_data(60_000, weights, 0, biases)
+    found = fit_pool(logits, label)
+    np.testing.assert_allclose(found[0], weights, atol=0.04)
+    np.testing.assert_allclose(found[1] - found[1].mean(), biases, atol=0.06)
 
 
-def test_no_other_weights_make_the_labels_likelier():
+def test_no_other_weights_and_biases_make_the_labels_likelier():
     logits, label, _ = pooled_data(200, [0.3, 0.6], 1)
 
-    def slow(weights):
-        pooled = weights[0] * logits[:, 0].astype(float) + weights[1] * logits[:, 1]
+    def slow(weights, biases):
+        pooled = weights[0] * logits[:, 0].astype(float) + weights[1] * logits[:, 1] + biases
         return -log_softmax(pooled, axis=1)[np.arange(len(label)), label].mean()
 
-    want = minimize(slow, [0.5, 0.5], method="Nelder-Mead", options={"xatol": 1e-8}).x
-    np.testing.assert_allclose(pool_weights(logits, label), want, atol=1e-3)
-
-
-def test_a_single_exits_weight_is_its_temperature():
-    logits, label, _ = pooled_data(500, [0.4], 2)
-    temperature = fit_temperature(logits[:, 0], label)
-    assert 1 / pool_weights(logits, label)[0] == pytest.approx(temperature, rel=1e-3)
+    found, draw = fit_pool(logits, label), np.random.default_rng(0)
+    for size in (1e-3, 1e-2, 0.1, 1.0):
+        for _ in range(50):
+            other = found[0] + size * draw.normal(size=2), found[1] + size * draw.normal(size=5)
+            assert slow(*other) > slow(*found) - 1e-7
 
 
 @given(st.integers(0, 1_000), st.integers(1, 4), st.integers(1, 30))

@@ -9,38 +9,41 @@ def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
 
     Parameters: ``logits`` float (N, K, C), ``label`` int64 (N,). Where two exits answer
     differently, one label says who is right in a single case; thresholds fitted to that are fitted
-    to its noise. All exits together say how likely each answer is: p ~ prod_k p_k ^ w_k, with the
-    weights of `pool_weights`. The loss is the full network's answer's probability less the exit's:
-    0 where they agree. Exact labels give the sum its level, so with all exits disabled it is the
-    number that are right.
+    to its noise. All exits together say how likely each class is: p ~ e ^ b prod_k p_k ^ w_k, with
+    the weights and class biases of `fit_pool`. The loss is the full network's answer's probability
+    less the exit's: 0 where they agree. Exact labels give the sum its level, so with all exits
+    disabled it is the number that are right.
     Source: Genest and Zidek, "Combining Probability Distributions" (1986), the logarithmic pool;
     the weights here are free, so an exit that repeats others' errors may get a negative one.
     """
-    _, probability = _pooled(_by_class(logits), pool_weights(logits, label))
+    _, probability = _pooled(_by_class(logits), *fit_pool(logits, label))
     answers = logits.argmax(axis=2)
     likely = probability[answers, np.arange(len(label))[:, None]]
     full = (answers[:, -1] == label).astype(np.float64)
     return full[:, None] - (likely[:, -1:] - likely)
 
 
-def pool_weights(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """The exits' weights, float64 (K,), under which the labels are likeliest: the least negative
-    log-likelihood of softmax(sum_k w_k logits_k), a convex problem. With one exit, 1 / w is its
-    temperature. Parameters as in `expected_correct`.
+def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The exits' weights w, float64 (K,), and biases b of the classes, float64 (C,), under which
+    the labels are likeliest: the least negative log-likelihood of softmax(b + sum_k w_k logits_k),
+    a convex problem. Parameters as in `expected_correct`.
     Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998).
     """
     from scipy.optimize import minimize  # heavy to import, and wanted by one method alone
 
-    by_class = _by_class(logits)
-    true = by_class[label, np.arange(len(label))].mean(axis=0)
+    by_class, (samples, exits, classes) = _by_class(logits), logits.shape
+    shares = np.bincount(label, minlength=classes) / samples
+    true = np.append(by_class[label, np.arange(samples)].mean(axis=0), shares)
 
-    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
-        log_total, probability = _pooled(by_class, weights)
-        slope = np.tensordot(probability, by_class, axes=2) / len(label) - true
-        return float(log_total.mean() - true @ weights), slope
+    def loss(found: np.ndarray) -> tuple[float, np.ndarray]:
+        log_total, probability = _pooled(by_class, found[:exits], found[exits:])
+        by_weight = np.tensordot(probability, by_class, axes=2) / samples
+        slope = np.append(by_weight, probability.mean(axis=1)) - true
+        return float(log_total.mean() - true @ found), slope
 
-    exits = logits.shape[1]
-    return minimize(loss, np.full(exits, 1 / exits), jac=True, method="L-BFGS-B").x
+    start = np.append(np.full(exits, 1 / exits), np.zeros(classes))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return found[:exits], found[exits:]
 
 
 def _by_class(logits: np.ndarray) -> np.ndarray:
@@ -48,9 +51,11 @@ def _by_class(logits: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(logits.transpose(2, 0, 1), dtype=np.float64)
 
 
-def _pooled(by_class: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pooled(
+    by_class: np.ndarray, weights: np.ndarray, biases: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Logarithm of the softmax's denominator, float64 (N,), and its probabilities (C, N)."""
-    values = by_class @ weights
+    values = by_class @ weights + biases[:, None]
     largest = values.max(axis=0)
     powers = np.exp(values - largest)
     total = powers.sum(axis=0)
