@@ -50,10 +50,11 @@ def promise(setting: Setting, draws: int = DRAWS) -> pa.Table:
     ``promised`` is `fastest_within_loss` as the pipeline calls it; the other way takes the fastest
     that loses at most ``max_loss`` on the draw.
     """
-    run = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")
     jobs = (joblib.delayed(outcomes)(setting, number) for number in range(draws))
-    stream = run(jobs)
-    found = [next(stream) for _ in progress(range(draws), "choices on new data", "draw")]
+    # A process for every core; threads of their own would only wait for each other.
+    with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
+        stream = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")(jobs)
+        found = [next(stream) for _ in progress(range(draws), "choices on new data", "draw")]
     rows = []
     for choice, promised in found[0]:
         losses, speedups = np.array([outcome[choice, promised] for outcome in found]).T
