@@ -100,6 +100,12 @@ def test_the_search_stops_below_what_is_of_interest_and_not_before_it_got_there(
     assert 2 <= len(steps) < 2 * len(joint.PRICES)
 
 
+def test_the_same_data_give_the_same_frontier():
+    scores, correct, costs = some_data(50, 4, 1)
+    first, again = (joint_frontier(scores, correct, costs) for _ in range(2))
+    assert first.limits.tolist() == again.limits.tolist()
+
+
 def test_under_a_criterion_that_looks_back_heads_are_paid_with_the_blocks():
     model = hand_made_model(4, 64)
     plain, back = costs_of(model, 64), costs_of(model, 64, "patience")
