@@ -14,7 +14,7 @@ from offramp.sweep import accuracy_or_none
 from offramp.thresholds import Passes, Thresholds, largest_thresholds
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
 
-RESAMPLES = 20
+RESAMPLES = 10
 RESAMPLING_SEED = 42
 
 

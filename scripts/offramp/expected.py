@@ -2,6 +2,8 @@
 
 import numpy as np
 
+NEWTON_STEPS = 100
+
 
 def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     """How right each exit's answer is, float64 (N, K): 1 or 0 by the label for the full network's,
@@ -26,24 +28,44 @@ def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
 def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The exits' weights w, float64 (K,), and biases b of the classes, float64 (C,), under which
     the labels are likeliest: the least negative log-likelihood of softmax(b + sum_k w_k logits_k),
-    a convex problem. Parameters as in `expected_correct`.
-    Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998).
+    a convex problem, by Newton's method. Parameters as in `expected_correct`.
+    Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998); the damped
+    step is that of Boyd and Vandenberghe, "Convex Optimization" (2004), 9.5.
     """
-    from scipy.optimize import minimize  # heavy to import, and wanted by one method alone
-
     by_class, (samples, exits, classes) = _by_class(logits), logits.shape
     shares = np.bincount(label, minlength=classes) / samples
     true = np.append(by_class[label, np.arange(samples)].mean(axis=0), shares)
 
     def loss(found: np.ndarray) -> tuple[float, np.ndarray]:
         log_total, probability = _pooled(by_class, found[:exits], found[exits:])
-        by_weight = np.tensordot(probability, by_class, axes=2) / samples
-        slope = np.append(by_weight, probability.mean(axis=1)) - true
-        return float(log_total.mean() - true @ found), slope
+        return float(log_total.mean() - true @ found), probability
 
-    start = np.append(np.full(exits, 1 / exits), np.zeros(classes))
-    found = minimize(loss, start, jac=True, method="L-BFGS-B").x
+    found = np.append(np.full(exits, 1 / exits), np.zeros(classes))
+    value, probability = loss(found)
+    for _ in range(NEWTON_STEPS):
+        mean, curvature = _moments(by_class, probability)
+        # Least squares, since a bias more for every class alike changes nothing.
+        step = np.linalg.lstsq(curvature, true - mean, rcond=1e-10)[0]
+        gain, size = float((true - mean) @ step), 1.0
+        if gain < 1e-10:
+            break
+        while (new := loss(found + size * step))[0] > value - 1e-4 * size * gain and size > 1e-9:
+            size /= 2
+        found, (value, probability) = found + size * step, new
     return found[:exits], found[exits:]
+
+
+def _moments(by_class: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each exit's logit of a class drawn by ``probability`` (C, N), and of that class as 0 or 1:
+    the means over samples, float64 (K+C,), and the mean covariance, float64 (K+C, K+C)."""
+    samples, exits = by_class.shape[1:]
+    weighted = probability[:, :, None] * by_class
+    logit = weighted.sum(axis=0)
+    logits = weighted.reshape(-1, exits).T @ by_class.reshape(-1, exits) - logit.T @ logit
+    mixed = weighted.sum(axis=1).T - logit.T @ probability.T
+    classes = np.diag(probability.sum(axis=1)) - probability @ probability.T
+    mean = np.append(logit.mean(axis=0), probability.mean(axis=1))
+    return mean, np.block([[logits, mixed], [mixed.T, classes]]) / samples
 
 
 def _by_class(logits: np.ndarray) -> np.ndarray:

@@ -1,18 +1,25 @@
 """95 % intervals of accuracies and of their differences."""
 
-from functools import cache
-
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.special import ndtri  # scipy.stats, which has these intervals, takes a second to import
 
 
-@cache
 def interval(correct: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson interval of an accuracy; (nan, nan) where n is 0."""
     if n == 0:
         return float("nan"), float("nan")
-    found = binomtest(int(correct), int(n)).proportion_ci(0.95, method="wilson")
-    return found.low, found.high
+    return wilson(correct, n, 0.025), wilson(correct, n, 0.975)
+
+
+def wilson(correct: int, n: int, confidence: float) -> float:
+    """The end of an accuracy's Wilson interval below which it lies with a one-sided ``confidence``;
+    the lower end where this is below one half.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference" (1927).
+    """
+    z, share = ndtri(confidence), correct / n
+    spread = z * (share * (1 - share) / n + (z / n / 2) ** 2) ** 0.5
+    return float((share + z**2 / n / 2 + spread) / (1 + z**2 / n))
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
@@ -23,15 +30,17 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float
     intervals for comparing matched proportions" (2005), which holds with few differences too.
     """
     n, gained, lost = len(a), int((a & ~b).sum()), int((b & ~a).sum())
-    low, high = norm.interval(0.95, *_adjusted(gained, lost, n))
-    return (gained - lost) / n, float(low), float(high)
+    mean, error = _adjusted(gained, lost, n)
+    z = ndtri(0.975)
+    return (gained - lost) / n, float(mean - z * error), float(mean + z * error)
 
 
 def largest_loss(lost: int, gained: int, n: int, confidence: float) -> float:
     """How much accuracy, as a share, may be lost at most, with a one-sided ``confidence``, if of
     ``n`` samples ``lost`` were no longer right and ``gained`` were right only now; by the same
     adjusted Wald interval."""
-    return float(norm.ppf(confidence, *_adjusted(lost, gained, n)))
+    mean, error = _adjusted(lost, gained, n)
+    return float(mean + ndtri(confidence) * error)
 
 
 def _adjusted(more: int, fewer: int, n: int) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from offramp.progress import progress
 
 GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 384, 512, 768, 1024)
 KEPT = (0.1, 0.3, 0.5, 0.7, 0.9)
-REPEATS = 11
+REPEATS = 7
 WARM_UP = 2
 
 

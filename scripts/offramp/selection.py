@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from scipy.stats import binomtest
 
 from offramp.calibration import evaluate
-from offramp.intervals import largest_loss
+from offramp.intervals import largest_loss, wilson
 from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.timemodel import TimeModel
 
@@ -66,8 +65,7 @@ def fastest_above_accuracy(
 def accuracy_at_least(candidate: Candidate, confidence: float) -> float:
     """The least accuracy of a candidate, taken by itself, on new data with a one-sided
     ``confidence``: Wilson's bound, less ``optimism``, which is an estimate."""
-    found = binomtest(candidate.correct, candidate.n, alternative="greater")
-    return found.proportion_ci(confidence, method="wilson").low - candidate.optimism
+    return wilson(candidate.correct, candidate.n, 1 - confidence) - candidate.optimism
 
 
 def _surely(

@@ -46,8 +46,9 @@ class Case(NamedTuple):
 
 
 def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
-    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs over the whole range of the
-    first one's criterion; ``logits`` float32 (N, K, C) are those of the split.
+    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs, the middles of as many
+    equal parts of the range of the first one's criterion, at whose ends nothing is decided: nobody
+    or everybody leaves. ``logits`` float32 (N, K, C) are those of the split.
 
     Raises OfframpError when a policy is not one for this number of side exits.
     """
@@ -61,8 +62,8 @@ def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
             )
         cases.append(Case(Path(path).stem, policy, True))
     criterion, _, temperatures = cases[0].policy
-    ends = score_range(criterion, logits.shape[2], policy_scores(cases[0].policy, logits))
-    for cutoff in np.linspace(*ends, OTHER_CUTOFFS):
+    low, high = score_range(criterion, logits.shape[2], policy_scores(cases[0].policy, logits))
+    for cutoff in low + (high - low) * (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS:
         policy = shared_cutoff(cutoff, side_exits, criterion, temperatures)
         cases.append(Case(f"cutoff {cutoff:.4f}", policy, False))
     return cases
