@@ -127,12 +127,39 @@ rule calibration:
         "../scripts/calibration.py"
 
 
+rule optimism:
+    """How much more thresholds fitted to validation data lose on new data, by resampling these."""
+    input:
+        scores=f"{RESULTS}/scores/val.parquet",
+        logits=f"{RESULTS}/logits/val.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+    output:
+        f"{RESULTS}/optimism.parquet",
+    log:
+        f"{RESULTS}/logs/optimism.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/optimism.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("optimism"),
+        batch_size=config["batch_size"],
+        calibration=config["calibration"],
+    script:
+        "../scripts/optimism.py"
+
+
 rule policies:
     """The chosen policies, each by its rule from validation data, as files the cascade can load."""
     input:
         scores=f"{RESULTS}/scores/val.parquet",
         sweep=f"{RESULTS}/sweep.parquet",
         calibration=f"{RESULTS}/calibration.parquet",
+        optimism=f"{RESULTS}/optimism.parquet",
     output:
         expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
     log:

@@ -59,6 +59,7 @@ rule promise:
         timings=f"{RESULTS}/timings.parquet",
         sweep=f"{RESULTS}/sweep.parquet",
         calibration=f"{RESULTS}/calibration.parquet",
+        optimism=f"{RESULTS}/optimism.parquet",
     output:
         table=f"{RESULTS}/promise.parquet",
         page=f"{RESULTS}/promise.md",

@@ -1,4 +1,4 @@
-"""Rule `policies`: sweep and calibration -> the chosen policies."""
+"""Rule `policies`: sweep, calibration and optimism -> the chosen policies."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
-    sweep, calibration = read(paths.sweep, "sweep"), read(paths.calibration, "calibration")
+    names = "sweep", "calibration", "optimism"
+    tables = [read(getattr(paths, name), name) for name in names]
     values, correct, scores = read_scores(paths.scores)
-    same_weights([sweep, calibration, scores])
+    same_weights([*tables, scores])
     chosen = choose_policies(
-        sweep,
-        calibration,
+        *tables,
         values,
         correct,
         params.report_cutoff,
@@ -28,4 +28,4 @@ with job_log(snakemake.log[0]):
     )
     for path in snakemake.output:
         policy, about = chosen[Path(path).stem]
-        save_policy(path, policy, **about, provenance=origin_of(sweep) | {"split": "val"})
+        save_policy(path, policy, **about, provenance=origin_of(tables[0]) | {"split": "val"})

@@ -1,31 +1,24 @@
 """Thresholds against all candidates tried one by one, and the promise they make."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy.special import softmax
 
-from offramp import calibration
 from offramp.calibration import (
     CalibrationData,
     at_least,
     calibrate,
-    calibrate_all,
     calibrate_jointly,
     calibration_rows,
     evaluate,
     expected_of,
-    loss,
-    optimism,
     thresholds_for,
 )
-from offramp.criteria import scores_of
 from offramp.expected import expected_correct
 from offramp.guarantee import calibrate_guaranteed
-from offramp.joint import Costs, costs_of
+from offramp.joint import costs_of
 from offramp.policy import Policy, exits_of
 from offramp.thresholds import largest_threshold
 
@@ -208,10 +201,9 @@ def test_calibration_rows_are_one_overall_row_and_one_row_an_exit():
     correct = np.array([[True, False, True], [True, True, True], [True, True, False]])
     policy = Policy("entropy", (0.5, None))
     result = evaluate(entropy, correct, policy, hand_made_model(3, 3), 3)
-    rows = calibration_rows("val", "empirical", 0.8, (0.5, None), "test", result, 0.25)
+    rows = calibration_rows("val", "empirical", 0.8, (0.5, None), "test", result)
     assert rows["exit"] == [0, 1, 2, 3]
     assert rows["threshold"] == [None, 0.5, None, None]
-    assert rows["optimism"] == [0.25, None, None, None]
     assert rows["n"] == [3, 1, 0, 2]
     assert rows["correct"] == [2, 1, 0, 1]
     assert rows["accuracy"] == [2 / 3, 1.0, None, 0.5]
@@ -302,78 +294,3 @@ def test_the_guaranteed_method_takes_its_confidence_from_the_settings():
     found = thresholds_for(settings, data, [0.7], costs)
     assert found == [calibrate_guaranteed(data.scores, data.correct, 0.7, 0.8)]
     assert found != [(None, None, None)]
-
-
-def noisy_data(samples, seed):
-    draw = np.random.default_rng(seed)
-    entropy = draw.random((samples, 4))
-    correct = draw.random((samples, 4)) < 1 - entropy * [0.5, 0.4, 0.3, 0.2]
-    return CalibrationData(entropy, correct)
-
-
-def known_data(samples, seed):
-    """Six exits with logits, the later the surer, and labels that all together make likely."""
-    draw = np.random.default_rng(seed)
-    weights = np.array([0.05, 0.1, 0.1, 0.15, 0.2, 0.4])
-    logits = 2 * draw.normal(size=(samples, 1, 5)) + draw.normal(size=(samples, 6, 5))
-    pool = softmax(np.tensordot(logits, weights, axes=(1, 0)), axis=1)
-    label = (pool.cumsum(axis=1) < draw.random((samples, 1))).sum(axis=1)
-    right = logits.argmax(axis=2) == label[:, None]
-    return CalibrationData(scores_of("entropy", logits), right, logits, label)
-
-
-@pytest.mark.parametrize("method, target", [("empirical", 0.8), ("joint", 0.86)])
-def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
-    monkeypatch, method, target
-):
-    monkeypatch.setattr(calibration, "RESAMPLES", 6)
-    settings, costs = {"method": method}, costs_of(hand_made_model(4, 60), 60)
-    costs = costs._replace(head=costs.head / 10, fixed=costs.fixed / 10)
-    new = noisy_data(100_000, 99)
-    found, want = [], []
-    for seed in range(8):
-        data = noisy_data(400, seed)
-        found.append(optimism(settings, data, [target], costs)[0])
-        (thresholds,) = thresholds_for(settings, data, [target], costs)
-        lost = [loss(each.scores, each.correct, thresholds) for each in (new, data)]
-        want.append(lost[0] - lost[1])
-    spread = np.std(want) / np.sqrt(len(want))
-    assert np.mean(found) == pytest.approx(np.mean(want), abs=3 * spread)
-    if method == "joint":
-        assert np.mean(want) > 2 * spread and np.mean(found) > 0
-
-
-def test_with_few_samples_optimism_of_the_pool_of_exits_is_but_part_of_it(monkeypatch):
-    monkeypatch.setattr(calibration, "RESAMPLES", 8)
-    settings = {"method": "joint"}
-    costs = Costs(np.ones(6), np.zeros(6), np.zeros(6))
-    new = known_data(60_000, 99)
-    found, want = [], []
-    for seed in range(10):
-        data = known_data(800, seed)
-        target = [data.correct[:, -1].mean() - 0.01]
-        found.append(optimism(settings, data, target, costs)[0])
-        (thresholds,) = thresholds_for(settings, data, target, costs)
-        lost = [loss(each.scores, each.correct, thresholds) for each in (new, data)]
-        want.append(lost[0] - lost[1])
-    # It is an estimate, and too small here; the promise benchmark shows what it is good for.
-    assert 0 < np.mean(found) < np.mean(want)
-
-
-def test_optimism_is_the_same_every_time_and_0_where_nobody_can_leave(monkeypatch):
-    monkeypatch.setattr(calibration, "RESAMPLES", 4)
-    settings, costs = {"method": "joint"}, costs_of(hand_made_model(4, 60), 60)
-    data = noisy_data(200, 1)
-    targets = [0.8, 1.0]
-    first, again = (optimism(settings, data, targets, costs) for _ in range(2))
-    assert first.tolist() == again.tolist()
-    assert first[1] == 0
-
-
-def test_only_rows_of_the_fitted_validation_split_carry_an_optimism():
-    scores = {name: noisy_data(150, i) for i, name in enumerate(("train", "val", "test"))}
-    settings = {"method": "empirical", "target": 0.8, "targets": [0.7]}
-    rows = pd.DataFrame(calibrate_all(scores, "entropy", settings, hand_made_model(4, 60), 60))
-    fitted = (rows["calibrated_on"] == "val") & (rows["split"] == "val") & (rows["exit"] == 0)
-    assert fitted.sum() == 2
-    assert (rows["optimism"].notna() == fitted).all()

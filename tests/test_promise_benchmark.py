@@ -5,9 +5,10 @@ import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
 from offramp import promise_benchmark
-from offramp.calibration import CalibrationData, optimism, thresholds_for
+from offramp.calibration import CalibrationData, thresholds_for
 from offramp.intervals import largest_loss
 from offramp.joint import costs_of
+from offramp.optimism import optimism
 from offramp.policy import Policy, shared_cutoff
 from offramp.promise_benchmark import SEED, Setting, page, promise
 from offramp.selection import Candidate

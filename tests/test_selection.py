@@ -14,6 +14,7 @@ from offramp.selection import (
     RULES,
     Candidate,
     accuracy_at_least,
+    calibrated_candidates,
     choose_policies,
     confidence_each,
     loss_at_most,
@@ -247,15 +248,22 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
     settings = {"method": "empirical", "target": 0.9, "targets": [0.85, 0.9, 0.95]}
     splits = {split: CalibrationData(*known) for split, known in data.items()}
     calibration = pa.table(calibrate_all(splits, "entropy", settings, model, 64))
+    optimism = pa.table({"target": settings["targets"], "optimism": [0.01, -0.01, 0.002]})
     cutoffs = np.linspace(0, 1, 21)
     rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model, 64))
     limits = {"confidence": 0.9, "max_loss": max_loss, "min_accuracy": 0.5}
     found = choose_policies(
-        pa.table(rows), calibration, *data["val"], 0.5, 0.9,
+        pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.9,
         {"rule": "fastest_within_loss", **limits}, "entropy", None,
     )  # fmt: skip
     assert found["report_cutoff"][0].thresholds == (0.5, 0.5)
     assert found["target"][1]["origin"]["target"] == 0.9
+    lucky = {
+        (c.origin["calibrated_on"], c.origin["target"]): c.optimism
+        for c in calibrated_candidates(calibration, optimism, "entropy", None)
+    }
+    assert [lucky["val", target] for target in settings["targets"]] == [0.01, 0.0, 0.002]
+    assert [lucky["train", target] for target in settings["targets"]] == [0.0] * 3
     values, correct = data["val"]
     for name, families in (("best_cutoff", 1), ("best_train", 1), ("best", 3)):
         policy, about = found[name]

@@ -55,6 +55,7 @@ TABLES = {
     "timings": "all",
     "sweep": "all",
     "calibration": "all",
+    "optimism": "val",
     "temperatures": "val",
     "reliability": "val, test",
     "verification": "test",
@@ -67,7 +68,8 @@ TABLES = {
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
 TIMING_RULES = {"logits", "probe", "verification", "rival", "benchmark"}
 
-ANALYSIS = {"sweep", "calibration", "policies", "verification", "easy", "figures", "summary"}
+FROM_THRESHOLDS = {"policies", "verification", "easy", "figures", "summary"}
+ANALYSIS = FROM_THRESHOLDS | {"sweep", "calibration", "optimism"}
 FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings", "temperatures", "reliability"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
 # Library module -> the rules whose scripts import it, directly or not, and all that follow them.
@@ -78,6 +80,7 @@ RERUN_BY = {
     "cascade": FROM_LOGITS,
     "sweep": ANALYSIS,
     "calibration": ANALYSIS - {"sweep"},
+    "optimism": FROM_THRESHOLDS | {"optimism"},
     "easy": {"easy", "figures", "summary"},
     "figures": {"figures", "training_figure"},
     "rival": set(),
@@ -396,7 +399,7 @@ def test_other_cutoffs_rerun_the_analysis_and_nothing_slow(tree):
     config_file(tree, "more.yaml", {"sweep": {"cutoffs": 30}})
     target = f"{RESULTS}/sweep.parquet"
     whole = succeed(tree, "-n", configs=more)
-    assert set(whole.jobs) == ANALYSIS - {"calibration"}
+    assert set(whole.jobs) == FROM_THRESHOLDS | {"sweep"}
     assert succeed(tree, target, "-n", configs=more).jobs == {"sweep": 1}
     run = succeed(tree, target, "--cores", "2", configs=more)
     assert run.jobs == {"sweep": 1}
@@ -434,7 +437,7 @@ def test_another_criterion_and_temperatures_go_through_to_the_live_cascade(tree)
     other = {
         "criterion": "agreement",
         "sweep": {"report_cutoff": 0.4},
-        "calibration": {"temperatures": True},
+        "calibration": {"temperatures": True, "method": "joint"},
     }
     run = succeed(tree, "--cores", "2", configs=(*CONFIGS, config_file(tree, "other.yaml", other)))
     # The one pass is not run again.

@@ -10,16 +10,10 @@ import torch
 from torch import Tensor
 
 from offramp.bench_live import row
-from offramp.calibration import (
-    CalibrationData,
-    evaluate,
-    expected_of,
-    loss,
-    optimism,
-    thresholds_for,
-)
+from offramp.calibration import CalibrationData, evaluate, expected_of, loss, thresholds_for
 from offramp.intervals import paired_difference
 from offramp.joint import Costs, costs_of, joint_frontier
+from offramp.optimism import optimism
 from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.selection import candidate_on, fastest_within_loss
 from offramp.sweep import sweep_split

@@ -14,9 +14,6 @@ from offramp.sweep import accuracy_or_none
 from offramp.thresholds import Passes, Thresholds, largest_thresholds
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
 
-RESAMPLES = 10
-RESAMPLING_SEED = 42
-
 
 class CalibrationData(NamedTuple):
     """What thresholds are fitted to: ``scores`` float64 (N, K), ``correct`` bool (N, K), and for
@@ -90,28 +87,6 @@ def thresholds_for(
     return [calibrate(scores, correct, target) for target in targets]
 
 
-def optimism(
-    settings: Mapping[str, Any], data: CalibrationData, targets: Sequence[float], costs: Costs
-) -> np.ndarray:
-    """How much more accuracy, as a share of all samples, thresholds fitted to these data must be
-    expected to lose on new data than they lose on these: float64, one per target.
-
-    The bootstrap's optimism: thresholds fitted to RESAMPLES samples of the data, drawn with
-    replacement, lose so much more on the data than on their own sample, in the mean. Losses are
-    against the full network on the same samples. An estimate, and on few samples too small a one;
-    how often a choice that stands on it keeps its promise, `offramp.promise_benchmark` counts.
-    Source: Efron, "Estimating the Error Rate of a Prediction Rule" (1983).
-    """
-    draw = np.random.default_rng(RESAMPLING_SEED)
-    more = np.zeros(len(targets))
-    for _ in range(RESAMPLES):
-        rows = draw.integers(len(data.scores), size=len(data.scores))
-        found = thresholds_for(settings, data.sample(rows), targets, costs)
-        lost = [lost_of(data.scores, data.correct, thresholds) for thresholds in found]
-        more += [each.mean() - each[rows].mean() for each in lost]
-    return more / RESAMPLES
-
-
 def loss(scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> float:
     """The share of the samples by which a policy is less often right than the full network."""
     return float(lost_of(scores, correct, thresholds).sum() / len(scores))
@@ -173,17 +148,14 @@ def calibration_rows(
     thresholds: Thresholds,
     split: str,
     result: dict[str, Any],
-    optimism: float | None,
 ) -> dict[str, list]:
-    """The rows of `calibration.parquet` for one policy on one split: exits 0 (overall) to K;
-    ``optimism`` is None on data to which the thresholds were not fitted."""
+    """The rows of `calibration.parquet` for one policy on one split: exits 0 (overall) to K."""
     exits = len(result["n"])
     return {
         "calibrated_on": [calibrated_on] * exits,
         "method": [method] * exits,
         "target": [target] * exits,
         "threshold": [None, *thresholds, None],
-        "optimism": [optimism] + [None] * (exits - 1),
         "split": [split] * exits,
         **evaluation_rows(result),
     }
@@ -216,21 +188,20 @@ def calibrate_all(
     targets.
     """
     rows: dict[str, list] = {}
-    targets = sorted({settings["target"], *settings["targets"]})
+    targets = targets_of(settings)
     method, costs = settings["method"], costs_of(model, batch_size, criterion)
     for calibrated_on in ("train", "val"):
         found = thresholds_for(settings, splits[calibrated_on], targets, costs)
-        fitted: list[float | None] = [None] * len(targets)
-        if calibrated_on == "val":  # from which policies are chosen
-            fitted = optimism(settings, splits["val"], targets, costs).tolist()
-        for target, thresholds, lucky in zip(targets, found, fitted, strict=True):
+        for target, thresholds in zip(targets, found, strict=True):
             for split, data in splits.items():
                 policy = Policy(criterion, thresholds)
                 result = evaluate(data.scores, data.correct, policy, model, batch_size)
-                more = lucky if split == calibrated_on else None
-                new = calibration_rows(
-                    calibrated_on, method, target, thresholds, split, result, more
-                )
+                new = calibration_rows(calibrated_on, method, target, thresholds, split, result)
                 for column, values in new.items():
                     rows.setdefault(column, []).extend(values)
     return rows
+
+
+def targets_of(settings: Mapping[str, Any]) -> list[float]:
+    """Every wanted accuracy in the config's section ``calibration``, ascending."""
+    return sorted({settings["target"], *settings["targets"]})

@@ -11,7 +11,7 @@ def interval(correct: int, n: int) -> tuple[float, float]:
     return wilson(correct, n, 0.025), wilson(correct, n, 0.975)
 
 
-def wilson(correct: int, n: int, confidence: float) -> float:
+def wilson(correct: float, n: int, confidence: float) -> float:
     """The end of an accuracy's Wilson interval below which it lies with a one-sided ``confidence``;
     the lower end where this is below one half.
 

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from offramp import markdown
-from offramp.calibration import CalibrationData, evaluate, loss, optimism, thresholds_for
+from offramp.calibration import CalibrationData, evaluate, loss, targets_of, thresholds_for
 from offramp.intervals import interval
 from offramp.joint import costs_of
+from offramp.optimism import optimism
 from offramp.policy import Policy
 from offramp.progress import progress
 from offramp.selection import Candidate, candidate_on, families, fastest_within_loss
@@ -88,7 +89,7 @@ def outcomes(setting: Setting, number: int) -> dict[tuple[str, bool], tuple[floa
 def candidates_on(setting: Setting, drawn: CalibrationData) -> list[Candidate]:
     """The fixed candidates and those calibrated on a draw, with their figures there."""
     criterion, _, temperatures = setting.fixed[0].policy
-    targets = sorted({setting.calibration["target"], *setting.calibration["targets"]})
+    targets = targets_of(setting.calibration)
     costs = costs_of(setting.model, setting.batch_size, criterion)
     asked = setting.calibration, drawn, targets, costs
     made: list[tuple] = [(c.policy, c.origin) for c in setting.fixed]

@@ -143,6 +143,7 @@ RULES: dict[str, Callable[..., Candidate | None]] = {
 def choose_policies(
     sweep: pa.Table,
     calibration: pa.Table,
+    optimism: pa.Table,
     scores: np.ndarray,
     correct: np.ndarray,
     report_cutoff: float,
@@ -162,7 +163,7 @@ def choose_policies(
         [with_changes(c, scores, correct) for c in candidates]
         for candidates in (
             shared_candidates(sweep, criterion, temperatures),
-            calibrated_candidates(calibration, criterion, temperatures),
+            calibrated_candidates(calibration, optimism, criterion, temperatures),
         )
     )
     on_train = [c for c in per_exit if c.origin["calibrated_on"] == "train"]
@@ -212,9 +213,14 @@ def shared_candidates(
 
 
 def calibrated_candidates(
-    calibration: pa.Table, criterion: str, temperatures: tuple[float, ...] | None
+    calibration: pa.Table,
+    optimism: pa.Table,
+    criterion: str,
+    temperatures: tuple[float, ...] | None,
 ) -> list[Candidate]:
-    """Every calibrated set of thresholds, with its figures on the validation split."""
+    """Every calibrated set of thresholds, with its figures on the validation split; ``optimism`` is
+    that of the sets calibrated there."""
+    lucky = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
     rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
     exits = max(row["exit"] for row in rows)
     candidates = []
@@ -229,7 +235,7 @@ def calibrated_candidates(
                 row["seconds"],
                 row["correct"],
                 row["n"],
-                optimism=max(0.0, row["optimism"] or 0.0),
+                optimism=lucky[row["target"]] if row["calibrated_on"] == "val" else 0.0,
             )
         )
     return candidates

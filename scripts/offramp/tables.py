@@ -48,7 +48,6 @@ CALIBRATION = pa.schema(
         "target": pa.float64(),
         "exit": pa.int32(),
         "threshold": pa.float64(),
-        "optimism": pa.float64(),
         "split": pa.string(),
         "n": pa.int64(),
         "correct": pa.int64(),
@@ -57,6 +56,7 @@ CALIBRATION = pa.schema(
         "speedup": pa.float64(),
     }
 )
+OPTIMISM = pa.schema({"target": pa.float64(), "optimism": pa.float64()})
 VERIFICATION = pa.schema(
     {
         "policy": pa.string(),

@@ -1,0 +1,36 @@
+"""Rule `optimism`: validation scores and logits -> what fitted thresholds lose more on new data."""
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from offramp.calibration import CalibrationData, targets_of
+from offramp.job import job_log
+from offramp.joint import costs_of
+from offramp.optimism import optimism
+from offramp.tables import (
+    OPTIMISM,
+    decided_by,
+    provenance,
+    read,
+    read_logits_of,
+    read_scores,
+    same_weights,
+    write,
+)
+from offramp.timemodel import fit_time_model
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, paths = snakemake.params, snakemake.input
+    timings = read(paths.timings, "timings")
+    scores, correct, table = read_scores(paths.scores)
+    data = CalibrationData(scores, correct, *read_logits_of(table, paths.logits))
+    targets = targets_of(params.calibration)
+    costs = costs_of(fit_time_model(timings), params.batch_size, decided_by(table)[0])
+    more = optimism(params.calibration, data, targets, costs)
+    origin = provenance(snakemake.config, same_weights([timings, table]), "val")
+    rows = pa.table({"target": targets, "optimism": more}, schema=OPTIMISM)
+    write(snakemake.output[0], rows, "optimism", origin)
