@@ -47,7 +47,7 @@ def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndar
         # Least squares, since a bias more for every class alike changes nothing.
         step = np.linalg.lstsq(curvature, true - mean, rcond=1e-10)[0]
         gain, size = float((true - mean) @ step), 1.0
-        if gain < 1e-10:
+        if gain < 1e-8:
             break
         while (new := loss(found + size * step))[0] > value - 1e-4 * size * gain and size > 1e-9:
             size /= 2

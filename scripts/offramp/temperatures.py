@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 from offramp.tables import RELIABILITY, TEMPERATURES
@@ -26,6 +25,8 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     1 where none is: no samples, all of them right, or none better than at random.
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017).
     """
+    from scipy.optimize import minimize_scalar  # heavy to import, and not wanted for reliability
+
     if (logits.argmax(axis=1) == label).all():
         return 1.0
     precise = logits.astype(np.float64)
@@ -104,8 +105,8 @@ def resamples(samples: int) -> np.ndarray:
     """How often each sample is drawn in each of RESAMPLES draws with replacement, float64 (R, N);
     the same draws for every exit, so that exits and temperatures compare."""
     draw = np.random.default_rng(SEED)
-    counts = draw.multinomial(samples, np.full(samples, 1 / samples), size=RESAMPLES)
-    return counts.astype(np.float64)
+    drawn = draw.integers(samples, size=(RESAMPLES, samples))
+    return np.array([np.bincount(rows, minlength=samples) for rows in drawn], dtype=np.float64)
 
 
 def temperatures_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
