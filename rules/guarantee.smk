@@ -59,7 +59,6 @@ rule promise:
         timings=f"{RESULTS}/timings.parquet",
         sweep=f"{RESULTS}/sweep.parquet",
         calibration=f"{RESULTS}/calibration.parquet",
-        optimism=f"{RESULTS}/optimism.parquet",
     output:
         table=f"{RESULTS}/promise.parquet",
         page=f"{RESULTS}/promise.md",

@@ -26,16 +26,15 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     timings = read(paths.timings, "timings")
-    names = "sweep", "calibration", "optimism"
-    sweep, *calibration = (read(getattr(paths, name), name) for name in names)
-    parts, tables = [], [timings, sweep, *calibration]
+    sweep, calibration = read(paths.sweep, "sweep"), read(paths.calibration, "calibration")
+    parts, tables = [], [timings, sweep, calibration]
     for path, logits in zip(paths.scores, paths.logits, strict=True):
         scores, correct, table = read_scores(path)
         parts.append((scores, correct, *read_logits_of(table, logits)))
         tables.append(table)
     pool = CalibrationData(*map(np.concatenate, zip(*parts, strict=True)))
     decided = decided_by(tables[-1])
-    calibrated = calibrated_candidates(*calibration, *decided)
+    calibrated = calibrated_candidates(calibration, *decided)
     fixed = shared_candidates(sweep, *decided)
     fixed += [c for c in calibrated if c.origin["calibrated_on"] == "train"]
     model = fit_time_model(timings)

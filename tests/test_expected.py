@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 
 from offramp.calibration import CalibrationData, calibrate_jointly, loss
 from offramp.criteria import scores_of
-from offramp.expected import expected_correct, fit_pool
+from offramp.expected import _moments, expected_correct, fit_pool
 from offramp.joint import Costs
 
 
@@ -74,6 +74,21 @@ def test_thresholds_fitted_to_it_lose_about_what_they_may_where_labels_mislead()
 
 
 def test_labels_that_all_exits_foresee_leave_the_weights_finite():
-    logits = np.eye(3, dtype=np.float32)[np.arange(30) % 3][:, None].repeat(2, axis=1)
-    found = expected_correct(logits, np.arange(30) % 3)
-    assert np.isfinite(found).all() and (found == 1).all()
+    # Four classes, one of them never seen; the second exit says the same louder.
+    label = np.arange(30) % 3
+    logits = np.eye(4, dtype=np.float32)[label][:, None] * np.float32([[[1.0], [3.0]]])
+    assert all(np.isfinite(part).all() for part in fit_pool(logits, label))
+    assert (expected_correct(logits, label) == 1).all()
+
+
+def test_moments_are_those_of_a_class_drawn_sample_by_sample():
+    draw = np.random.default_rng(0)
+    logits, probability = draw.normal(size=(5, 2, 3)), draw.dirichlet(np.ones(3), 5)
+    means, covariances = [], []
+    for z, p in zip(logits, probability, strict=True):
+        values = np.array([[*z[:, c], *np.eye(3)[c]] for c in range(3)])
+        means.append(p @ values)
+        covariances.append((values - means[-1]).T @ np.diag(p) @ (values - means[-1]))
+    mean, covariance = _moments(logits.transpose(2, 0, 1).copy(), probability.T.copy())
+    np.testing.assert_allclose(mean, np.mean(means, axis=0))
+    np.testing.assert_allclose(covariance, np.mean(covariances, axis=0), atol=1e-15)

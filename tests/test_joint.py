@@ -100,6 +100,15 @@ def test_the_search_stops_below_what_is_of_interest_and_not_before_it_got_there(
     assert 2 <= len(steps) < 2 * len(joint.PRICES)
 
 
+def test_the_more_samples_the_fewer_random_starts(monkeypatch):
+    improve, steps = joint._improve, []
+    monkeypatch.setattr(joint, "_improve", lambda *a: steps.append(1) or improve(*a))
+    for samples, starts in ((1_999, len(joint.PRICES)), (5_000, 6), (30_000, 1)):
+        steps.clear()
+        joint_frontier(*some_data(samples, 3, 0))
+        assert len(steps) == len(joint.PRICES) + starts
+
+
 def test_the_same_data_give_the_same_frontier():
     scores, correct, costs = some_data(50, 4, 1)
     first, again = (joint_frontier(scores, correct, costs) for _ in range(2))

@@ -30,12 +30,14 @@ def known_data(samples, seed):
     return CalibrationData(scores_of("entropy", logits), right, logits, label)
 
 
-@pytest.mark.parametrize("method, target", [("empirical", 0.8), ("joint", 0.86)])
+@pytest.mark.parametrize(
+    "method, target", [("empirical", 0.8), ("guaranteed", 0.8), ("joint", 0.86)]
+)
 def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
     monkeypatch, method, target
 ):
     monkeypatch.setattr(of_thresholds, "RESAMPLES", 6)
-    settings, costs = {"method": method}, costs_of(hand_made_model(4, 60), 60)
+    settings, costs = {"method": method, "confidence": 0.9}, costs_of(hand_made_model(4, 60), 60)
     costs = costs._replace(head=costs.head / 10, fixed=costs.fixed / 10)
     new = noisy_data(100_000, 99)
     found, want = [], []

@@ -214,7 +214,7 @@ def test_a_temperature_below_one_stretches_what_a_score_may_be_off_by():
         assert differences(policy, logits, table, live)[1].tolist() == [want]
 
 
-def test_cases_are_the_policy_files_and_ten_cutoffs_over_the_whole_range(tmp_path):
+def test_cases_are_the_policy_files_and_ten_cutoffs_spread_over_the_range(tmp_path):
     save_policy(tmp_path / "best.json", Policy("entropy", (0.1, None)))
     logits = np.zeros((4, 3, 10), dtype=np.float32)
     cases = cases_of([str(tmp_path / "best.json")], logits)

@@ -28,6 +28,12 @@ from workflow_helpers import (
     succeed,
 )
 
+from offramp.calibration import CalibrationData
+from offramp.joint import costs_of
+from offramp.optimism import optimism as optimism_of
+from offramp.tables import read_logits_of, read_scores
+from offramp.timemodel import fit_time_model
+
 pytest_plugins = ["workflow_helpers"]
 
 FIGURES = {
@@ -428,6 +434,17 @@ def test_other_methods_go_through_to_the_summary(tree):
     for _, row in own.iterrows():
         thresholds = reached[(reached["target"] == row["target"]) & reached["threshold"].notna()]
         assert row["accuracy"] >= row["target"] or thresholds.empty
+    optimism = frame(tree, "optimism").set_index("target")["optimism"]
+    assert optimism.index.tolist() == sorted(set(rows["target"]))
+    scores, correct, table = read_scores(tree / RESULTS / "scores/val.parquet")
+    known = read_logits_of(table, tree / RESULTS / "logits/val.parquet")
+    costs = costs_of(fit_time_model(read(tree, "timings")), 64)
+    data = CalibrationData(scores, correct, *known)
+    assert (
+        optimism.tolist() == optimism_of({"method": "joint"}, data, optimism.index, costs).tolist()
+    )
+    policy = json.loads((tree / RESULTS / "policies/target.json").read_text())
+    assert policy["expected"]["optimism"] == max(0.0, optimism[0.8])
     assert "wanted over all exits" in (tree / RESULTS / "summary.md").read_text()
     live = frame(tree, "verification")
     assert (live["differ"] == live["excused"]).all()

@@ -44,13 +44,16 @@ def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndar
     value, probability = loss(found)
     for _ in range(NEWTON_STEPS):
         mean, curvature = _moments(by_class, probability)
+        downhill = true - mean
         # Least squares, since a bias more for every class alike changes nothing.
-        step = np.linalg.lstsq(curvature, true - mean, rcond=1e-10)[0]
-        gain, size = float((true - mean) @ step), 1.0
+        step = np.linalg.lstsq(curvature, downhill, rcond=1e-10)[0]
+        gain, size = float(downhill @ step), 1.0
         if gain < 1e-8:
             break
         while (new := loss(found + size * step))[0] > value - 1e-4 * size * gain and size > 1e-9:
             size /= 2
+        if new[0] > value:  # rounding leaves nothing to gain
+            break
         found, (value, probability) = found + size * step, new
     return found[:exits], found[exits:]
 
@@ -60,12 +63,12 @@ def _moments(by_class: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray,
     the means over samples, float64 (K+C,), and the mean covariance, float64 (K+C, K+C)."""
     samples, exits = by_class.shape[1:]
     weighted = probability[:, :, None] * by_class
-    logit = weighted.sum(axis=0)
-    logits = weighted.reshape(-1, exits).T @ by_class.reshape(-1, exits) - logit.T @ logit
-    mixed = weighted.sum(axis=1).T - logit.T @ probability.T
-    classes = np.diag(probability.sum(axis=1)) - probability @ probability.T
-    mean = np.append(logit.mean(axis=0), probability.mean(axis=1))
-    return mean, np.block([[logits, mixed], [mixed.T, classes]]) / samples
+    expected = weighted.sum(axis=0)
+    of_logits = weighted.reshape(-1, exits).T @ by_class.reshape(-1, exits) - expected.T @ expected
+    of_both = weighted.sum(axis=1).T - expected.T @ probability.T
+    of_classes = np.diag(probability.sum(axis=1)) - probability @ probability.T
+    mean = np.append(expected.mean(axis=0), probability.mean(axis=1))
+    return mean, np.block([[of_logits, of_both], [of_both.T, of_classes]]) / samples
 
 
 def _by_class(logits: np.ndarray) -> np.ndarray:

@@ -19,7 +19,9 @@ def wilson(correct: float, n: int, confidence: float) -> float:
     """
     z, share = ndtri(confidence), correct / n
     spread = z * (share * (1 - share) / n + (z / n / 2) ** 2) ** 0.5
-    return float((share + z**2 / n / 2 + spread) / (1 + z**2 / n))
+    end = (share + z**2 / n / 2 + spread) / (1 + z**2 / n)
+    # Rounding must not put 0 of n outside their interval, or n of n.
+    return float(np.clip(end, 0.0, share) if z < 0 else np.clip(end, share, 1.0))
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:

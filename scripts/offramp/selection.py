@@ -156,16 +156,21 @@ def choose_policies(
 
     ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
     their figures on the validation split, whose ``scores`` float64 (N, K) and ``correct`` bool
-    (N, K) lie behind both tables, as do ``criterion`` and ``temperatures``. When no candidate
+    (N, K) lie behind the tables, as do ``criterion`` and ``temperatures``. When no candidate
     satisfies the rule, all exits are disabled and ``satisfied`` is false.
     """
     shared, per_exit = (
         [with_changes(c, scores, correct) for c in candidates]
         for candidates in (
             shared_candidates(sweep, criterion, temperatures),
-            calibrated_candidates(calibration, optimism, criterion, temperatures),
+            calibrated_candidates(calibration, criterion, temperatures),
         )
     )
+    lucky = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
+    per_exit = [
+        c._replace(optimism=lucky[c.origin["target"]]) if c.origin["calibrated_on"] == "val" else c
+        for c in per_exit
+    ]
     on_train = [c for c in per_exit if c.origin["calibrated_on"] == "train"]
     cutoff = [c for c in shared if c.origin["cutoff"] == report_cutoff]
     on_val = [
@@ -213,14 +218,10 @@ def shared_candidates(
 
 
 def calibrated_candidates(
-    calibration: pa.Table,
-    optimism: pa.Table,
-    criterion: str,
-    temperatures: tuple[float, ...] | None,
+    calibration: pa.Table, criterion: str, temperatures: tuple[float, ...] | None
 ) -> list[Candidate]:
-    """Every calibrated set of thresholds, with its figures on the validation split; ``optimism`` is
-    that of the sets calibrated there."""
-    lucky = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
+    """Every calibrated set of thresholds, with its figures on the validation split, to which some
+    were fitted: without their optimism."""
     rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
     exits = max(row["exit"] for row in rows)
     candidates = []
@@ -235,7 +236,6 @@ def calibrated_candidates(
                 row["seconds"],
                 row["correct"],
                 row["n"],
-                optimism=lucky[row["target"]] if row["calibrated_on"] == "val" else 0.0,
             )
         )
     return candidates

@@ -47,8 +47,8 @@ class Case(NamedTuple):
 
 def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
     """The policies of the given files, and OTHER_CUTOFFS shared cutoffs, the middles of as many
-    equal parts of the range of the first one's criterion, at whose ends nothing is decided: nobody
-    or everybody leaves. ``logits`` float32 (N, K, C) are those of the split.
+    equal parts of the range of the first one's criterion (at its ends next to nobody or everybody
+    leaves). ``logits`` float32 (N, K, C) are those of the split.
 
     Raises OfframpError when a policy is not one for this number of side exits.
     """
