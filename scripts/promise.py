@@ -39,7 +39,8 @@ with job_log(snakemake.log[0]):
     fixed += [c for c in calibrated if c.origin["calibrated_on"] == "train"]
     model = fit_time_model(timings)
     config = params.calibration, params.selection
-    table = promise(Setting(pool, fixed, *config, model, params.batch_size))
+    samples = len(parts[0][0])  # those of val, from which a run chooses
+    table = promise(Setting(pool, samples, fixed, *config, model, params.batch_size))
     origin = provenance(snakemake.config, same_weights(tables), "val, test")
     write(snakemake.output.table, table, "promise", origin)
     Path(snakemake.output.page).write_text(page(table, origin))

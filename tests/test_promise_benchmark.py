@@ -13,7 +13,7 @@ from offramp.policy import Policy, shared_cutoff
 from offramp.promise_benchmark import SEED, Setting, page, promise
 from offramp.selection import Candidate
 
-EXITS, BATCH, N = 3, 32, 500
+EXITS, BATCH, N, DRAWN = 3, 32, 500, 300
 CALIBRATION = {"method": "empirical", "target": 0.9, "targets": [0.8, 0.95]}
 SELECTION = {"max_loss": 0.02, "confidence": 0.9}
 
@@ -36,7 +36,7 @@ def setting():
     model = hand_made_model(EXITS, BATCH)
     model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
     pool = CalibrationData(scores, right, logits, label)
-    return Setting(pool, fixed, CALIBRATION, SELECTION, model, BATCH)
+    return Setting(pool, DRAWN, fixed, CALIBRATION, SELECTION, model, BATCH)
 
 
 def slow(setting, thresholds, rows):
@@ -71,8 +71,7 @@ def slow_choice(setting, candidates, rows, families):
 
 
 @pytest.mark.parametrize("method, draws", [("empirical", 4), ("joint", 1)])
-def test_every_row_is_a_slow_recount_of_the_same_draws(setting, monkeypatch, method, draws):
-    monkeypatch.setattr(promise_benchmark, "SAMPLES", 300)
+def test_every_row_is_a_slow_recount_of_the_same_draws(setting, method, draws):
     settings = CALIBRATION | {"method": method}
     setting = setting._replace(calibration=settings)
     found = {}
@@ -81,7 +80,7 @@ def test_every_row_is_a_slow_recount_of_the_same_draws(setting, monkeypatch, met
         slow_stage_seconds(setting.model, [EXITS] * N, BATCH, [False] * (EXITS - 1) + [True])
     )
     for number in range(draws):
-        rows = np.random.default_rng([SEED, number]).integers(N, size=300)
+        rows = np.random.default_rng([SEED, number]).integers(N, size=DRAWN)
         asked = (
             settings,
             setting.pool.sample(rows),
@@ -119,6 +118,7 @@ def test_the_table_counts_the_broken_promises_and_the_page_shows_them(setting):
     some = next(r for r in rows if r["choice"] == "shared cutoffs" and not r["promised"])
     text = page(table, {"model": "toy"})
     assert f"{100 * some['share']:.1f} % [" in text and "at most 10 % may lose more" in text
+    assert "made on 300 samples" in text
     assert f"{100 * some['loss']:.2f} lost, {some['speedup']:.2f}x" in text
 
 

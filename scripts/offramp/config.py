@@ -38,8 +38,10 @@ def _explain(error: ValidationError) -> Iterable[str]:
             yield f"{path + '.' if path else ''}{key}: unknown key; {hint}"
     elif error.validator == "required":
         yield f"{path or 'config'}: {error.message}"
+    elif "errorMessage" in error.schema:
+        yield f"{path}: {error.schema['errorMessage']}, not {error.instance!r}"
     else:
-        yield f"{path}: {error.schema.get('errorMessage', error.message)}, not {error.instance!r}"
+        yield f"{path}: {error.message}"
 
 
 def _misfits(config: Mapping[str, Any]) -> Iterable[str]:

@@ -495,6 +495,7 @@ def _by_exit(rows_by_split: dict[str, pd.DataFrame], title: str) -> Figure:
     right.set(xlabel="stage (block, head, decision, removal)", ylabel="predicted time, test [s]")
     for axes in (left, right):
         axes.set_xticks(exits["exit"])
+        axes.set_xlim(0.5, exits["exit"].max() + 0.5)  # also where few exits have samples
     if len(rows_by_split) > 1:
         left.legend(loc="lower left")
     figure.suptitle(title, fontsize=10)

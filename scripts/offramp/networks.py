@@ -50,7 +50,10 @@ def read_state(weights: str | Path) -> dict[str, Tensor]:
     except (
         Exception
     ) as error:  # damaged bytes make the weights-only unpickler raise nearly anything
-        first = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        # The first sentence: torch goes on to recommend unpickling what may hold any code.
+        first = (
+            str(error).strip().splitlines()[0].split(". ")[0] if str(error).strip() else repr(error)
+        )
         raise OfframpError(f"{weights}: not a readable weights file ({first})") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise OfframpError(f"{weights}: want a state dict, tensors by name")

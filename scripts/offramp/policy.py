@@ -90,6 +90,8 @@ def load_policy(path: str | Path) -> Policy:
     """
     try:
         found = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise OfframpError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise OfframpError(f"{path}: not a readable policy file ({error})") from None
     if not isinstance(found, dict) or {k: found.get(k) for k in SCHEMA} != SCHEMA:

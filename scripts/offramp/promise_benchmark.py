@@ -20,8 +20,6 @@ from offramp.thresholds import Thresholds
 from offramp.timemodel import TimeModel
 
 DRAWS = 200
-# As many as the validation split of cifar10 has.
-SAMPLES = 5_000
 SEED = 42
 # Whose candidates a policy is chosen from, by the names of `families`.
 CHOICES = {
@@ -33,10 +31,12 @@ CHOICES = {
 
 
 class Setting(NamedTuple):
-    """What all draws share: the data of the ``pool``, the candidates that no draw changes, the
-    config's sections ``calibration`` and ``selection``, and what predicts time."""
+    """What all draws share: the data of the ``pool``, of which each takes as many ``samples`` as a
+    run chooses from, the candidates that no draw changes, the config's sections ``calibration`` and
+    ``selection``, and what predicts time."""
 
     pool: CalibrationData
+    samples: int
     fixed: Sequence[Candidate]
     calibration: Mapping[str, Any]
     selection: Mapping[str, Any]
@@ -63,7 +63,8 @@ def promise(setting: Setting, draws: int = DRAWS) -> pa.Table:
         low, high = interval(broken, draws)
         rows.append(
             {"choice": choice, "promised": promised, "confidence": setting.selection["confidence"]}
-            | {"max_loss": setting.selection["max_loss"], "draws": draws, "broken": broken}
+            | {"max_loss": setting.selection["max_loss"], "samples": setting.samples}
+            | {"draws": draws, "broken": broken}
             | {"share": broken / draws, "share_low": low, "share_high": high}
             | {"loss": float(np.median(losses)), "speedup": float(np.median(speedups))}
         )
@@ -74,7 +75,7 @@ def outcomes(setting: Setting, number: int) -> dict[tuple[str, bool], tuple[floa
     """What the policies chosen on one draw lose on the pool (a share of all samples), and their
     speed-up over the full network there, by choice and by whether a loss was promised."""
     random = np.random.default_rng([SEED, number])
-    rows = random.integers(len(setting.pool.scores), size=SAMPLES)
+    rows = random.integers(len(setting.pool.scores), size=setting.samples)
     known = families(candidates_on(setting, setting.pool.sample(rows)))
     judged = {}
     for choice, names in CHOICES.items():
@@ -129,7 +130,7 @@ def page(table: pa.Table, origin: Mapping[str, str]) -> str:
         f"# Does the chosen policy of {origin['model']} keep its promise?\n\n"
         f"Share of {draws} choices that lose more than {100 * most:g} points on new data, with its "
         f"95 % interval; median loss in points and speed-up, predicted. Each choice is made on "
-        f"{SAMPLES} samples drawn from the validation and test data together and judged on all of "
+        f"{rows[0]['samples']} samples drawn from the validation and test data together and judged on all of "
         f"these. Promised with {100 * sure:g} % confidence: at most {100 * (1 - sure):.3g} % may "
         "lose more.\n\n" + markdown.table(header, lines) + "\n"
     )

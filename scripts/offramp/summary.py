@@ -24,8 +24,8 @@ from offramp.results import (
 )
 
 RULES_IN_WORDS = {
-    "fastest_within_loss": "the fastest that on new data loses at most {max_loss:.2%} of accuracy "
-    "against the full network, with {confidence:.0%} confidence",
+    "fastest_within_loss": "the fastest that on new data loses at most {points:.4g} points of "
+    "accuracy against the full network, with {confidence:.0%} confidence",
     "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%} on new "
     "data, with {confidence:.0%} confidence",
     "best_accuracy_per_second": "the most accuracy per second",
@@ -462,7 +462,7 @@ def _easy(s: Mapping[str, Any]) -> Iterable[str]:
 
 def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
     selection = best["selection"]
-    rule = RULES_IN_WORDS[selection["rule"]].format(**selection)
+    rule = RULES_IN_WORDS[selection["rule"]].format(points=100 * selection["max_loss"], **selection)
     if not selection["satisfied"]:
         return (
             f"**No {what} of {selection['of']} satisfies the rule ({rule}): all exits disabled.**"
@@ -497,9 +497,9 @@ def _origin(origin: Mapping[str, Any]) -> str:
 
 def _live_sentence(live: Mapping[str, float]) -> str:
     return (
-        f"Live: accuracy {_percent(live)}, {_seconds(live['seconds_measured'])} "
-        f"(predicted {_seconds(live['seconds_predicted'])}), "
-        f"{live['speedup_measured']:.2f}x as fast as the full network in turn with it "
+        f"Live, over all samples once: accuracy {_percent(live)}, "
+        f"{_seconds(live['seconds_measured'])} (predicted {_seconds(live['seconds_predicted'])}). In "
+        f"turn with the full network, on the first of them: {live['speedup_measured']:.2f}x as fast "
         f"(turns from {live['speedup_low']:.2f} to {live['speedup_high']:.2f})."
     )
 

@@ -141,6 +141,7 @@ PROMISE = pa.schema(
         "promised": pa.bool_(),
         "confidence": pa.float64(),
         "max_loss": pa.float64(),
+        "samples": pa.int32(),
         "draws": pa.int32(),
         "broken": pa.int32(),
         "share": pa.float64(),
