@@ -51,9 +51,7 @@ def read_state(weights: str | Path) -> dict[str, Tensor]:
         Exception
     ) as error:  # damaged bytes make the weights-only unpickler raise nearly anything
         # The first sentence: torch goes on to recommend unpickling what may hold any code.
-        first = (
-            str(error).strip().splitlines()[0].split(". ")[0] if str(error).strip() else repr(error)
-        )
+        first = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
         raise OfframpError(f"{weights}: not a readable weights file ({first})") from None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise OfframpError(f"{weights}: want a state dict, tensors by name")

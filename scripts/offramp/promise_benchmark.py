@@ -130,9 +130,9 @@ def page(table: pa.Table, origin: Mapping[str, str]) -> str:
         f"# Does the chosen policy of {origin['model']} keep its promise?\n\n"
         f"Share of {draws} choices that lose more than {100 * most:g} points on new data, with its "
         f"95 % interval; median loss in points and speed-up, predicted. Each choice is made on "
-        f"{rows[0]['samples']} samples drawn from the validation and test data together and judged on all of "
-        f"these. Promised with {100 * sure:g} % confidence: at most {100 * (1 - sure):.3g} % may "
-        "lose more.\n\n" + markdown.table(header, lines) + "\n"
+        f"{rows[0]['samples']} samples drawn from the validation and test data together and judged "
+        f"on all of these. Promised with {100 * sure:g} % confidence: at most "
+        f"{100 * (1 - sure):.3g} % may lose more.\n\n" + markdown.table(header, lines) + "\n"
     )
 
 

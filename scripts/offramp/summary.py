@@ -498,8 +498,9 @@ def _origin(origin: Mapping[str, Any]) -> str:
 def _live_sentence(live: Mapping[str, float]) -> str:
     return (
         f"Live, over all samples once: accuracy {_percent(live)}, "
-        f"{_seconds(live['seconds_measured'])} (predicted {_seconds(live['seconds_predicted'])}). In "
-        f"turn with the full network, on the first of them: {live['speedup_measured']:.2f}x as fast "
+        f"{_seconds(live['seconds_measured'])} (predicted {_seconds(live['seconds_predicted'])}). "
+        "In turn with the full network, on the first of them: "
+        f"{live['speedup_measured']:.2f}x as fast "
         f"(turns from {live['speedup_low']:.2f} to {live['speedup_high']:.2f})."
     )
 
