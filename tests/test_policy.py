@@ -207,6 +207,8 @@ def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path):
     for path in (tmp_path / "absent.json", tmp_path):
         with pytest.raises(OfframpError, match=path.name):
             load_policy(path)
+    with pytest.raises(OfframpError, match=r"absent\.json: no such file$"):
+        load_policy(tmp_path / "absent.json")
 
 
 def test_bytes_that_are_no_text_are_refused_by_name(tmp_path):

@@ -247,8 +247,8 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
     settings = {"method": "empirical", "target": 0.9, "targets": [0.85, 0.9, 0.95]}
     splits = {split: CalibrationData(*known) for split, known in data.items()}
     calibration = pa.table(calibrate_all(splits, "entropy", settings, model, 64))
-    optimism = pa.table({"target": settings["targets"], "optimism": [0.01, -0.01, 0.002]})
-    lucky = {("val", 0.85): 0.01, ("val", 0.95): 0.002}
+    optimism = pa.table({"target": settings["targets"], "optimism": [-0.01, 0.01, 0.002]})
+    lucky = {("val", 0.9): 0.01, ("val", 0.95): 0.002}
     cutoffs = np.linspace(0, 1, 21)
     rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model, 64))
     limits = {"confidence": 0.9, "max_loss": max_loss, "min_accuracy": 0.5}
@@ -258,7 +258,12 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
     )  # fmt: skip
     assert found["report_cutoff"][0].thresholds == (0.5, 0.5)
     assert found["target"][1]["origin"]["target"] == 0.9
-    assert found["target"][1]["expected"]["optimism"] == 0.0  # never below
+    assert found["target"][1]["expected"]["optimism"] == 0.01
+    below = choose_policies(
+        pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.85,
+        {"rule": "fastest_within_loss", **limits}, "entropy", None,
+    )  # fmt: skip
+    assert below["target"][1]["expected"]["optimism"] == 0.0
     values, correct = data["val"]
     for name, families in (("best_cutoff", 1), ("best_train", 1), ("best", 3)):
         policy, about = found[name]

@@ -8,8 +8,8 @@ import numpy as np
 from offramp.calibration import CalibrationData, lost_of, thresholds_for
 from offramp.joint import Costs
 
-# On 5,000 samples of three networks the estimate's standard error was a third of that of the
-# counted loss to which it is added.
+# On 5,000 samples of three networks that lose 0.1 to 0.8 points the estimate's standard error was
+# 0.3 to 0.4 of that of the counted loss to which it is added.
 RESAMPLES = 10
 SEED = 42
 
