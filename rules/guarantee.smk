@@ -24,33 +24,6 @@ rule guarantee:
         "../scripts/guarantee.py"
 
 
-rule guarantee_figure:
-    """Share of draws below the target, and the speed-up, by method."""
-    input:
-        f"{RESULTS}/guarantee.parquet",
-    output:
-        svg=report(
-            f"{RESULTS}/figures/guarantee.svg",
-            caption="captions/guarantee.rst",
-            category="Look closer",
-        ),
-        png=f"{RESULTS}/figures/guarantee.png",
-    log:
-        f"{RESULTS}/logs/guarantee_figure.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/guarantee_figure.tsv"
-    conda:
-        "../envs/analysis.yaml"
-    resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=code("guarantee_figure"),
-    script:
-        "../scripts/guarantee_figure.py"
-
-
 rule promise:
     """How often a chosen policy loses more than it may on new data, and what the promise costs."""
     input:

@@ -31,33 +31,6 @@ rule train:
         "../scripts/train.py"
 
 
-rule training_figure:
-    """Loss and accuracy of every exit over the epochs."""
-    input:
-        f"{RESULTS}/training.parquet",
-    output:
-        svg=report(
-            f"{RESULTS}/figures/training.svg",
-            caption="captions/training.rst",
-            category="Training",
-        ),
-        png=f"{RESULTS}/figures/training.png",
-    log:
-        f"{RESULTS}/logs/training_figure.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/training_figure.tsv"
-    conda:
-        "../envs/analysis.yaml"
-    resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=code("training_figure"),
-    script:
-        "../scripts/training_figure.py"
-
-
 rule ship:
     """For those who build the project: put weights trained here, and their card, into weights/."""
     input:

@@ -1,25 +1,33 @@
+# The figures of a run, and those asked for by name: their place in the report, and the tables that
+# they are drawn from.
 FIGURES = {
-    "report_cutoff": "Task 1a",
-    "time_accuracy": "Task 1b",
-    "time_cutoff": "Task 1b",
-    "accuracy_cutoff": "Task 1b",
-    "exit_shares": "Task 1b",
-    "target": "Task 2a",
-    "targets": "Task 2b",
-    "entropy": "Look closer",
-    "prediction": "Look closer",
-    "reliability": "Look closer",
-    "leaving": "Look closer",
-    "confusion": "Look closer",
-    "agreement": "Look closer",
+    "report_cutoff": ("Task 1a", ["sweep", "policies"]),
+    "time_accuracy": ("Task 1b", ["sweep", "verification", "policies", "scores"]),
+    "time_cutoff": ("Task 1b", ["sweep", "verification", "policies", "scores"]),
+    "accuracy_cutoff": ("Task 1b", ["sweep", "policies", "scores"]),
+    "exit_shares": ("Task 1b", ["sweep", "policies"]),
+    "target": ("Task 2a", ["calibration", "policies"]),
+    "targets": ("Task 2b", ["sweep", "calibration", "policies", "scores"]),
+    "entropy": ("Look closer", ["scores", "policies"]),
+    "prediction": ("Look closer", ["verification"]),
+    "reliability": ("Look closer", ["reliability", "temperatures"]),
+    "leaving": ("Look closer", ["leaving"]),
+    "confusion": ("Look closer", ["leaving"]),
+    "agreement": ("Look closer", ["agreement", "oracle"]),
 }
+BY_NAME = {
+    "training": ("Training", ["training"]),
+    "rival": ("Look closer", ["rival", "sweep"]),
+    "guarantee": ("Look closer", ["guarantee"]),
+}
+# What the summary reads.
 TABLES = {
+    "network": f"{RESULTS}/network.parquet",
     "sweep": f"{RESULTS}/sweep.parquet",
     "calibration": f"{RESULTS}/calibration.parquet",
     "verification": f"{RESULTS}/verification.parquet",
     "policies": expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
     "scores": SCORES,
-    "network": f"{RESULTS}/network.parquet",
     "timings": f"{RESULTS}/timings.parquet",
     "temperatures": f"{RESULTS}/temperatures.parquet",
     "reliability": f"{RESULTS}/reliability.parquet",
@@ -29,32 +37,35 @@ TABLES = {
 }
 
 
-rule figures:
-    """Every figure, as SVG and PNG."""
-    input:
-        **TABLES,
-    output:
-        svg=[
-            report(
-                f"{RESULTS}/figures/{name}.svg", caption=f"captions/{name}.rst", category=category
-            )
-            for name, category in FIGURES.items()
-        ],
-        png=expand("{results}/figures/{name}.png", results=RESULTS, name=FIGURES),
-    log:
-        f"{RESULTS}/logs/figures.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/figures.tsv"
-    conda:
-        "../envs/analysis.yaml"
-    resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
-    params:
-        code=code("figures"),
-    script:
-        "../scripts/figures.py"
+for figure, (category, tables) in {**FIGURES, **BY_NAME}.items():
+
+    rule:
+        """A figure, as SVG and PNG."""
+        name:
+            f"figure_{figure}"
+        input:
+            **{name: TABLES.get(name, f"{RESULTS}/{name}.parquet") for name in tables},
+        output:
+            svg=report(
+                f"{RESULTS}/figures/{figure}.svg",
+                caption=f"captions/{figure}.rst",
+                category=category,
+            ),
+            png=f"{RESULTS}/figures/{figure}.png",
+        log:
+            f"{RESULTS}/logs/figure_{figure}.log",
+        benchmark:
+            f"{RESULTS}/benchmarks/figure_{figure}.tsv"
+        conda:
+            "../envs/analysis.yaml"
+        resources:
+            budget=1,
+            mem_mb=1000,
+            runtime=10,
+        params:
+            code=code("figure"),
+        script:
+            "../scripts/figure.py"
 
 
 rule summary:

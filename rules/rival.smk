@@ -26,29 +26,3 @@ rule rival:
         rival_weights=sha256(config["rival"]["weights"]) if config["rival"] else None,
     script:
         "../scripts/rival.py"
-
-
-rule rival_figure:
-    """Time against accuracy: cascade, full network, rival."""
-    input:
-        rival=f"{RESULTS}/rival.parquet",
-        sweep=f"{RESULTS}/sweep.parquet",
-    output:
-        svg=report(
-            f"{RESULTS}/figures/rival.svg", caption="captions/rival.rst", category="Look closer"
-        ),
-        png=f"{RESULTS}/figures/rival.png",
-    log:
-        f"{RESULTS}/logs/rival_figure.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/rival_figure.tsv"
-    conda:
-        "../envs/analysis.yaml"
-    resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=10,
-    params:
-        code=code("rival_figure"),
-    script:
-        "../scripts/rival_figure.py"

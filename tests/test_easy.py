@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
@@ -161,7 +160,6 @@ def test_the_confusion_figure_has_a_panel_for_every_exit_also_where_nobody_leave
     assert first.get_title() == "exit 1: nobody leaves" and texts(first) == []
     shown = sum(int(text) for axes in (second, third) for text in texts(axes))
     assert shown == SAMPLES
-    plt.close(figure)
 
 
 def test_the_leaving_figure_has_the_class_that_leaves_earliest_on_top():
@@ -177,7 +175,6 @@ def test_the_leaving_figure_has_the_class_that_leaves_earliest_on_top():
     assert drawn == [row["class"] for row in easy(results)["classes"]]
     assert [row["mean_exit"] for row in easy(results)["classes"]] == pytest.approx(sorted(means))
     assert sum(int(text) for text in texts(axes)) == SAMPLES
-    plt.close(figure)
 
 
 def test_the_agreement_figure_reads_rows_as_the_exit_that_is_right():
@@ -188,7 +185,6 @@ def test_the_agreement_figure_reads_rows_as_the_exit_that_is_right():
     cells = {tuple(map(round, t.get_position())): t.get_text() for t in figure.axes[1].texts}
     assert cells[(2, 0)] == f"{100 * lost / SAMPLES:.1f}"
     assert (0, 0) not in cells
-    plt.close(figure)
 
 
 def test_the_summary_counts_overthinking_as_right_before_and_wrong_at_the_end():
@@ -207,7 +203,7 @@ def test_a_class_without_samples_has_no_place_among_the_easy_and_the_hard():
     results.leaving.loc[results.leaving["label"] == 3, "n"] = 0
     classes = [row["class"] for row in easy(results)["classes"]]
     assert len(classes) == CLASSES - 1 and "cat" not in classes
-    plt.close(draw_leaving(results))
+    draw_leaving(results)
 
 
 def test_the_summary_names_no_easy_class_where_all_leave_alike():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from workflow_helpers import rule_texts
 
 # The fixtures are costly: one worker makes them.
 pytestmark = pytest.mark.xdist_group("slurm")
@@ -23,13 +24,13 @@ LOCAL = {
     "benchmark",
     "benchmarks_page",
     "download",
+    "figure_guarantee",
+    "figure_rival",
     "frontiers",
     "frontiers_page",
     "guarantee",
-    "guarantee_figure",
     "promise",
     "rival",
-    "rival_figure",
     "ship",
 }
 TIMING = {"logits", "probe", "verification"}
@@ -183,17 +184,8 @@ def submissions(cluster):
     return cluster.submit()
 
 
-def declared_rules() -> set[str]:
-    files = [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]
-    return {
-        name
-        for file in files
-        for name in re.findall(r"^(?:rule|checkpoint) (\w+):", file.read_text(), re.MULTILINE)
-    }
-
-
 def test_every_job_of_every_rule_but_the_local_ones_is_submitted_once(cluster, submissions):
-    assert {found.rule for found in submissions} == declared_rules() - LOCAL
+    assert {found.rule for found in submissions} == set(rule_texts()) - LOCAL
     wanted = [name for name, job in cluster.jobs.items() if job.rule not in LOCAL]
     assert sorted(found.job for found in submissions) == sorted(wanted)
 

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -29,8 +30,10 @@ from workflow_helpers import (
 )
 
 from offramp.calibration import CalibrationData
+from offramp.figures import draw
 from offramp.joint import costs_of
 from offramp.optimism import optimism as optimism_of
+from offramp.results import read_results
 from offramp.tables import read_logits_of, read_scores
 from offramp.timemodel import fit_time_model
 
@@ -51,6 +54,7 @@ FIGURES = {
     "confusion": "Look closer",
     "agreement": "Look closer",
 }
+DRAWN = {f"figure_{name}" for name in FIGURES}
 POLICIES = ("report_cutoff", "target", "best_cutoff", "best_train", "best")
 # Table -> the split that its metadata name.
 TABLES = {
@@ -74,21 +78,22 @@ TABLES = {
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
 TIMING_RULES = {"logits", "probe", "verification", "rival", "benchmark"}
 
-FROM_THRESHOLDS = {"policies", "verification", "easy", "figures", "summary"}
+CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
+FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary"}
 ANALYSIS = FROM_THRESHOLDS | {"sweep", "calibration", "optimism"}
-FROM_LOGITS = ANALYSIS | {"logits", "probe", "scores", "timings", "temperatures", "reliability"}
+FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
 # Library module -> the rules whose scripts import it, directly or not, and all that follow them.
 RERUN_BY = {
-    "download": FROM_WEIGHTS | {"download", "train", "training_figure"},
-    "training": FROM_WEIGHTS | {"train", "training_figure"},
-    "tables": FROM_WEIGHTS | {"train", "training_figure"},
+    "download": FROM_WEIGHTS | {"download", "train", "figure_training"},
+    "training": FROM_WEIGHTS | {"train", "figure_training"},
+    "tables": FROM_WEIGHTS | {"train", "figure_training"},
     "cascade": FROM_LOGITS,
     "sweep": ANALYSIS,
     "calibration": ANALYSIS - {"sweep"},
     "optimism": FROM_THRESHOLDS | {"optimism"},
-    "easy": {"easy", "figures", "summary"},
-    "figures": {"figures", "training_figure"},
+    "easy": {"easy", "summary", "figure_leaving", "figure_confusion", "figure_agreement"},
+    "figures": DRAWN | {"figure_training"},
     "rival": set(),
     "summary": {"summary"},
 }
@@ -529,11 +534,20 @@ def test_an_edited_module_reruns_those_who_use_it_and_no_others(tree, module):
     assert set(succeed(tree, "-n").jobs) == RERUN_BY[module]
 
 
-def test_the_figures_are_the_same_bytes_every_time(tree):
-    files = sorted((tree / RESULTS / "figures").iterdir())
-    before = {file.name: file.read_bytes() for file in files}
-    assert succeed(tree, "--cores", "2", "-R", "figures").jobs == {"figures": 1}
-    assert [f.name for f in files if f.read_bytes() != before[f.name]] == []
+def test_the_figures_are_the_same_bytes_every_time(finished, tmp_path):
+    results = finished / RESULTS
+    names = {name for name in TABLES if "/" not in name} - {"optimism", "training"}
+    paths = {name: results / f"{name}.parquet" for name in names}
+    paths["policies"] = sorted((results / "policies").iterdir())
+    paths["scores"] = [results / f"scores/{split}.parquet" for split in SPLITS]
+    training = SimpleNamespace(training=results / "training.parquet")
+    for name in [*FIGURES, "training"]:
+        tables = training if name == "training" else SimpleNamespace(**paths)
+        draw(tmp_path / f"{name}.svg", read_results(tables))
+    drawn = sorted(tmp_path.iterdir())
+    assert [f.name for f in drawn] == sorted(f.name for f in (results / "figures").iterdir())
+    differ = [f for f in drawn if f.read_bytes() != (results / "figures" / f.name).read_bytes()]
+    assert differ == []
 
 
 # A rival, and weights that ship
@@ -547,7 +561,7 @@ def test_a_rival_is_measured_in_turn_and_drawn(tree):
     rival = config_file(tree, "rival.yaml", {"rival": {"model": "branchynet", "weights": own}})
     configs = (*CONFIGS, rival)
     run = succeed(tree, target, "--cores", "2", configs=configs)
-    assert set(run.jobs) == {"rival", "rival_figure"}
+    assert set(run.jobs) == {"rival", "figure_rival"}
     rows = frame(tree, "rival")
     test = read(tree, "scores/test").to_pandas()
     # The rival is the very network, so it must be right where the full network is.
@@ -571,7 +585,7 @@ def test_the_guarantee_is_put_to_the_test_by_name(tree):
     module.write_text(module.read_text().replace("DRAWS = 1_000", "DRAWS = 20"))
     assert succeed(tree, "-n").jobs == {}
     run = succeed(tree, f"{RESULTS}/figures/guarantee.svg", "--cores", "2")
-    assert run.jobs == {"guarantee": 1, "guarantee_figure": 1}
+    assert run.jobs == {"guarantee": 1, "figure_guarantee": 1}
     rows = frame(tree, "guarantee")
     assert rows.groupby(["population", "method"]).size().tolist() == [3] * 4
     assert set(rows["draws"]) == {20} and set(rows["confidence"]) == {0.9}
@@ -736,6 +750,12 @@ def test_each_network_can_be_trained_from_nothing(clone, configs):
     assert run.jobs == {"download": 1, "train": 1}
 
 
+def test_a_figure_of_the_sweep_alone_is_drawn_without_the_live_cascade(clone):
+    jobs = succeed(clone, "results/figures/accuracy_cutoff.svg", "-n", configs=()).jobs
+    assert {"sweep", "figure_accuracy_cutoff"} <= jobs.keys()
+    assert not {"verification", "easy", "summary"} & jobs.keys()
+
+
 def test_the_report_shows_every_figure_under_its_task(tree):
     succeed(tree, "--report", "report.html")
     page = (tree / "report.html").read_text()
@@ -745,8 +765,10 @@ def test_the_report_shows_every_figure_under_its_task(tree):
 
 def test_every_figure_has_a_category_and_a_caption():
     text = (ROOT / "rules/report.smk").read_text()
-    assert dict(re.findall(r'"(\w+)": "([^"/{]+)"', text)) == FIGURES
-    for name in FIGURES:
+    found = dict(re.findall(r'^    "(\w+)": \("([^"]+)"', text, re.MULTILINE))
+    by_name = {"training": "Training", "rival": "Look closer", "guarantee": "Look closer"}
+    assert found == FIGURES | by_name
+    for name in found:
         assert (ROOT / f"rules/captions/{name}.rst").read_text().strip(), name
 
 

@@ -5,15 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from offramp.bench_page import prediction_errors
 from offramp.frontiers_page import CHOSEN_IN_WORDS, name_of
@@ -35,7 +32,6 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.constrained_layout.use": True,
     "figure.figsize": (6.4, 4.2),
     "font.size": 10,
     "grid.alpha": 0.3,
@@ -55,14 +51,14 @@ MARKS = {
 
 def draw(path: str | Path, results: Any) -> None:
     """Draw the figure named by the path's stem, as SVG and as PNG beside it; ``results`` is what
-    the function draws from, nearly always a `Results`."""
+    its function draws from, a `Results` with the tables that it needs, or tables themselves."""
     path = Path(path)
     with mpl.rc_context(STYLE):  # type: ignore[arg-type]
         figure = globals()[f"draw_{path.stem}"](results)
+        # Once for both files: as the figure's own it would draw each a second time.
+        ConstrainedLayoutEngine().execute(figure)
         figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        figure.set_layout_engine("none")  # found once, it serves both
         figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
-        plt.close(figure)
 
 
 def draw_report_cutoff(results: Results) -> Figure:
@@ -90,7 +86,7 @@ def draw_target(results: Results) -> Figure:
 
 def draw_time_accuracy(results: Results) -> Figure:
     """Total time against overall accuracy, every cutoff (task 1b)."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     rows = sweep_rows_of(results, "test", exit=0)
     _curve(axes, rows, "seconds", DARK, "-", "every cutoff (predicted time)")
     live = _live_cutoffs(results)
@@ -108,7 +104,7 @@ def draw_time_accuracy(results: Results) -> Figure:
 
 def draw_time_cutoff(results: Results) -> Figure:
     """Total time against the cutoff (task 1b)."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     rows = sweep_rows_of(results, "test", exit=0)
     axes.plot(rows["cutoff"], rows["seconds"], color=DARK, label="predicted from the tables")
     live = _live_cutoffs(results)
@@ -126,7 +122,7 @@ def draw_time_cutoff(results: Results) -> Figure:
 
 def draw_accuracy_cutoff(results: Results) -> Figure:
     """Overall accuracy against the cutoff (task 1b)."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     for split, color, line in (("val", LIGHT, "--"), ("test", DARK, "-")):
         _curve(axes, sweep_rows_of(results, split, exit=0), "cutoff", color, line, split)
     full = full_network(results, "test")
@@ -139,7 +135,7 @@ def draw_accuracy_cutoff(results: Results) -> Figure:
 
 def draw_exit_shares(results: Results) -> Figure:
     """Share of test samples that leave at each exit against the cutoff (task 1b)."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     rows = results.sweep[(results.sweep["split"] == "test") & (results.sweep["exit"] > 0)]
     counts = rows.pivot(index="cutoff", columns="exit", values="n")
     shares = 100 * counts.div(counts.sum(axis=1), axis=0)
@@ -164,7 +160,7 @@ def draw_exit_shares(results: Results) -> Figure:
 
 def draw_targets(results: Results) -> Figure:
     """Time against accuracy over the wanted accuracies, calibrated on train and val (task 2b)."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     shared = sweep_rows_of(results, "test", exit=0)
     axes.plot(shared["seconds"], 100 * shared["accuracy"], color=LIGHT, label="one shared cutoff")
     styles = {"train": (MIDDLE, "--", "^"), "val": (DARK, "-", "v")}
@@ -184,7 +180,7 @@ def draw_reliability(results: Results) -> Figure:
     rows = results.reliability[results.reliability["split"] == "test"]
     exits = sorted(rows["exit"].unique())
     columns = min(3, len(exits))
-    figure, panels = plt.subplots(
+    figure, panels = _panels(
         -(-len(exits) // columns), columns, figsize=(8.4, 2.6 * -(-len(exits) // columns)),
         sharex=True, sharey=True, squeeze=False,
     )  # fmt: skip
@@ -213,7 +209,7 @@ def draw_reliability(results: Results) -> Figure:
 
 def draw_entropy(results: Results) -> Figure:
     """The criterion's score at each exit, for right and wrong answers."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     scores, correct = results.scores["test"]
     criterion, _, temperatures = results.policies["best"]
     for right, shift, color, hatch in ((True, -0.18, "white", ""), (False, 0.18, LIGHT, "///")):
@@ -240,7 +236,7 @@ def draw_entropy(results: Results) -> Figure:
 
 def draw_prediction(results: Results) -> Figure:
     """Predicted against measured total time of every verified policy."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     rows = results.verification[results.verification["exit"] == 0]
     top = 1.1 * max(rows["seconds_predicted"].max(), rows["seconds_measured"].max())
     axes.plot([0, top], [0, top], color="black", linewidth=1, label="equal")
@@ -267,7 +263,7 @@ def draw_prediction(results: Results) -> Figure:
 def draw_leaving(results: Results) -> Figure:
     """How many of each class leave at each exit under the best policy, classes that leave early
     on top."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     names, counts = class_names(results), leaving_counts(results).sum(axis=2).T
     exits = np.arange(1, counts.shape[1] + 1)
     shares = _shares(counts)
@@ -276,7 +272,7 @@ def draw_leaving(results: Results) -> Figure:
     axes.set_yticks(range(len(names)), [names[c] for c in order])
     axes.set_xticks(exits - 1, [f"{k}\n{n:,}" for k, n in zip(exits, counts.sum(0), strict=True)])
     axes.set(xlabel="exit, and how many test samples leave there", ylabel="class")
-    figure.colorbar(image, label="share of the class [%]")
+    figure.colorbar(image, use_gridspec=False, label="share of the class [%]")
     return figure
 
 
@@ -284,7 +280,7 @@ def draw_confusion(results: Results) -> Figure:
     """True class against predicted label of those who leave at each exit under the best policy."""
     names, counts = class_names(results), leaving_counts(results)
     rows = -(-len(counts) // 3)
-    figure, panels = plt.subplots(
+    figure, panels = _panels(
         rows, 3, figsize=(10.5, 3.4 * rows + 0.6), sharex=True, sharey=True, squeeze=False
     )
     for axes in panels.flat[len(counts) :]:
@@ -294,8 +290,9 @@ def draw_confusion(results: Results) -> Figure:
         n = cells.sum()
         leave = f"{n:,} leave, {np.trace(cells) / n:.1%} right" if n else "nobody leaves"
         axes.set_title(f"exit {k}: {leave}", fontsize=10)
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        axes.tick_params(axis="x", labelrotation=90)
+    panels[0, 0].set_xticks(range(len(names)), names)  # for all, which share them
+    panels[0, 0].set_yticks(range(len(names)), names)
     figure.supxlabel("predicted label", fontsize=10)
     figure.supylabel("class", fontsize=10)
     return figure
@@ -303,7 +300,7 @@ def draw_confusion(results: Results) -> Figure:
 
 def draw_agreement(results: Results) -> Figure:
     """On how many samples two exits say the same, and how often one alone is right."""
-    figure, panels = plt.subplots(1, 2, figsize=(8.4, 4.2), sharex=True, sharey=True)
+    figure, panels = _panels(1, 2, figsize=(8.4, 4.2), sharex=True, sharey=True)
     rows = results.agreement
     exits = range(1, int(rows["first"].max()) + 1)
     titles = {"same_label": "both say the same", "only_first_right": "row right, column wrong"}
@@ -326,9 +323,10 @@ def draw_agreement(results: Results) -> Figure:
     return figure
 
 
-def draw_training(curves: pd.DataFrame) -> Figure:
-    """Loss and validation accuracy of every exit over the epochs, from the training table."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8))
+def draw_training(results: Results) -> Figure:
+    """Loss and validation accuracy of every exit over the epochs."""
+    curves = results.training
+    figure, (left, right) = _panels(1, 2, figsize=(8.4, 3.8))
     last = int(curves["exit"].max())
     shades = mpl.colormaps["cividis"](np.linspace(0.85, 0.0, last))
     for k in range(1, last + 1):
@@ -346,11 +344,11 @@ def draw_training(curves: pd.DataFrame) -> Figure:
     return figure
 
 
-def draw_rival(tables: tuple[pd.DataFrame, pd.DataFrame]) -> Figure:
-    """Time against accuracy of cascade, full network and rival, measured in turn; from the rival
-    table and the sweep."""
-    rival, sweep = tables
-    figure, axes = plt.subplots()
+def draw_rival(results: Results) -> Figure:
+    """Time against accuracy of cascade, full network and rival, measured in turn; behind them the
+    sweep."""
+    rival, sweep = results.rival, results.sweep
+    figure, axes = _panels()
     shared = sweep[(sweep["split"] == "test") & (sweep["exit"] == 0)]
     axes.plot(
         shared["seconds"], 100 * shared["accuracy"], color=LIGHT, label="cascade, every cutoff"
@@ -376,10 +374,10 @@ def draw_rival(tables: tuple[pd.DataFrame, pd.DataFrame]) -> Figure:
     return figure
 
 
-def draw_guarantee(rows: pd.DataFrame) -> Figure:
-    """How often an exit falls below the target on new data, and the speed-up, by method; from the
-    guarantee table."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8))
+def draw_guarantee(results: Results) -> Figure:
+    """How often an exit falls below the target on new data, and the speed-up, by method."""
+    rows = results.guarantee
+    figure, (left, right) = _panels(1, 2, figsize=(8.4, 3.8))
     colors = {"empirical": MIDDLE, "guaranteed": DARK}
     styles = {"network": ("o", "-", -0.15), "synthetic": ("^", "--", 0.15)}
     for population, method in product(styles, colors):
@@ -407,7 +405,7 @@ def draw_guarantee(rows: pd.DataFrame) -> Figure:
 def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
     """Time against accuracy of entropy policies, by way to choose thresholds; from the frontiers
     table."""
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     rows = tables["frontiers"]
     rows = rows[(rows["criterion"] == "entropy") & ~rows["scaled"]]
     styles = {"shared": (LIGHT, "--"), "empirical": (MIDDLE, "-."), "joint": (DARK, "-")}
@@ -427,7 +425,7 @@ def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
     rows = tables["equal_accuracy"]
     rows = rows[rows["points_lost"] == 0.5]
     names = list(dict.fromkeys(name_of(row) for row in rows.to_dict("records")))
-    figure, axes = plt.subplots()
+    figure, axes = _panels()
     styles = {
         "shared": ("o", LIGHT, 0.2),
         "empirical": ("^", MIDDLE, 0.0),
@@ -452,6 +450,14 @@ def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
+def _panels(
+    rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **shared: Any
+) -> tuple[Figure, Any]:
+    """A figure of its own, not one of pyplot's, and its axes."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **shared)
+
+
 def _shares(counts: np.ndarray) -> np.ndarray:
     """Per cent of each row's sum; zeros where a row is empty."""
     return 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -468,13 +474,14 @@ def _heat_map(
         axes.text(
             column, row, form.format(labels[row, column]), ha="center", va="center",
             fontsize=fontsize, color="white" if shares[row, column] > 70 else "black",
+            in_layout=False,  # inside its panel, so the layout need not measure it
         )  # fmt: skip
     return image
 
 
 def _by_exit(rows_by_split: dict[str, pd.DataFrame], title: str) -> Figure:
     """Two panels: accuracy of those who leave at each exit, and seconds of each stage."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.8))
+    figure, (left, right) = _panels(1, 2, figsize=(8.4, 3.8))
     styles = {"val": (LIGHT, "v", -0.12), "test": (DARK, "o", 0.0)}
     for split, rows in rows_by_split.items():
         exits = rows[rows["exit"] > 0]
@@ -568,7 +575,7 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
     """Predicted over measured seconds of held-out policies, by batch size and way to predict."""
     errors = prediction_errors(rows[rows["benchmark"] == "time model"])
     sizes = list(dict.fromkeys(errors["batch_size"]))
-    figure, panels = plt.subplots(1, len(sizes), sharey=True, squeeze=False)
+    figure, panels = _panels(1, len(sizes), sharey=True, squeeze=False)
     marks = {
         "time model": ("o", DARK),
         "time model, probed before": ("o", MIDDLE),

@@ -1,7 +1,11 @@
 """95 % intervals of accuracies and of their differences."""
 
+from statistics import NormalDist
+
 import numpy as np
-from scipy.special import ndtri  # scipy.stats, which has these intervals, takes a second to import
+
+# scipy.stats, which has these intervals, takes a second to import.
+NORMAL = NormalDist()
 
 
 def interval(correct: int, n: int) -> tuple[float, float]:
@@ -17,7 +21,7 @@ def wilson(correct: float, n: int, confidence: float) -> float:
 
     Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference" (1927).
     """
-    z, share = ndtri(confidence), correct / n
+    z, share = NORMAL.inv_cdf(confidence), correct / n
     spread = z * (share * (1 - share) / n + (z / n / 2) ** 2) ** 0.5
     end = (share + z**2 / n / 2 + spread) / (1 + z**2 / n)
     # Rounding must not put 0 of n outside their interval, or n of n.
@@ -33,7 +37,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float
     """
     n, gained, lost = len(a), int((a & ~b).sum()), int((b & ~a).sum())
     mean, error = _adjusted(gained, lost, n)
-    z = ndtri(0.975)
+    z = NORMAL.inv_cdf(0.975)
     return (gained - lost) / n, float(mean - z * error), float(mean + z * error)
 
 
@@ -42,7 +46,7 @@ def largest_loss(lost: int, gained: int, n: int, confidence: float) -> float:
     ``n`` samples ``lost`` were no longer right and ``gained`` were right only now; by the same
     adjusted Wald interval."""
     mean, error = _adjusted(lost, gained, n)
-    return float(mean + ndtri(confidence) * error)
+    return float(mean + NORMAL.inv_cdf(confidence) * error)
 
 
 def _adjusted(more: int, fewer: int, n: int) -> tuple[float, float]:

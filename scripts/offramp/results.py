@@ -1,9 +1,10 @@
-"""All tables of a run as data frames, for figures and summary."""
+"""Tables of a run as data frames, for figures and summary."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,14 @@ from offramp.tables import origin_of, read, read_scores, same_weights
 EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
 TABLES = (
     "network", "sweep", "calibration", "verification", "timings", "temperatures", "reliability",
-    "leaving", "agreement", "oracle",
+    "leaving", "agreement", "oracle", "training", "rival", "guarantee",
 )  # fmt: skip
 
 
-class Results(NamedTuple):
-    """The tables by name; ``scores`` holds the criterion's scores (N, K) and correct (N, K) by
-    split."""
+class Results(SimpleNamespace):
+    """The tables of a run by name, those that were read; ``policies`` and, as their files say it,
+    ``about`` by the policy's name; ``scores`` holds the criterion's scores (N, K) and correct
+    (N, K) by split; ``origin`` is the verification's, or that of the first table."""
 
     network: pd.DataFrame
     sweep: pd.DataFrame
@@ -36,6 +38,9 @@ class Results(NamedTuple):
     leaving: pd.DataFrame
     agreement: pd.DataFrame
     oracle: pd.DataFrame
+    training: pd.DataFrame
+    rival: pd.DataFrame
+    guarantee: pd.DataFrame
     policies: dict[str, Policy]
     about: dict[str, dict[str, Any]]
     scores: dict[str, tuple[np.ndarray, np.ndarray]]
@@ -43,19 +48,21 @@ class Results(NamedTuple):
 
 
 def read_results(paths: Any) -> Results:
-    """Read everything; ``paths`` has each of TABLES and the lists policies and scores.
+    """Read what ``paths`` names: any of TABLES, and the lists policies and scores.
 
     Raises OfframpError when the tables are of different weights.
     """
-    tables = {name: read(getattr(paths, name), name) for name in TABLES}
-    scores = [read_scores(path) for path in paths.scores]
-    same_weights([*tables.values(), *(table for *_, table in scores)])
+    tables = {name: read(getattr(paths, name), name) for name in TABLES if hasattr(paths, name)}
+    policies = getattr(paths, "policies", [])
+    scores = [read_scores(path) for path in getattr(paths, "scores", [])]
+    everything = [*tables.values(), *(table for *_, table in scores)]
+    same_weights(everything)
     return Results(
         **{name: table.to_pandas() for name, table in tables.items()},
-        policies={Path(path).stem: load_policy(path) for path in paths.policies},
-        about={Path(path).stem: json.loads(Path(path).read_text()) for path in paths.policies},
-        scores={s: (values, right) for s, (values, right, _) in zip(SPLITS, scores, strict=True)},
-        origin=origin_of(tables["verification"]),
+        policies={Path(path).stem: load_policy(path) for path in policies},
+        about={Path(path).stem: json.loads(Path(path).read_text()) for path in policies},
+        scores=dict(zip(SPLITS, ((values, right) for values, right, _ in scores), strict=False)),
+        origin=origin_of(tables.get("verification", everything[0])),
     )
 
 
