@@ -112,6 +112,17 @@ def frame(folder, name):
     return read(folder, name).to_pandas()
 
 
+def draw_all(folder, to):
+    """Draw every figure of a finished run anew, in this process and from all tables at once."""
+    results = folder / RESULTS
+    names = {name for name in TABLES if "/" not in name} - {"optimism", "training"}
+    paths = {name: results / f"{name}.parquet" for name in names}
+    paths["policies"] = sorted((results / "policies").iterdir())
+    paths["scores"] = [results / f"scores/{split}.parquet" for split in SPLITS]
+    for name in FIGURES:
+        draw(to / f"{name}.svg", read_results(SimpleNamespace(**paths)))
+
+
 def overall(rows):
     return rows[rows["exit"] == 0]
 
@@ -455,15 +466,17 @@ def test_other_methods_go_through_to_the_summary(tree):
     assert (live["differ"] == live["excused"]).all()
 
 
-def test_another_criterion_and_temperatures_go_through_to_the_live_cascade(tree):
+def test_another_criterion_and_temperatures_go_through_to_the_live_cascade(tree, tmp_path):
     other = {
         "criterion": "agreement",
         "sweep": {"report_cutoff": 0.4},
         "calibration": {"temperatures": True, "method": "joint"},
     }
-    run = succeed(tree, "--cores", "2", configs=(*CONFIGS, config_file(tree, "other.yaml", other)))
+    configs = (*CONFIGS, config_file(tree, "other.yaml", other))
+    run = succeed(tree, f"{RESULTS}/summary.md", "--cores", "2", configs=configs)
     # The one pass is not run again.
-    assert set(run.jobs) == ANALYSIS | {"probe", "timings", "scores"}
+    assert set(run.jobs) == (ANALYSIS | {"probe", "timings", "scores"}) - DRAWN
+    draw_all(tree, tmp_path)
     live = frame(tree, "verification")
     assert (live["differ"] == live["excused"]).all()
     assert live["policy"].nunique() >= len(POLICIES) + 10
@@ -535,18 +548,13 @@ def test_an_edited_module_reruns_those_who_use_it_and_no_others(tree, module):
 
 
 def test_the_figures_are_the_same_bytes_every_time(finished, tmp_path):
-    results = finished / RESULTS
-    names = {name for name in TABLES if "/" not in name} - {"optimism", "training"}
-    paths = {name: results / f"{name}.parquet" for name in names}
-    paths["policies"] = sorted((results / "policies").iterdir())
-    paths["scores"] = [results / f"scores/{split}.parquet" for split in SPLITS]
-    training = SimpleNamespace(training=results / "training.parquet")
-    for name in [*FIGURES, "training"]:
-        tables = training if name == "training" else SimpleNamespace(**paths)
-        draw(tmp_path / f"{name}.svg", read_results(tables))
+    draw_all(finished, tmp_path)
+    training = SimpleNamespace(training=finished / RESULTS / "training.parquet")
+    draw(tmp_path / "training.svg", read_results(training))
+    before = finished / RESULTS / "figures"
     drawn = sorted(tmp_path.iterdir())
-    assert [f.name for f in drawn] == sorted(f.name for f in (results / "figures").iterdir())
-    differ = [f for f in drawn if f.read_bytes() != (results / "figures" / f.name).read_bytes()]
+    assert [file.name for file in drawn] == sorted(file.name for file in before.iterdir())
+    differ = [f.name for f in drawn if f.read_bytes() != (before / f.name).read_bytes()]
     assert differ == []
 
 
