@@ -48,6 +48,28 @@ rule reliability:
         "../scripts/reliability.py"
 
 
+rule risk:
+    """What leaving at each side exit may lose, fitted to validation data: the criterion `risk`."""
+    input:
+        f"{RESULTS}/logits/val.parquet",
+    output:
+        f"{RESULTS}/risk.parquet",
+    log:
+        f"{RESULTS}/logs/risk.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/risk.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("risk"),
+    script:
+        "../scripts/risk.py"
+
+
 rule scores:
     """The criterion's score and correctness of every sample at every exit."""
     input:
@@ -55,6 +77,7 @@ rule scores:
         temperatures=(
             f"{RESULTS}/temperatures.parquet" if config["calibration"]["temperatures"] else []
         ),
+        risk=f"{RESULTS}/risk.parquet" if config["criterion"] == "risk" else [],
     output:
         f"{RESULTS}/scores/{{split}}.parquet",
     log:

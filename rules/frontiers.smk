@@ -4,6 +4,7 @@ rule frontiers:
         val=f"{RESULTS}/logits/val.parquet",
         test=f"{RESULTS}/logits/test.parquet",
         temperatures=f"{RESULTS}/temperatures.parquet",
+        risk=f"{RESULTS}/risk.parquet",
         timings=f"{RESULTS}/timings.parquet",
     output:
         frontiers=f"{RESULTS}/frontiers.parquet",

@@ -30,7 +30,7 @@ with job_log(snakemake.log[0]):
     splits = {split: CalibrationData(*data) for split, (*data, _) in found.items()}
     logits, label = read_logits_of(tables["val"], snakemake.input.logits)
     splits["val"] = splits["val"]._replace(logits=logits, label=label)
-    criterion, _ = decided_by(tables["val"])
+    criterion, *_ = decided_by(tables["val"])
     model = fit_time_model(timings)
     rows = calibrate_all(splits, criterion, params.calibration, model, params.batch_size)
     origin = provenance(snakemake.config, same_weights([timings, *tables.values()]))

@@ -1,4 +1,4 @@
-"""Rule `frontiers`: logits, temperatures and timings -> time against accuracy, by criterion."""
+"""Rule `frontiers`: logits, fits to them and timings -> time against accuracy, by criterion."""
 
 from typing import TYPE_CHECKING
 
@@ -12,16 +12,15 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     paths, output, size = snakemake.input, snakemake.output, snakemake.params.batch_size
-    timings, temperatures = (
-        read(getattr(paths, name), name) for name in ("timings", "temperatures")
-    )
-    splits, tables = [], [timings, temperatures]
+    names = "timings", "temperatures", "risk"
+    timings, temperatures, risk = tables = [read(getattr(paths, name), name) for name in names]
+    splits = []
     for path in (paths.val, paths.test):
         _, label, logits, table = read_logits(path)
         splits.append(SplitData(logits, label, logits.argmax(axis=2) == label[:, None]))
         tables.append(table)
     model = fit_time_model(timings)
-    found = curves(*splits, temperatures["temperature"].to_pylist(), model, size)
+    found = curves(*splits, temperatures["temperature"].to_pylist(), risk, model, size)
     origin = provenance(snakemake.config, same_weights(tables), "test")
     write(output.frontiers, frontiers_table(found), "frontiers", origin)
     equal = equal_accuracy_table(found, splits[1].correct, model, size)

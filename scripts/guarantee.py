@@ -15,7 +15,7 @@ with job_log(snakemake.log[0]):
     timings = read(paths.timings, "timings")
     found = [read_scores(path) for path in (paths.val, paths.test)]
     splits = [(scores, correct) for scores, correct, _ in found]
-    criterion, _ = decided_by(found[0][-1])
+    criterion, *_ = decided_by(found[0][-1])
     network = pooled(splits, criterion, fit_time_model(timings), params.batch_size)
     rows = benchmark({"network": network, "synthetic": synthetic()}, params.confidence)
     origin = provenance(snakemake.config, same_weights([timings, *(table for *_, table in found)]))

@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from offramp.criteria import CRITERIA, scores_of
 from offramp.job import job_log
-from offramp.scores import how_decided, scores_table
+from offramp.scores import how_decided, scores_left_out, scores_table, weights_of
 from offramp.tables import origin_of, read, read_logits, same_weights, write
 from offramp.thresholds import fitting_part
 
@@ -12,16 +13,24 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
+    on_val = snakemake.wildcards.split == "val"
     sample_id, label, logits, table = read_logits(paths.logits)
-    rows, temperatures = slice(None), None
+    rows, temperatures, weights = slice(None), None, None
     if params.temperatures:
         found = read(paths.temperatures, "temperatures")
         same_weights([table, found])
-        temperatures = found["temperature"].to_pylist()
+        temperatures = tuple(found["temperature"].to_pylist())
         # Thresholds may not see what fitted the temperatures.
-        if snakemake.wildcards.split == "val":
+        if on_val:
             rows = slice(fitting_part(len(label)), None)
-    columns = sample_id[rows], label[rows], logits[rows]
-    scores = scores_table(*columns, params.criterion, temperatures)
-    origin = origin_of(table) | how_decided(params.criterion, temperatures)
+    if CRITERIA[params.criterion].fitted:
+        found = read(paths.risk, "risk")
+        same_weights([table, found])
+        weights = weights_of(found)
+    if weights and on_val:
+        values = scores_left_out(found, logits)
+    else:
+        values = scores_of(params.criterion, logits[rows], temperatures, weights)
+    scores = scores_table(sample_id[rows], label[rows], logits[rows], values, params.criterion)
+    origin = origin_of(table) | how_decided(params.criterion, temperatures, weights)
     write(snakemake.output[0], scores, "scores", origin)

@@ -20,9 +20,9 @@ with job_log(snakemake.log[0]):
     model = fit_time_model(timings)
     found = dict(zip(SPLITS, map(read_scores, snakemake.input.scores), strict=True))
     values, _, table = found["val"]
-    criterion, _ = decided_by(table)
+    criterion, *_ = decided_by(table)
     ends = score_range(criterion, DATASETS[params.dataset].classes, values[:, :-1])
-    cutoffs = cutoff_grid(params.sweep["cutoffs"], params.sweep["report_cutoff"], ends)
+    cutoffs = cutoff_grid(params.sweep["cutoffs"], params.sweep["report_cutoff"], ends, criterion)
     pieces = []
     for split, (scores, correct, _) in found.items():
         result = sweep_split(scores, correct, cutoffs, model, params.batch_size)

@@ -12,6 +12,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from offramp.criteria import CRITERIA, SIGNS
 from offramp.multiexit import MultiExitNetwork
 from offramp.tables import TIMINGS
 from offramp.timemodel import TimeModel
@@ -59,6 +60,21 @@ def toy_images(count: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, 3, 32, 32, generator=generator)
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def some_weights(criterion: str, side_exits: int, classes: int):
+    """Weights for a fitted criterion, far enough from 0 to matter; None for any other."""
+    if not CRITERIA[criterion].fitted:
+        return None
+    draw = np.random.default_rng(8)
+    rows = np.hstack(
+        [
+            np.tile([0.8, 2.0, -0.3], (side_exits, 1)),
+            draw.normal(-2, 1, (side_exits, classes)),
+        ]
+    )
+    assert rows.shape == (side_exits, SIGNS + classes)
+    return tuple(map(tuple, rows.tolist()))
 
 
 def hand_made_model(exits: int, largest: int) -> TimeModel:

@@ -177,19 +177,23 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
     monkeypatch.setattr(bench_thresholds, "judged", noted)
     monkeypatch.setattr(bench_thresholds, "MAX_LOSS", 0.03)
     data = {"val": (scores, correct), "test": random_scores()}
+    test_logits = draw.normal(0, 1, (200, EXITS, CLASSES)).astype(np.float32)
     model = hand_made_model(EXITS, BATCH)
     model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
     rows = pd.DataFrame(
-        bench_thresholds.thresholds_of_others(logits, labels, data, MULTIPLY_ADDS, model, BATCH)
+        bench_thresholds.thresholds_of_others(
+            logits, labels, test_logits, data, MULTIPLY_ADDS, model, BATCH
+        )
     )
     assert all(any(t is not None for t in thresholds) for thresholds in found)
     names = rows["contender"].unique()
-    assert len(names) == len(found) == 7
+    assert len(names) == len(found) == 11
+    by_risk = bench_thresholds._scores_by_risk(logits, labels, data, test_logits)
     for name, thresholds in zip(names, found, strict=True):
         here = rows[rows["contender"] == name]
         assert (here["case"] == "to find").sum() == bench_thresholds.TURNS
         value = here[here["repeat"] == 1].set_index("case")["value"]
-        for split, (values, right) in data.items():
+        for split, (values, right) in (by_risk if "risk" in name else data).items():
             taken = np.array([slow_exit(row, thresholds) for row in values.tolist()])
             lost = right[:, -1].mean() - right[np.arange(len(right)), taken - 1].mean()
             assert value[f"{split} loss"] == pytest.approx(100 * lost)

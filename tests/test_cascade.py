@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ORIGIN, hand_made_model, toy_images, toy_network
+from conftest import ORIGIN, hand_made_model, some_weights, toy_images, toy_network
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -47,7 +47,8 @@ def policies_and_rows(draw):
     if draw(st.booleans()):
         temperatures = tuple(draw(st.sampled_from([0.5, 1.0, 3.0])) for _ in range(exits - 1))
     criterion = draw(st.sampled_from(sorted(CRITERIA)))
-    blank = Policy(criterion, (None,) * (exits - 1), temperatures)
+    weights = some_weights(criterion, exits - 1, LOGITS[exits].shape[2])
+    blank = Policy(criterion, (None,) * (exits - 1), temperatures, weights)
     scores = policy_scores(blank, LOGITS[exits])
     thresholds = tuple(
         draw(st.one_of(st.none(), st.sampled_from(safe_limits(scores[:, k]))))

@@ -7,11 +7,12 @@ import pytest
 import scipy.special
 import scipy.stats
 import torch
+from conftest import some_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from offramp.criteria import CRITERIA, entropy, score_at, score_range, scores_of
+from offramp.criteria import CRITERIA, entropy, score_at, score_range, scores_of, spread
 
 LOGITS = hnp.arrays(
     np.float64,
@@ -134,6 +135,12 @@ def slow_score(criterion: str, exits: list[list[float]]) -> float:
         return 1 - (first - second)
     if criterion == "energy":
         return -math.log(math.fsum(math.exp(z) for z in exits[-1]))
+    if criterion == "risk":
+        ahead = min(sorted(exits[-1])[-1] - sorted(exits[-1])[-2], 30.0)
+        known = some_weights("risk", len(exits), len(p))[-1]
+        signs = (loop_entropy(exits[-1]), 1 - (first - second), ahead)
+        value = sum(w * sign for w, sign in zip(known[:3], signs, strict=True))
+        return 1 / (1 + math.exp(-value - known[3 + exits[-1].index(max(exits[-1]))]))
     if criterion == "patience":
         labels = [row.index(max(row)) for row in exits]
         run = 0
@@ -161,20 +168,25 @@ def test_scores_at_every_exit_are_the_criterions_words(criterion, logits):
         [slow_score(criterion, sample[: k + 1]) for k in range(len(sample))]
         for sample in logits.tolist()
     ]
-    np.testing.assert_allclose(scores_of(criterion, logits), want, rtol=1e-9, atol=1e-12)
+    weights = some_weights(criterion, *logits.shape[1:])
+    found = scores_of(criterion, logits, weights=weights)
+    np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 @given(SEVERAL_EXITS)
 def test_torch_decides_by_the_same_scores(criterion, logits):
-    live = score_at(criterion, torch.from_numpy(logits), torch).numpy()
-    np.testing.assert_allclose(live, score_at(criterion, logits), rtol=1e-12, atol=1e-13)
+    weights = some_weights(criterion, *logits.shape[1:])
+    own = weights and weights[-1]
+    live = score_at(criterion, torch.from_numpy(logits), torch, own).numpy()
+    want = score_at(criterion, logits, weights=own)
+    np.testing.assert_allclose(live, want, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 @given(SEVERAL_EXITS)
 def test_scores_keep_to_the_range(criterion, logits):
-    values = scores_of(criterion, logits)
+    values = scores_of(criterion, logits, weights=some_weights(criterion, *logits.shape[1:]))
     low, high = score_range(criterion, logits.shape[2], values)
     assert (values >= low).all() and (values <= high).all()
 
@@ -201,6 +213,26 @@ def test_temperatures_divide_the_logits_of_their_exit():
     for k, temperature in enumerate((1.0, 2.0, 4.0)):
         want = entropy(logits[:, k].astype(np.float64) / temperature)
         np.testing.assert_array_equal(found[:, k], want)
+
+
+def test_a_fitted_criterion_risks_nothing_where_there_are_no_weights():
+    logits = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
+    found = scores_of("risk", logits, weights=some_weights("risk", 2, 4))
+    assert (found[:, :2] > 0).all() and (found[:, 2] == 0).all()
+
+
+def test_a_lead_beyond_all_measure_changes_no_risk():
+    logits = np.zeros((2, 1, 4))
+    logits[:, 0, 1] = [50.0, 1e30]
+    known = ((0.0, 0.0, -1.0, 9.0, 9.0, 9.0, 9.0),)
+    assert np.ptp(scores_of("risk", logits, weights=known)) == 0
+
+
+def test_cutoffs_spread_evenly_or_closer_where_scores_are_low():
+    places = np.array([0.0, 0.5, 1.0])
+    assert spread("entropy", (0.0, 2.0), places).tolist() == [0.0, 1.0, 2.0]
+    assert spread("energy", (-8.0, -2.0), places).tolist() == [-8.0, -5.0, -2.0]
+    assert spread("risk", (0.0, 1.0), places).tolist() == [0.0, 0.125, 1.0]
 
 
 def test_a_criterion_without_ends_takes_those_of_the_values():

@@ -3,7 +3,7 @@ asked of mps, and the clock waits for the device."""
 
 import pytest
 import torch
-from conftest import toy_images
+from conftest import some_weights, toy_images
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
@@ -23,7 +23,8 @@ def fake():
 @pytest.mark.parametrize("temperatures", [None, (2.0, 3.0, 4.0)])
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_a_decision_stays_on_the_device(fake, criterion, temperatures):
-    policy = Policy(criterion, (0.5, 0.5, 0.5), temperatures)
+    weights = some_weights(criterion, 3, 10)
+    policy = Policy(criterion, (0.5, 0.5, 0.5), temperatures, weights)
     looks_back = CRITERIA[criterion].looks_back
     seen = [torch.empty(8, 10, device="cuda") for _ in range(3 if looks_back else 1)]
     index = torch.arange(8, device="cuda")

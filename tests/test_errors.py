@@ -56,6 +56,14 @@ def fail(folder, *arguments, **options):
             {"criterion": "margin", "sweep": {"report_cutoff": 1.5}},
             ["sweep.report_cutoff", "1.5", "range of margin"],
         ),
+        (
+            {
+                "criterion": "risk",
+                "sweep": {"report_cutoff": 0.05},
+                "calibration": {"temperatures": True},
+            },
+            ["calibration.temperatures", "risk", "false"],
+        ),
         ({"criterion": "entropie"}, ["criterion", "entropie", "max_probability"]),
         ({"batch_size": 0}, ["batch_size", "0"]),
         ({"batch_size": "many"}, ["batch_size", "'many'"]),

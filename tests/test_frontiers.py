@@ -18,6 +18,8 @@ from offramp.frontiers import (
 )
 from offramp.frontiers_page import page
 from offramp.policy import exits_of, shared_cutoff
+from offramp.risk import risk_table
+from offramp.scores import scores_left_out, weights_of
 
 EXITS, CLASSES, BATCH = 3, 4, 16
 
@@ -41,7 +43,7 @@ def found():
     patch.setattr(frontiers, "TARGETS", (0.6, 0.8, 0.9))
     patch.setattr(frontiers, "RESAMPLES", 50)
     patch.setattr("offramp.joint.PRICES", np.geomspace(100, 0.1, 8))
-    made = curves(val, test, (1.5, 1.0, 0.8), model, BATCH)
+    made = curves(val, test, (1.5, 1.0, 0.8), risk_table(val.logits, val.label), model, BATCH)
     yield val, test, model, made
     patch.undo()
 
@@ -53,10 +55,12 @@ def test_there_is_a_curve_for_every_criterion_and_method_and_for_scaled_entropy(
 
 
 def test_every_policy_is_right_and_takes_time_as_a_slow_run_of_the_table_says(found):
-    _, test, model, made = found
+    val, test, model, made = found
+    known = weights_of(risk_table(val.logits, val.label))
     for curve in made:
         divisors = (1.5, 1.0, 0.8) if curve.scaled else None
-        scores = scores_of(curve.criterion, test.logits, divisors)
+        weights = known if curve.criterion == "risk" else None
+        scores = scores_of(curve.criterion, test.logits, divisors, weights)
         for m, policy in enumerate(curve.policies):
             taken = [slow_exit(row, policy.thresholds) for row in scores.tolist()]
             on = [t is not None for t in policy.thresholds] + [True]
@@ -74,7 +78,8 @@ def test_thresholds_after_temperatures_come_from_the_other_half(found):
     val, test, model, _ = found
     spoilt = val.logits.copy()
     spoilt[: len(spoilt) // 2] = 5.0
-    changed = curves(val._replace(logits=spoilt), test, (1.5, 1.0, 0.8), model, BATCH)
+    risk = risk_table(val.logits, val.label)
+    changed = curves(val._replace(logits=spoilt), test, (1.5, 1.0, 0.8), risk, model, BATCH)
     for before, after in zip(found[-1], changed, strict=True):
         if before.scaled:
             assert before.policies == after.policies
@@ -111,7 +116,10 @@ def test_a_curve_ends_with_all_exits_disabled_and_has_no_policy_that_another_bea
     for curve in made:
         if curve.scaled:
             continue
-        scores = scores_of(curve.criterion, val.logits)
+        if curve.criterion == "risk":
+            scores = scores_left_out(risk_table(val.logits, val.label), val.logits)
+        else:
+            scores = scores_of(curve.criterion, val.logits)
         assert len(set(curve.policies)) == len(curve.policies)
         results = [evaluate(scores, val.correct, p, model, BATCH) for p in curve.policies]
         taken = [exits_of(scores, p.thresholds) for p in curve.policies]

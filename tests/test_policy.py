@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import slow_exit
+from conftest import slow_exit, some_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -107,6 +107,38 @@ def test_heads_run_where_an_exit_is_enabled_or_looked_back_at(criterion, thresho
 
 def test_policy_scores_of_a_network_without_side_exits_are_empty():
     assert policy_scores(Policy("entropy", ()), np.zeros((4, 1, 10), np.float32)).shape == (4, 0)
+
+
+def test_a_saved_policy_keeps_its_weights_bit_for_bit(tmp_path):
+    weights = some_weights("risk", 2, 4)
+    policy = Policy("risk", (0.1, None), None, weights)
+    save_policy(tmp_path / "policy.json", policy)
+    assert load_policy(tmp_path / "policy.json") == policy
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        None,
+        [],
+        [[0.1] * 7],
+        [[0.1] * 7, [0.1] * 6],
+        [[0.1] * 3] * 2,
+        [[0.1] * 7, None],
+        [[0.1] * 6 + ["x"]] * 2,
+        [[float("nan")] * 7] * 2,
+        "many",
+    ],
+)
+def test_a_fitted_criterion_wants_its_weights(tmp_path, weights):
+    content = {**GOOD, "criterion": "risk", "weights": weights}
+    text = "weights: want 2 lists of 3 numbers and one per class"
+    assert text in refusal(tmp_path / "bad.json", content)
+
+
+def test_weights_of_a_criterion_that_has_none_are_refused(tmp_path):
+    content = {**GOOD, "weights": [[0.1] * 7] * 2}
+    assert "weights: entropy has none" in refusal(tmp_path / "bad.json", content)
 
 
 @given(

@@ -30,6 +30,7 @@ LOCAL = {
     "frontiers_page",
     "guarantee",
     "promise",
+    "risk",
     "rival",
     "ship",
 }

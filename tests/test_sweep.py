@@ -126,6 +126,10 @@ def test_the_ends_may_be_below_zero():
     assert cutoff_grid(3, 1.0, (-5.0, 5.0)).tolist() == [-5.0, 0.0, 1.0, 5.0]
 
 
+def test_a_count_of_cutoffs_is_spread_as_the_criterion_asks():
+    assert cutoff_grid(3, 0.5, (0.0, 1.0), "risk").tolist() == [0.0, 0.125, 0.5, 1.0]
+
+
 def test_a_list_of_cutoffs_is_taken_as_it_is_sorted_and_without_doubles():
     assert cutoff_grid([1.5, 0.2, 0.6, 0.2], 0.6, NATS).tolist() == [0.2, 0.6, 1.5]
     assert cutoff_grid([2.0, 1], 0.6, NATS).tolist() == [0.6, 1.0, 2.0]

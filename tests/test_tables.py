@@ -7,7 +7,7 @@ import pytest
 from conftest import ORIGIN
 
 from offramp import OfframpError
-from offramp.criteria import entropy
+from offramp.criteria import entropy, scores_of
 from offramp.scores import how_decided, scores_table
 from offramp.tables import (
     NETWORK,
@@ -191,7 +191,12 @@ def test_scores_are_entropies_and_correctness_of_the_logits(tmp_path):
     logits, path = some_logits(samples=20), tmp_path / "scores.parquet"
     labels = np.arange(20) % 4
     origin = ORIGIN | how_decided("entropy", None)
-    write(path, scores_table(np.arange(20), labels, logits, "entropy"), "scores", origin)
+    write(
+        path,
+        scores_table(np.arange(20), labels, logits, scores_of("entropy", logits), "entropy"),
+        "scores",
+        origin,
+    )
     values, correct, table = read_scores(path)
     assert (values.dtype, correct.dtype) == (np.float64, np.bool_)
     assert table.schema.names == scores_schema(3, "entropy").names
@@ -205,12 +210,13 @@ def test_scores_are_entropies_and_correctness_of_the_logits(tmp_path):
 def test_logits_of_scores_are_those_of_its_samples_and_no_others(tmp_path):
     logits, path, labels = some_logits(samples=20), tmp_path / "logits.parquet", np.arange(20) % 4
     write(path, logits_table(logits, np.arange(20), labels), "logits", ORIGIN)
-    scores = scores_table(np.arange(7, 20), labels[7:], logits[7:], "entropy")
+    values = scores_of("entropy", logits)
+    scores = scores_table(np.arange(7, 20), labels[7:], logits[7:], values[7:], "entropy")
     scores = scores.replace_schema_metadata(ORIGIN)
     found, label = read_logits_of(scores, path)
     np.testing.assert_array_equal(found, logits[7:])
     assert label.tolist() == labels[7:].tolist()
-    other = scores_table(np.arange(7, 20), labels[7:], logits[:13], "entropy")
+    other = scores_table(np.arange(7, 20), labels[7:], logits[:13], values[:13], "entropy")
     with pytest.raises(OfframpError, match="not the logits of the scores"):
         read_logits_of(other.replace_schema_metadata(ORIGIN), path)
     with pytest.raises(OfframpError, match="not the logits of the scores"):

@@ -30,11 +30,12 @@ from workflow_helpers import (
 )
 
 from offramp.calibration import CalibrationData
+from offramp.criteria import scores_of
 from offramp.figures import draw
 from offramp.joint import costs_of
 from offramp.optimism import optimism as optimism_of
 from offramp.results import read_results
-from offramp.tables import read_logits_of, read_scores
+from offramp.tables import read_logits, read_logits_of, read_scores
 from offramp.timemodel import fit_time_model
 
 pytest_plugins = ["workflow_helpers"]
@@ -94,6 +95,7 @@ RERUN_BY = {
     "optimism": FROM_THRESHOLDS | {"optimism"},
     "easy": {"easy", "summary", "figure_leaving", "figure_confusion", "figure_agreement"},
     "figures": DRAWN | {"figure_training"},
+    "risk": set(),
     "rival": set(),
     "summary": {"summary"},
 }
@@ -441,8 +443,8 @@ def test_other_methods_go_through_to_the_summary(tree):
     assert set(frame(tree, "calibration")["method"]) == {"guaranteed"}
 
     joint = config_file(tree, "joint.yaml", {"calibration": {"method": "joint"}})
-    run = succeed(tree, "--cores", "2", configs=(*CONFIGS, joint))
-    assert set(run.jobs) == ANALYSIS - {"sweep"}
+    run = succeed(tree, f"{RESULTS}/summary.md", "--cores", "2", configs=(*CONFIGS, joint))
+    assert set(run.jobs) == ANALYSIS - {"sweep"} - DRAWN
     rows = frame(tree, "calibration")
     assert set(rows["method"]) == {"joint"}
     own = overall(rows[(rows["calibrated_on"] == "val") & (rows["split"] == "val")])
@@ -494,15 +496,38 @@ def test_another_criterion_and_temperatures_go_through_to_the_live_cascade(tree,
     assert "by agreement of logits divided by temperatures" in text
 
 
+def test_the_risk_is_fitted_and_goes_through_to_the_live_cascade(tree, tmp_path):
+    other = {"criterion": "risk", "sweep": {"report_cutoff": 0.05}}
+    configs = (*CONFIGS, config_file(tree, "other.yaml", other))
+    run = succeed(tree, f"{RESULTS}/summary.md", "--cores", "2", configs=configs)
+    assert set(run.jobs) == (ANALYSIS | {"risk", "probe", "timings", "scores"}) - DRAWN
+    draw_all(tree, tmp_path)
+    live = frame(tree, "verification")
+    assert (live["differ"] == live["excused"]).all()
+    assert live["policy"].nunique() >= len(POLICIES) + 10
+    rows = [row for row in read(tree, "risk").to_pylist() if row["part"] == 0]
+    for name in POLICIES:
+        policy = json.loads((tree / RESULTS / f"policies/{name}.json").read_text())
+        assert policy["criterion"] == "risk"
+        assert policy["weights"] == [row["weights"] for row in rows]
+    # Other weights score what fitted these, and no sample is set aside.
+    known = tuple(tuple(row["weights"]) for row in rows)
+    for split, same in (("val", False), ("test", True)):
+        logits = read_logits(tree / RESULTS / f"logits/{split}.parquet")[2]
+        found = read_scores(tree / RESULTS / f"scores/{split}.parquet")[0]
+        assert np.array_equal(found, scores_of("risk", logits, weights=known)) == same
+    assert "by risk of raw logits" in (tree / RESULTS / "summary.md").read_text()
+
+
 def test_criteria_and_methods_are_compared_by_name(tree):
     assert succeed(tree, "-n").jobs == {}
     run = succeed(tree, f"{RESULTS}/frontiers.md", "--cores", "2")
-    assert run.jobs == {"frontiers": 1, "frontiers_page": 1}
+    assert run.jobs == {"risk": 1, "frontiers": 1, "frontiers_page": 1}
     rows = frame(tree, "frontiers")
-    assert rows.groupby(["criterion", "scaled", "method"]).ngroups == 21
+    assert rows.groupby(["criterion", "scaled", "method"]).ngroups == 24
     assert set(rows["n"]) == {SPLITS["test"]}
     equal = frame(tree, "equal_accuracy")
-    assert len(equal) == 21 * 4
+    assert len(equal) == 24 * 4
     yardstick = equal[(equal["criterion"] == "entropy") & (equal["method"] == "shared")]
     assert set(yardstick.loc[~yardstick["scaled"], "over_shared"].dropna()) == {1.0}
     page = (tree / RESULTS / "frontiers.md").read_text()

@@ -41,6 +41,7 @@ UNUSED = {
     "frontiers_page",
     "guarantee",
     "promise",
+    "risk",
     "rival",
     "ship",
 }

@@ -11,10 +11,13 @@ from torch import Tensor
 
 from offramp.bench_live import row
 from offramp.calibration import CalibrationData, evaluate, expected_of, loss, thresholds_for
+from offramp.criteria import scores_of
 from offramp.intervals import paired_difference
 from offramp.joint import Costs, costs_of, joint_frontier
 from offramp.optimism import optimism
 from offramp.policy import Policy, exits_of, shared_cutoff
+from offramp.risk import risk_table
+from offramp.scores import scores_left_out, weights_of
 from offramp.selection import candidate_on, fastest_within_loss
 from offramp.sweep import sweep_split
 from offramp.thresholds import Thresholds
@@ -32,6 +35,7 @@ TURNS = 3
 def thresholds_of_others(
     logits: np.ndarray,
     labels: np.ndarray,
+    test_logits: np.ndarray,
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
     multiply_adds: np.ndarray,
     model: TimeModel,
@@ -42,12 +46,15 @@ def thresholds_of_others(
     do on test data.
 
     Parameters: ``logits`` float32 (N, K, C) and ``labels`` int64 (N,) of the validation split,
-    ``scores`` entropy and correctness (N, K) of val and test; ``multiply_adds`` int (2, K).
+    ``test_logits`` of the test split, ``scores`` entropy and correctness (N, K) of val and test;
+    ``multiply_adds`` int (2, K). By entropy, and by the risk, whose weights are there already.
     """
     block, head = multiply_adds.astype(np.float64)
     counted = Costs(block, head, np.zeros_like(head))
     timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
     known = CalibrationData(*data, logits, labels)
+    by_risk = _scores_by_risk(logits, labels, scores, test_logits)
+    risky, risks = known._replace(scores=by_risk["val"][0]), by_risk["val"]
     methods: dict[str, Callable[[], Thresholds]] = {
         "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),
         "best shared cutoff, on val": lambda: _shared(*data, *clock),
@@ -56,6 +63,12 @@ def thresholds_of_others(
         "best shared cutoff, promised": lambda: _shared_promised(*data, *clock),
         "joint by multiply-adds, promised": lambda: _joint_promised(known, counted, *clock),
         "joint by seconds, promised": lambda: _joint_promised(known, timed, *clock),
+        "best shared cutoff of the risk, on val": lambda: _shared(*risks, *clock),
+        "joint of the risk by multiply-adds, on val": lambda: _joint(risky, counted),
+        "best shared cutoff of the risk, promised": lambda: _shared_promised(*risks, *clock),
+        "joint of the risk by multiply-adds, promised": lambda: _joint_promised(
+            risky, counted, *clock
+        ),
     }
     import earlyon  # noqa: F401 - its import is no part of what is timed
 
@@ -67,10 +80,24 @@ def thresholds_of_others(
             spent = time.perf_counter() - start
             rows.append(row("thresholds", name, turn, spent, "seconds", case="to find"))
             if turn == 1:
-                found = judged(thresholds, scores, multiply_adds, model, batch_size)
+                judges = by_risk if "risk" in name else scores
+                found = judged(thresholds, judges, multiply_adds, model, batch_size)
                 for case, (value, unit) in found.items():
                     rows.append(row("thresholds", name, 1, value, unit, case=case))
     return rows
+
+
+def _scores_by_risk(
+    logits: np.ndarray,
+    labels: np.ndarray,
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    test_logits: np.ndarray,
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Risk and correctness (N, K) of val and test, as rule `scores` makes them."""
+    table = risk_table(logits, labels)
+    on_test = scores_of("risk", test_logits, weights=weights_of(table))
+    found = {"val": scores_left_out(table, logits), "test": on_test}
+    return {split: (values, scores[split][1]) for split, values in found.items()}
 
 
 def judged(

@@ -111,9 +111,9 @@ def _tables(s: Subject) -> list[dict]:
 
 
 def _thresholds(s: Subject) -> list[dict]:
-    _, labels, logits, _ = read_logits(s.paths.logits[0])
-    size = s.params.batch_size
-    return thresholds_of_others(logits, labels, s.scores, s.multiply_adds, s.model, size)
+    (_, labels, logits, _), (_, _, on_test, _) = map(read_logits, s.paths.logits)
+    known = logits, labels, on_test, s.scores
+    return thresholds_of_others(*known, s.multiply_adds, s.model, s.params.batch_size)
 
 
 def _student(s: Subject) -> list[dict]:

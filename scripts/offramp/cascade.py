@@ -138,7 +138,8 @@ def decide(
     if policy.temperatures is not None:
         for place, exit_ in enumerate(range(k + 1 - len(used), k + 1)):
             precise[:, place] /= policy.temperatures[exit_]
-    stays = score_at(policy.criterion, precise, torch) > policy.thresholds[k]
+    weights = policy.weights[k] if policy.weights is not None else None
+    stays = score_at(policy.criterion, precise, torch, weights) > policy.thresholds[k]
     labels[index] = seen[-1].argmax(1)
     exits[index] = k + 1
     return stays.nonzero().squeeze(1)

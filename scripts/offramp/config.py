@@ -53,6 +53,11 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
             f"{sizes['train'] + sizes['val']} for both"
         )
     yield from _cutoff_misfits(config, DATASETS[name].classes)
+    if CRITERIA[config["criterion"]].fitted and config["calibration"]["temperatures"]:
+        yield (
+            f"calibration.temperatures: {config['criterion']} is itself fitted to the logits as "
+            "they are; set this to false"
+        )
     for key in ("model", "rival"):
         if config[key]:
             yield from _weights_misfits(key, config, sizes["val"])

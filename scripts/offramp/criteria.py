@@ -2,15 +2,18 @@
 
 One function serves numpy arrays (the tables) and torch tensors (the cascade), so that both sides
 decide by the same lines; callers pass ``xp=numpy`` or ``xp=torch``. A new criterion is a function
-here and its line in CRITERIA.
+here and its line in CRITERIA; one with weights is fitted in `offramp.risk`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+
+# How many signs `risk` weighs; a lead so large says no more when it grows.
+SIGNS, MOST_AHEAD = 3, 30.0
 
 
 def entropy(logits: Any, xp: ModuleType = np) -> Any:
@@ -92,6 +95,28 @@ def agreement(logits: Any, xp: ModuleType = np) -> Any:
     return xp.clip(1 - same, 0.0, 1.0)
 
 
+def risk(logits: Any, weights: Sequence[float], xp: ModuleType = np) -> Any:
+    """How likely it is that the answer here is wrong where the full network's is right, less the
+    reverse, within [0, 1]: logistic(w . signs + b of the class that is answered).
+
+    ``logits`` (..., C), float64; ``weights`` the exit's, w of SIGNS entries and then b of C, as
+    `offramp.risk.fit_risk` finds them; returns (...). One number means the same at every exit.
+    Source: Jitkrittum et al., "When Does Confidence-Based Cascade Deferral Suffice?" (2023), for
+    what is predicted.
+    """
+    known = np.asarray(weights) if xp is np else logits.new_tensor(weights)
+    value = signs(logits, xp) @ known[:SIGNS] + known[SIGNS:][logits.argmax(-1)]
+    return 1 / (1 + xp.exp(-value))
+
+
+def signs(logits: Any, xp: ModuleType = np) -> Any:
+    """What tells how sure an answer is, (..., SIGNS) of ``logits`` (..., C), float64: entropy,
+    margin, and how far the largest logit is above the second, at most MOST_AHEAD."""
+    ordered = _descending(logits, xp)
+    ahead = xp.clip(ordered[..., 0] - ordered[..., 1], 0.0, MOST_AHEAD)
+    return xp.stack([entropy(logits, xp), margin(logits, xp), ahead], -1)
+
+
 def _weights(logits: Any, xp: ModuleType) -> Any:
     """exp(logits - max): the softmax but for its denominator; the largest is 1."""
     return xp.exp(logits - xp.amax(logits, axis=-1, keepdims=True))
@@ -109,6 +134,8 @@ class Criterion(NamedTuple):
     float32 logits of another batch may move a score; None for one that counts labels, which only a
     tie of logits moves. ``looks_back``: it is given the logits (n, k, C) of all exits so far
     instead of the last one's (..., C), so heads of disabled exits run if a later exit is enabled.
+    ``fitted``: it needs weights, one row per side exit. ``bend`` is the power to which cutoffs
+    evenly spread over the range are bent: above 1, the low ones lie closer together.
     """
 
     score: Callable[..., Any]
@@ -116,6 +143,8 @@ class Criterion(NamedTuple):
     tolerance: float | None = 1e-5
     looks_back: bool = False
     unit: str = ""
+    fitted: bool = False
+    bend: int = 1
 
 
 CRITERIA = {
@@ -125,26 +154,38 @@ CRITERIA = {
     "energy": Criterion(energy, None, tolerance=1e-4, unit="nats"),
     "patience": Criterion(patience, lambda classes: (0.0, 1.0), tolerance=None, looks_back=True),
     "agreement": Criterion(agreement, lambda classes: (0.0, 1.0), looks_back=True),
+    "risk": Criterion(risk, lambda classes: (0.0, 1.0), fitted=True, bend=3),
 }
+# Per side exit: what a fitted criterion knows of it.
+Weights = tuple[tuple[float, ...], ...]
 
 
-def score_at(criterion: str, logits: Any, xp: ModuleType = np) -> Any:
-    """Scores (n,) at the last of the exits whose ``logits``, float64 (n, k, C), are given."""
+def score_at(
+    criterion: str, logits: Any, xp: ModuleType = np, weights: Sequence[float] | None = None
+) -> Any:
+    """Scores (n,) at the last of the exits whose ``logits``, float64 (n, k, C), are given; and that
+    exit's ``weights`` for a fitted criterion."""
     found = CRITERIA[criterion]
-    return found.score(logits if found.looks_back else logits[:, -1], xp)
+    seen = logits if found.looks_back else logits[:, -1]
+    return found.score(seen, weights, xp) if found.fitted else found.score(seen, xp)
 
 
 def scores_of(
-    criterion: str, logits: np.ndarray, temperatures: tuple[float, ...] | None = None
+    criterion: str,
+    logits: np.ndarray,
+    temperatures: tuple[float, ...] | None = None,
+    weights: Weights | None = None,
 ) -> np.ndarray:
     """Scores float64 (N, K) at every exit, from ``logits`` float32 (N, K, C) divided by the exits'
-    ``temperatures`` (K,), None being raw logits."""
+    ``temperatures`` (K,), None being raw logits. A fitted criterion takes the side exits'
+    ``weights``; the final exit risks nothing: 0."""
     precise = logits.astype(np.float64)
     if temperatures is not None:
         precise /= np.array(temperatures)[:, None]
-    scores = np.empty(logits.shape[:2])
-    for k in range(logits.shape[1]):
-        scores[:, k] = score_at(criterion, precise[:, : k + 1])
+    scores = np.zeros(logits.shape[:2])
+    for k in range(logits.shape[1] if weights is None else min(len(weights), logits.shape[1])):
+        own = None if weights is None else weights[k]
+        scores[:, k] = score_at(criterion, precise[:, : k + 1], weights=own)
     return scores
 
 
@@ -152,3 +193,10 @@ def score_range(criterion: str, classes: int, values: np.ndarray) -> tuple[float
     """The ends of a criterion's range; of ``values``, scores of any shape, where it has none."""
     ends = CRITERIA[criterion].range
     return ends(classes) if ends else (float(values.min()), float(values.max()))
+
+
+def spread(criterion: str, ends: tuple[float, float], places: np.ndarray) -> np.ndarray:
+    """Cutoffs between the ends of a criterion's range: where ``places``, from 0 to 1, fall once
+    they are bent as the criterion asks."""
+    low, high = ends
+    return low + (high - low) * places ** CRITERIA[criterion].bend

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-NEWTON_STEPS = 100
+from offramp.newton import minimum
 
 
 def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -28,33 +28,22 @@ def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
 def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The exits' weights w, float64 (K,), and biases b of the classes, float64 (C,), under which
     the labels are likeliest: the least negative log-likelihood of softmax(b + sum_k w_k logits_k),
-    a convex problem, by Newton's method. Parameters as in `expected_correct`.
-    Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998); the damped
-    step is that of Boyd and Vandenberghe, "Convex Optimization" (2004), 9.5.
+    a convex problem. Parameters as in `expected_correct`.
+    Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998).
     """
     by_class, (samples, exits, classes) = _by_class(logits), logits.shape
     shares = np.bincount(label, minlength=classes) / samples
     true = np.append(by_class[label, np.arange(samples)].mean(axis=0), shares)
 
-    def loss(found: np.ndarray) -> tuple[float, np.ndarray]:
+    def value(found: np.ndarray) -> tuple[float, np.ndarray]:
         log_total, probability = _pooled(by_class, found[:exits], found[exits:])
         return float(log_total.mean() - true @ found), probability
 
-    found = np.append(np.full(exits, 1 / exits), np.zeros(classes))
-    value, probability = loss(found)
-    for _ in range(NEWTON_STEPS):
-        mean, curvature = _moments(by_class, probability)
-        downhill = true - mean
-        # Least squares, since a bias more for every class alike changes nothing.
-        step = np.linalg.lstsq(curvature, downhill, rcond=1e-10)[0]
-        gain, size = float(downhill @ step), 1.0
-        if gain < 1e-8:
-            break
-        while (new := loss(found + size * step))[0] > value - 1e-4 * size * gain and size > 1e-9:
-            size /= 2
-        if new[0] > value:  # rounding leaves nothing to gain
-            break
-        found, (value, probability) = found + size * step, new
+    def slopes(found: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean, covariance = _moments(by_class, probability)
+        return mean - true, covariance
+
+    found = minimum(value, slopes, np.append(np.full(exits, 1 / exits), np.zeros(classes)))
     return found[:exits], found[exits:]
 
 

@@ -211,7 +211,7 @@ def draw_entropy(results: Results) -> Figure:
     """The criterion's score at each exit, for right and wrong answers."""
     figure, axes = _panels()
     scores, correct = results.scores["test"]
-    criterion, _, temperatures = results.policies["best"]
+    like = results.policies["best"]
     for right, shift, color, hatch in ((True, -0.18, "white", ""), (False, 0.18, LIGHT, "///")):
         values = [scores[correct[:, k] == right, k] for k in range(scores.shape[1])]
         boxes = axes.boxplot(
@@ -226,7 +226,7 @@ def draw_entropy(results: Results) -> Figure:
         label="report cutoff",
     )  # fmt: skip
     axes.set_xticks(range(1, scores.shape[1] + 1), [str(k + 1) for k in range(scores.shape[1])])
-    name = criterion.replace("_", " ") + (", scaled logits" if temperatures else "")
+    name = like.criterion.replace("_", " ") + (", scaled logits" if like.temperatures else "")
     axes.set(xlabel="exit (all test samples at every exit)", ylabel=labelled(results, name))
     low, high = axes.get_ylim()
     axes.set_ylim(low, high + 0.15 * (high - low))

@@ -15,6 +15,7 @@ from offramp.intervals import interval
 from offramp.joint import costs_of, joint_frontier
 from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.progress import progress
+from offramp.scores import scores_left_out, weights_of
 from offramp.selection import Candidate, pareto_frontier
 from offramp.tables import EQUAL_ACCURACY, FRONTIERS
 from offramp.thresholds import fitting_part
@@ -99,11 +100,13 @@ def curves(
     val: SplitData,
     test: SplitData,
     temperatures: Sequence[float],
+    risk: pa.Table,
     model: TimeModel,
     batch_size: int,
 ) -> list[Curve]:
-    """Every criterion by every method; and entropy of logits divided by ``temperatures`` (K,),
-    whose thresholds come from the half of the validation data that did not fit these.
+    """Every criterion by every method, that of the table ``risk`` too; and entropy of logits
+    divided by ``temperatures`` (K,), whose thresholds come from the half of the validation data
+    that did not fit these.
 
     A curve holds those of a method's policies, and the one that disables all exits, that no other
     of them beats in time and expected accuracy on validation data. Deciding is charged at the time
@@ -117,11 +120,15 @@ def curves(
     for criterion, scaled, method in progress(turns, "frontiers", "curve"):
         divisors = tuple(temperatures) if scaled else None
         used, expected = parts[scaled]
-        data = Known(scores_of(criterion, used.logits, divisors), used.correct, expected)
+        if CRITERIA[criterion].fitted:
+            known = scores_left_out(risk, used.logits)
+            scores = scores_of(criterion, test.logits, weights=weights_of(risk))
+        else:
+            known, scores = (scores_of(criterion, s.logits, divisors) for s in (used, test))
+        data = Known(known, used.correct, expected)
         policies = METHODS[method](criterion, data, model, batch_size)
         policies.append(Policy(criterion, (None,) * (used.correct.shape[1] - 1)))
         policies = undominated(policies, data, model, batch_size)
-        scores = scores_of(criterion, test.logits, divisors)
         outcomes = [_outcome(p, scores, test.correct, model, batch_size) for p in policies]
         right, seconds = (np.stack(part, axis=1) for part in zip(*outcomes, strict=True))
         found.append(Curve(criterion, scaled, method, policies, right, seconds))

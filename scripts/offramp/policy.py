@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offramp import OfframpError
-from offramp.criteria import CRITERIA, scores_of
+from offramp.criteria import CRITERIA, SIGNS, Weights, scores_of
 
 SCHEMA = {"schema": "policy", "schema_version": 1}
 
@@ -17,12 +17,14 @@ class Policy(NamedTuple):
     """A criterion with one threshold per side exit.
 
     ``thresholds`` has K-1 entries; None is a disabled exit, which never fires. ``temperatures``
-    divide the logits of each side exit before the criterion; None means raw logits.
+    divide the logits of each side exit before the criterion; None means raw logits. ``weights``
+    are those of a fitted criterion, a row per side exit; None for any other.
     """
 
     criterion: str
     thresholds: tuple[float | None, ...]
     temperatures: tuple[float, ...] | None = None
+    weights: Weights | None = None
 
     @property
     def heads_run(self) -> np.ndarray:
@@ -39,9 +41,10 @@ def shared_cutoff(
     side_exits: int,
     criterion: str = "entropy",
     temperatures: tuple[float, ...] | None = None,
+    weights: Weights | None = None,
 ) -> Policy:
     """The policy that uses one cutoff at every side exit."""
-    return Policy(criterion, (float(cutoff),) * side_exits, temperatures)
+    return Policy(criterion, (float(cutoff),) * side_exits, temperatures, weights)
 
 
 def exits_of(scores: np.ndarray, thresholds: tuple[float | None, ...]) -> np.ndarray:
@@ -57,9 +60,10 @@ def exits_of(scores: np.ndarray, thresholds: tuple[float | None, ...]) -> np.nda
 
 
 def policy_scores(policy: Policy, logits: np.ndarray) -> np.ndarray:
-    """Scores float64 (N, K-1) of raw ``logits`` float32 (N, K, C) under the policy's criterion and
-    temperatures."""
-    return scores_of(policy.criterion, logits[:, : len(policy.thresholds)], policy.temperatures)
+    """Scores float64 (N, K-1) of raw ``logits`` float32 (N, K, C) under the policy's criterion,
+    temperatures and weights."""
+    side = logits[:, : len(policy.thresholds)]
+    return scores_of(policy.criterion, side, policy.temperatures, policy.weights)
 
 
 class Outcome(NamedTuple):
@@ -114,7 +118,23 @@ def load_policy(path: str | Path) -> Policy:
         found["criterion"],
         tuple(thresholds),
         None if temperatures is None else tuple(temperatures),
+        _checked_weights(path, found),
     )
+
+
+def _checked_weights(path: str | Path, found: dict[str, Any]) -> Weights | None:
+    criterion, weights = found["criterion"], found.get("weights")
+    if not CRITERIA[criterion].fitted:
+        if weights is not None:
+            raise OfframpError(f"{path}: weights: {criterion} has none")
+        return None
+    rows, exits = weights if isinstance(weights, list) else [], len(found["thresholds"])
+    fits = [isinstance(row, list) and all(map(_finite, row)) and len(row) > SIGNS for row in rows]
+    if len(rows) != exits or not all(fits) or len(set(map(len, rows))) > 1:
+        raise OfframpError(
+            f"{path}: weights: want {exits} lists of {SIGNS} numbers and one per class"
+        )
+    return tuple(map(tuple, rows))
 
 
 def _finite(value: Any) -> bool:

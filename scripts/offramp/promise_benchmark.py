@@ -12,7 +12,6 @@ from offramp.calibration import CalibrationData, evaluate, loss, targets_of, thr
 from offramp.intervals import interval
 from offramp.joint import costs_of
 from offramp.optimism import optimism
-from offramp.policy import Policy
 from offramp.progress import progress
 from offramp.selection import Candidate, candidate_on, families, fastest_within_loss
 from offramp.tables import PROMISE
@@ -89,13 +88,13 @@ def outcomes(setting: Setting, number: int) -> dict[tuple[str, bool], tuple[floa
 
 def candidates_on(setting: Setting, drawn: CalibrationData) -> list[Candidate]:
     """The fixed candidates and those calibrated on a draw, with their figures there."""
-    criterion, _, temperatures = setting.fixed[0].policy
+    like = setting.fixed[0].policy
     targets = targets_of(setting.calibration)
-    costs = costs_of(setting.model, setting.batch_size, criterion)
+    costs = costs_of(setting.model, setting.batch_size, like.criterion)
     asked = setting.calibration, drawn, targets, costs
     made: list[tuple] = [(c.policy, c.origin) for c in setting.fixed]
     for thresholds, more in zip(thresholds_for(*asked), optimism(*asked), strict=True):
-        policy = Policy(criterion, thresholds, temperatures)
+        policy = like._replace(thresholds=thresholds)
         made.append((policy, {"calibrated_on": "val"}, float(more)))
     clock = setting.model, setting.batch_size
     return [

@@ -149,21 +149,20 @@ def choose_policies(
     report_cutoff: float,
     target: float,
     selection: Mapping[str, Any],
-    criterion: str,
-    temperatures: tuple[float, ...] | None,
+    *decided: Any,
 ) -> dict[str, tuple[Policy, dict]]:
     """The chosen policies by name, each with where it came from and what to expect of it.
 
     ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
     their figures on the validation split, whose ``scores`` float64 (N, K) and ``correct`` bool
-    (N, K) lie behind the tables, as do ``criterion`` and ``temperatures``. When no candidate
+    (N, K) lie behind the tables; ``decided`` is the `decided_by` of these. When no candidate
     satisfies the rule, all exits are disabled and ``satisfied`` is false.
     """
     shared, per_exit = (
         [with_changes(c, scores, correct) for c in candidates]
         for candidates in (
-            shared_candidates(sweep, criterion, temperatures),
-            calibrated_candidates(calibration, criterion, temperatures),
+            shared_candidates(sweep, *decided),
+            calibrated_candidates(calibration, *decided),
         )
     )
     lucky = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
@@ -190,8 +189,8 @@ def choose_policies(
         best = RULES[rule](candidates, **limits)
         why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
         if best is None:
-            exits = len(candidates[0].policy.thresholds)
-            nobody = Policy(criterion, (None,) * exits, temperatures)
+            like = candidates[0].policy
+            nobody = like._replace(thresholds=(None,) * len(like.thresholds))
             found[name] = nobody, {"origin": None, "selection": why | {"satisfied": False}}
         else:
             each = confidence_each(candidates, sure)
@@ -199,15 +198,14 @@ def choose_policies(
     return found
 
 
-def shared_candidates(
-    sweep: pa.Table, criterion: str, temperatures: tuple[float, ...] | None
-) -> list[Candidate]:
-    """Every cutoff of a sweep, with its figures on the validation split."""
+def shared_candidates(sweep: pa.Table, *decided: Any) -> list[Candidate]:
+    """Every cutoff of a sweep, with its figures on the validation split; ``decided`` is the
+    `decided_by` of its scores."""
     rows = [row for row in sweep.to_pylist() if row["split"] == "val" and row["exit"] == 0]
     side_exits = max(sweep["exit"].to_pylist()) - 1
     return [
         Candidate(
-            shared_cutoff(row["cutoff"], side_exits, criterion, temperatures),
+            shared_cutoff(row["cutoff"], side_exits, *decided),
             {"cutoff": row["cutoff"]},
             row["seconds"],
             row["correct"],
@@ -217,11 +215,10 @@ def shared_candidates(
     ]
 
 
-def calibrated_candidates(
-    calibration: pa.Table, criterion: str, temperatures: tuple[float, ...] | None
-) -> list[Candidate]:
+def calibrated_candidates(calibration: pa.Table, criterion: str, *fitted: Any) -> list[Candidate]:
     """Every calibrated set of thresholds, with its figures on the validation split, to which some
-    were fitted: without their optimism."""
+    were fitted: without their optimism. ``criterion`` and what else was ``fitted``, temperatures
+    and weights, are the `decided_by` of its scores."""
     rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
     exits = max(row["exit"] for row in rows)
     candidates = []
@@ -231,7 +228,7 @@ def calibrated_candidates(
         origin = {key: row[key] for key in ("calibrated_on", "target", "method")}
         candidates.append(
             Candidate(
-                Policy(criterion, thresholds, temperatures),
+                Policy(criterion, thresholds, *fitted),
                 origin,
                 row["seconds"],
                 row["correct"],

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from offramp import OfframpError
+from offramp.criteria import spread
 from offramp.timemodel import TimeModel, batch_of, full_network_seconds, stage_seconds
 
 # Cutoffs worked on at a time: bounds the memory of counts to a few megabytes at any batch size.
@@ -12,10 +13,13 @@ CHUNK = 16
 
 
 def cutoff_grid(
-    cutoffs: int | Sequence[float], report: float, ends: tuple[float, float]
+    cutoffs: int | Sequence[float],
+    report: float,
+    ends: tuple[float, float],
+    criterion: str = "entropy",
 ) -> np.ndarray:
-    """Ascending distinct cutoffs: a count spread evenly between the ``ends`` of the criterion's
-    range, both included, or a list; and the report cutoff.
+    """Ascending distinct cutoffs: a count, spread between the ``ends`` of the criterion's range,
+    both included (`offramp.criteria.spread`), or a list; and the report cutoff.
 
     Raises OfframpError when the report cutoff lies outside.
     """
@@ -25,7 +29,7 @@ def cutoff_grid(
             f"{ends[0]:.4f} to {ends[1]:.4f}"
         )
     if isinstance(cutoffs, int):
-        grid = np.linspace(*ends, cutoffs)
+        grid = spread(criterion, ends, np.linspace(0, 1, cutoffs))
     else:
         grid = np.asarray(cutoffs, dtype=np.float64)
     return np.unique(np.append(grid, report))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offramp import OfframpError
+from offramp.criteria import Weights
 
 VERSION = "1"
 
@@ -202,6 +203,7 @@ EQUAL_ACCURACY = pa.schema(
         },
     }
 )
+RISK = pa.schema({"part": pa.int32(), "exit": pa.int32(), "weights": pa.list_(pa.float64())})
 LEAVING = pa.schema(
     {"exit": pa.int32(), "label": pa.int64(), "predicted": pa.int64(), "n": pa.int64()}
 )
@@ -396,11 +398,17 @@ def read_logits_of(scores: pa.Table, path: str | Path) -> tuple[np.ndarray, np.n
     return logits[rows], label[rows]
 
 
-def decided_by(scores: pa.Table) -> tuple[str, tuple[float, ...] | None]:
-    """The criterion of a scores table, and the temperatures of the side exits whose logits it
-    divided, None for raw logits. Raises OfframpError for a table that does not say."""
+def decided_by(scores: pa.Table) -> tuple[str, tuple[float, ...] | None, Weights | None]:
+    """What decides in a scores table, as a `Policy` holds it: the criterion; the temperatures of
+    the side exits, None for raw logits; and a fitted criterion's weights for new data, else None.
+    Raises OfframpError for a table that does not say."""
     origin = origin_of(scores)
     if not {"criterion", "temperatures"} <= origin.keys():
         raise OfframpError("a scores table of an older version names no criterion; rerun `scores`")
     temperatures = json.loads(origin["temperatures"])
-    return origin["criterion"], tuple(temperatures) if temperatures else None
+    weights = json.loads(origin.get("weights", "null"))
+    return (
+        origin["criterion"],
+        tuple(temperatures) if temperatures else None,
+        tuple(map(tuple, weights)) if weights else None,
+    )

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from offramp import OfframpError
 from offramp.cascade import run_cascade, run_full_network
-from offramp.criteria import CRITERIA, score_range
+from offramp.criteria import CRITERIA, score_range, spread
 from offramp.datasets import Split, load_images
 from offramp.machine import timed
 from offramp.multiexit import MultiExitNetwork
@@ -22,7 +22,6 @@ from offramp.policy import (
     load_policy,
     outcome_of_tables,
     policy_scores,
-    shared_cutoff,
 )
 from offramp.progress import bar, progress
 from offramp.tables import VERIFICATION
@@ -46,9 +45,9 @@ class Case(NamedTuple):
 
 
 def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
-    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs, the middles of as many
-    equal parts of the range of the first one's criterion (at its ends next to nobody or everybody
-    leaves). ``logits`` float32 (N, K, C) are those of the split.
+    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs, spread over the range of
+    the first one's criterion from the middle of its first part to that of its last (at its ends
+    next to nobody or everybody leaves). ``logits`` float32 (N, K, C) are those of the split.
 
     Raises OfframpError when a policy is not one for this number of side exits.
     """
@@ -61,10 +60,11 @@ def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
                 f"{path}: {len(policy.thresholds)} thresholds for {side_exits} side exits"
             )
         cases.append(Case(Path(path).stem, policy, True))
-    criterion, _, temperatures = cases[0].policy
-    low, high = score_range(criterion, logits.shape[2], policy_scores(cases[0].policy, logits))
-    for cutoff in low + (high - low) * (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS:
-        policy = shared_cutoff(cutoff, side_exits, criterion, temperatures)
+    like = cases[0].policy
+    ends = score_range(like.criterion, logits.shape[2], policy_scores(like, logits))
+    places = (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS
+    for cutoff in spread(like.criterion, ends, places).tolist():
+        policy = like._replace(thresholds=(cutoff,) * side_exits)
         cases.append(Case(f"cutoff {cutoff:.4f}", policy, False))
     return cases
 
