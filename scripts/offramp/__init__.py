@@ -1,7 +1,7 @@
 """offramp: run a multi-exit network once, then answer every early-exit question from tables.
 
-The analysis half (criteria, policy, tables, sweep, calibration, timemodel, selection, figures,
-summary) needs no torch; the other half (datasets, branchynet, networks, training, forward, probe,
+The analysis half (criteria, risk, policy, tables, sweep, calibration, timemodel, selection,
+figures, summary) needs no torch; the other half (datasets, branchynet, networks, training, forward, probe,
 cascade) does.
 """
 

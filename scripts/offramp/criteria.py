@@ -154,7 +154,7 @@ CRITERIA = {
     "energy": Criterion(energy, None, tolerance=1e-4, unit="nats"),
     "patience": Criterion(patience, lambda classes: (0.0, 1.0), tolerance=None, looks_back=True),
     "agreement": Criterion(agreement, lambda classes: (0.0, 1.0), looks_back=True),
-    "risk": Criterion(risk, lambda classes: (0.0, 1.0), fitted=True, bend=3),
+    "risk": Criterion(risk, lambda classes: (0.0, 1.0), tolerance=1e-4, fitted=True, bend=3),
 }
 # Per side exit: what a fitted criterion knows of it.
 Weights = tuple[tuple[float, ...], ...]
