@@ -2,10 +2,14 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+
+import offramp
 
 ROOT = Path(__file__).parent.parent
 LOCKS = {name: (ROOT / f"locks/{name}.txt").read_text() for name in ("main", "torch")}
@@ -54,6 +58,15 @@ def test_conda_environments_hold_what_their_scripts_import(environment):
     for script in scripts_of(environment):
         wanted |= third_party(ROOT / f"scripts/{script}.py")
     assert wanted <= have
+
+
+def test_what_is_called_the_analysis_half_imports_no_torch():
+    named = re.search(r"The analysis half \(([\w,\s]+)\)\s+needs no torch", offramp.__doc__)[1]
+    modules = [f"offramp.{name}" for name in re.findall(r"\w+", named)]
+    assert {"offramp.joint", "offramp.risk", "offramp.figures"} <= set(modules)
+    asked = f"import sys, {', '.join(modules)}; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", asked]
+    assert subprocess.check_output(command, text=True, cwd=ROOT / "scripts") == "False\n"
 
 
 def test_the_analysis_environment_has_no_torch():
