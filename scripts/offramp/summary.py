@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offramp.criteria import CRITERIA
 from offramp.intervals import interval
 from offramp.markdown import parts_table, percent, table
 from offramp.results import (
@@ -246,13 +247,18 @@ def easy(results: Results) -> dict[str, Any]:
 def as_markdown(s: Mapping[str, Any]) -> str:
     """The summary as a page to read."""
     about, full = s["about"], s["full_network"]["test"]
+    fitted = (
+        ", fitted to validation data, so all that is promised of new data is an estimate"
+        if CRITERIA[about["criterion"]].fitted
+        else ""
+    )
     head = [
         "# Summary",
         f"`{about['model']}` on {about['dataset']}, batches of {about['batch_size']}, measured on "
         f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}. Samples "
         f"leave by {about['criterion'].replace('_', ' ')} of "
-        f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}. Weights "
-        f"sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
+        f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
+        f"Weights sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
         f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'])} for "
         f"{full['n']:,} samples (predicted). Intervals are 95 % (Wilson). Times at an exit are "
         "those of its stage: block, head, decision, removal of those who leave.",
