@@ -1,5 +1,6 @@
 """Every figure, from the tables; one function each, readable in grey, the same bytes each time."""
 
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from offramp.bench_page import prediction_errors
+from offramp.criteria import CRITERIA
 from offramp.frontiers_page import CHOSEN_IN_WORDS, name_of
 from offramp.intervals import interval
 from offramp.results import (
@@ -115,7 +117,8 @@ def draw_time_cutoff(results: Results) -> Figure:
     full = full_network(results, "test")
     axes.axhline(full["seconds"], color=LIGHT, linestyle="--", label="full network (predicted)")
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "seconds")
-    axes.set(xlabel=labelled(results, "cutoff"), ylabel=_total_time(full["n"]), ylim=(0, None))
+    axes.set(ylabel=_total_time(full["n"]), ylim=(0, None))
+    _over_cutoffs(axes, results)
     axes.legend()
     return figure
 
@@ -128,7 +131,8 @@ def draw_accuracy_cutoff(results: Results) -> Figure:
     full = full_network(results, "test")
     axes.axhline(100 * full["accuracy"], color="black", linestyle=":", label="full network, test")
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "accuracy")
-    axes.set(xlabel=labelled(results, "cutoff"), ylabel="overall accuracy [%], 95 % interval")
+    axes.set(ylabel="overall accuracy [%], 95 % interval")
+    _over_cutoffs(axes, results)
     axes.legend()
     return figure
 
@@ -151,7 +155,8 @@ def draw_exit_shares(results: Results) -> Figure:
             f"{MARKS[name][1]} {x:.2f}", (x, 100), xytext=(3, 3 if name == "best_cutoff" else 13),
             textcoords="offset points", fontsize=8.5, annotation_clip=False,
         )  # fmt: skip
-    axes.set(xlabel=labelled(results, "cutoff"), ylabel="test samples leaving at each exit [%]")
+    axes.set(ylabel="test samples leaving at each exit [%]")
+    _over_cutoffs(axes, results)
     axes.set(xlim=(shares.index.min(), shares.index.max()), ylim=(0, 100))
     handles, names = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
@@ -558,6 +563,23 @@ def _mark_full_network(axes: Axes, results: Results) -> dict[str, float]:
 def _cutoffs(results: Results) -> dict[str, float]:
     origins = {name: results.about[name]["origin"] for name in ("report_cutoff", "best_cutoff")}
     return {name: origin["cutoff"] for name, origin in origins.items() if origin}
+
+
+def _over_cutoffs(axes: Axes, results: Results) -> None:
+    """Name the axis of cutoffs, and bend it as the criterion bends their spread."""
+    axes.set_xlabel(labelled(results, "cutoff"))
+    bend = CRITERIA[results.policies["best"].criterion].bend
+    if bend > 1:
+        axes.set_xscale("function", functions=(partial(_power, 1 / bend), partial(_power, bend)))
+        ticks = np.linspace(0, 1, 6) ** bend
+        axes.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+        axes.set_xlim(ticks[0], ticks[-1])
+
+
+def _power(exponent: float, values: np.ndarray) -> np.ndarray:
+    """The power of what may lie a little below 0, as an axis's margin does before its limits are
+    set."""
+    return np.sign(values) * np.abs(values) ** exponent
 
 
 def _live_cutoffs(results: Results) -> pd.DataFrame:

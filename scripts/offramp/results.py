@@ -61,7 +61,7 @@ def read_results(paths: Any) -> Results:
         **{name: table.to_pandas() for name, table in tables.items()},
         policies={Path(path).stem: load_policy(path) for path in policies},
         about={Path(path).stem: json.loads(Path(path).read_text()) for path in policies},
-        scores=dict(zip(SPLITS, ((values, right) for values, right, _ in scores), strict=False)),
+        scores={s: pair[:2] for s, pair in zip(SPLITS if scores else (), scores, strict=True)},
         origin=origin_of(tables.get("verification", everything[0])),
     )
 
