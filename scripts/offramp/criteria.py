@@ -96,8 +96,8 @@ def agreement(logits: Any, xp: ModuleType = np) -> Any:
 
 
 def risk(logits: Any, weights: Sequence[float], xp: ModuleType = np) -> Any:
-    """How likely it is that the answer here is wrong where the full network's is right, less the
-    reverse, within [0, 1]: logistic(w . signs + b of the class that is answered).
+    """What answering here is expected to lose against the full network's answer, as a share of a
+    right one, within [0, 1]: logistic(w . signs + b of the class that is answered).
 
     ``logits`` (..., C), float64; ``weights`` the exit's, w of SIGNS entries and then b of C, as
     `offramp.risk.fit_risk` finds them; returns (...). One number means the same at every exit.
