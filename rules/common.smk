@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import available_cpu_count
 
 RULES = Path(str(workflow.current_basedir))
 SCRIPTS = RULES.parent / "scripts"
@@ -33,8 +34,10 @@ TRAINED = config["model"]["weights"] == "train"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
 
 # A job that takes timings takes the whole budget, every other job one unit, so that nothing runs
-# beside a timing. setdefault keeps this whatever profile or --resources a user gives.
-BUDGET = 1000
+# beside a timing. On one machine the budget is its CPUs: more jobs at once only slow each other.
+# On a cluster, where --jobs sets nodes, it is more than those. setdefault keeps this whatever
+# profile or --resources a user gives.
+BUDGET = available_cpu_count() if workflow.nodes is None else 1000
 workflow.global_resources.setdefault("budget", BUDGET)
 
 

@@ -162,6 +162,20 @@ def test_the_confusion_figure_has_a_panel_for_every_exit_also_where_nobody_leave
     assert shown == SAMPLES
 
 
+def names_classes(axis) -> bool:
+    labels = [tick.label1 for tick in axis.get_major_ticks() if tick.label1.get_visible()]
+    return axis.get_visible() and "frog" in [label.get_text() for label in labels]
+
+
+def test_the_confusion_figure_names_the_classes_below_each_column_and_left_of_each_row():
+    leaving = leaving_table(np.ones((5, 10, 10), dtype=np.int64)).to_pandas()
+    figure = draw_confusion(SimpleNamespace(leaving=leaving, origin={"dataset": "cifar10"}))
+    figure.draw_without_rendering()
+    panels = figure.axes[:5]
+    assert [k for k, axes in enumerate(panels, 1) if names_classes(axes.xaxis)] == [3, 4, 5]
+    assert [k for k, axes in enumerate(panels, 1) if names_classes(axes.yaxis)] == [1, 4]
+
+
 def test_the_leaving_figure_has_the_class_that_leaves_earliest_on_top():
     results = results_of((1.6, 1.7))
     figure = draw_leaving(results)

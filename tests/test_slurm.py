@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from snakemake.utils import available_cpu_count
 from workflow_helpers import rule_texts
 
 # The fixtures are costly: one worker makes them.
@@ -219,6 +220,13 @@ def test_jobs_that_take_timings_and_no_others_take_the_whole_budget(cluster):
     assert set(budgets) == {1, whole}
     takers = zip(cluster.jobs.values(), budgets, strict=True)
     assert {job.rule for job, budget in takers if budget == whole} == TIMING
+
+
+def test_a_cluster_runs_more_jobs_at_once_than_one_machine_has_cpus(cluster):
+    told = cluster.snakemake("--dry-run", "--forceall", "--workflow-profile", "profiles/slurm")
+    budgets = {int(budget) for budget in re.findall(r"\bbudget=(\d+)", told)}
+    assert min(budgets) == 1
+    assert max(budgets) > available_cpu_count()
 
 
 def test_nothing_is_in_flight_beside_a_job_that_takes_timings(submissions):

@@ -202,6 +202,7 @@ def draw_reliability(results: Results) -> Figure:
             )  # fmt: skip
             title += f"\n{label}: ECE {100 * overall['ece']:.1f}"
         axes.set_title(title, fontsize=8.5)
+        axes.tick_params(labelbottom=k + columns > len(exits))
     low = 100 * min(0.9, rows.loc[rows["bin"] > 0, "confidence"].min())
     panels[0, 0].set(xlim=(low, 101), ylim=(0.8 * low, 101))
     for axes in panels.flat[len(exits) :]:
@@ -295,7 +296,10 @@ def draw_confusion(results: Results) -> Figure:
         n = cells.sum()
         leave = f"{n:,} leave, {np.trace(cells) / n:.1%} right" if n else "nobody leaves"
         axes.set_title(f"exit {k}: {leave}", fontsize=10)
-        axes.tick_params(axis="x", labelrotation=90)
+        # Classes stand below the last panel of a column and left of the first of a row.
+        axes.xaxis.set_visible(k + 3 > len(counts))
+        axes.tick_params(axis="x", labelrotation=90, labelbottom=True)
+        axes.yaxis.set_visible(k % 3 == 1)
     panels[0, 0].set_xticks(range(len(names)), names)  # for all, which share them
     panels[0, 0].set_yticks(range(len(names)), names)
     figure.supxlabel("predicted label", fontsize=10)
