@@ -78,7 +78,7 @@ TABLES = {
     "training": "train",
 }
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
-TIMING_RULES = {"logits", "probe", "verification", "rival", "benchmark"}
+TIMING_RULES = {"logits", "probe", "verification", "rival", "benchmark", "benchmark_run"}
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
 FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary"}
@@ -658,6 +658,7 @@ def test_the_benchmarks_are_run_by_name(tree):
         },
         "bench_thresholds": {"TURNS = 3": "TURNS = 1"},
         "bench_tables": {"(6_000, 60_000)": "(100, 3_000)"},
+        "bench_run": {'"all"': '"results/figures/reliability.svg"'},
         "backends": {'    "compile": compiled,\n': ""},  # its compiler takes a minute
     }
     for name, changes in smaller.items():
@@ -668,7 +669,9 @@ def test_the_benchmarks_are_run_by_name(tree):
         (library / f"{name}.py").write_text(text)
     succeed(tree, f"{RESULTS}/benchmarks.md", "--cores", "2")
     rows = frame(tree, "benchmarks")
-    names = "speed|answers|overhead|peak|profile|time model|sweep|dump|memory|thresholds|student"
+    names = (
+        "speed|answers|overhead|peak|profile|time model|sweep|dump|memory|thresholds|student|run"
+    )
     assert list(rows["benchmark"].unique()) == names.split("|")
     assert (rows["value"].notna() & (rows["unit"] != "")).all()
     wrong = rows[rows["contender"].str.contains("not excused")]
@@ -676,7 +679,7 @@ def test_the_benchmarks_are_run_by_name(tree):
     few, many = rows.loc[rows["benchmark"] == "memory", "value"]
     assert many < few + 200
     page = (tree / RESULTS / "benchmarks.md").read_text()
-    assert page.startswith("# Benchmarks of branchynet") and page.count("\n## ") == 11
+    assert page.startswith("# Benchmarks of branchynet") and page.count("\n## ") == 12
     assert (tree / RESULTS / "figures/benchmarks.png").stat().st_size
 
 

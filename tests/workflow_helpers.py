@@ -34,6 +34,7 @@ CONFIGS = ("examples/digits.yaml", "small.yaml")
 # Rules that a run of the example has no need of.
 UNUSED = {
     "benchmark",
+    "benchmark_run",
     "benchmarks_page",
     "figure_guarantee",
     "figure_rival",

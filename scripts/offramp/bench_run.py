@@ -1,0 +1,69 @@
+"""The workflow's own cost: a cold run, by Snakemake's account of every rule."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from offramp import OfframpError
+from offramp.bench_live import row
+
+# What is not there, or not used, where a run is cold.
+LEFT_OUT = {".git", ".snakemake", ".venv", "results"}
+# What Snakemake and Python take to start a rule's script.
+NOTHING = """
+rule nothing:
+    output: touch("nothing/{n}")
+    benchmark: "nothing/{n}.tsv"
+    script: "nothing.py"
+"""
+
+
+def cold_run(config: Mapping[str, Any], weights: str, files: Mapping[str, str]) -> list[dict]:
+    """Rows of seconds: of `snakemake --cores 4` by the clock, of each of its rules, of a rule that
+    does nothing.
+
+    Runs in a folder of its own with links to what is in this one, data and weights among them.
+    ``files`` has the file in rules/ by rule. Raises OfframpError when a run fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        tree = Path(folder)
+        for path in Path().absolute().iterdir():
+            if path.name not in LEFT_OUT:
+                (tree / path.name).symlink_to(path)
+        model = config["model"] | {"weights": str(Path(weights).absolute())}
+        cold = {**config, "model": model, "results": "results"}
+        (tree / "cold.yaml").write_text(yaml.safe_dump(cold))
+        seconds = _snakemake(tree, "all", "--cores", "4", "--configfile", "cold.yaml")
+        rows = [row("run", "the whole run", 1, seconds, "seconds")]
+        for name, took in _account(tree / "results/benchmarks"):
+            rule = name if name in files else name.rpartition("_")[0]
+            rows.append(row("run", name, 1, took, "seconds", case=files[rule]))
+        (tree / "nothing.smk").write_text(NOTHING)
+        (tree / "nothing.py").touch()
+        targets = [f"nothing/{n}" for n in range(3)]
+        _snakemake(tree, *targets, "--cores", "1", "--snakefile", "nothing.smk")
+        for n, (_, took) in enumerate(_account(tree / "nothing"), 1):
+            rows.append(row("run", "a rule that does nothing", n, took, "seconds"))
+    return rows
+
+
+def _snakemake(folder: Path, *arguments: str) -> float:
+    """Seconds by the clock of a run there."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "snakemake", *arguments], cwd=folder)
+    if done.returncode:
+        raise OfframpError(f"`snakemake {' '.join(arguments)}` failed, as said above")
+    return time.perf_counter() - start
+
+
+def _account(folder: Path) -> list[tuple[str, float]]:
+    """Name and seconds of every job that Snakemake noted there."""
+    files = sorted(folder.glob("*.tsv"))
+    return [(file.stem, pd.read_csv(file, sep="\t")["s"].item()) for file in files]
