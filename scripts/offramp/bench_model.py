@@ -29,10 +29,10 @@ from offramp.verification import warm_up
 # Policies of each kind, and on how many images at each batch size.
 OF_EACH_KIND = 10
 IMAGES = {256: 10_000, 32: 4_000, 1: 500}
+# How often each policy runs, which shows how far repeats of it lie apart.
+REPEATED = 3
 # A round of the probe after every so many runs.
-PROBED_EVERY = 4
-# Every so many policies one is run this often, to see how far repeats of it lie apart.
-REPEATED_EVERY, REPEATED = 6, 3
+PROBED_EVERY = 9
 STAND_INS = ("constant per exit", "multiply-adds")
 
 
@@ -107,7 +107,7 @@ def time_model(
     Parameters: ``scores`` float64 (N, K) of the split; ``model`` is of the pipeline's own probe,
     made at another time. The machine changes its pace meanwhile, so a second model is fitted to a
     probe in turn with the runs; the stand-ins are right for that one's full network. The policies
-    run in a random order; every REPEATED_EVERY-th runs REPEATED times, far apart.
+    run REPEATED times each, in a random order.
     """
     policies = held_out_policies(scores)
     rows = []
@@ -142,8 +142,7 @@ def _run_and_probe(
 ) -> tuple[list[tuple[int, str, float]], TimeModel]:
     """Repeat, name and seconds of every run, and the time model of a probe in turn with them."""
     batch_size = len(batches[0])
-    turns = [(1, name) for name in policies]
-    turns += [(r, name) for r in range(2, REPEATED + 1) for name in [*policies][::REPEATED_EVERY]]
+    turns = [(repeat, name) for repeat in range(1, REPEATED + 1) for name in policies]
     draw, watch = np.random.default_rng(batch_size), Stopwatch(device, "probe")
     order = draw.permutation(len(turns))
     deciding = next(iter(policies.values()))
