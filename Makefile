@@ -31,7 +31,7 @@ test: .venv/bench
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-# An hour: both shipped networks, everything in turn, nothing else should run beside it.
+# An hour and a half: both shipped networks, everything in turn, nothing else should run beside it.
 bench: .venv/bench
 	. $(BIN)/activate && snakemake --cores 4 results/benchmarks.md
 	. $(BIN)/activate && snakemake --cores 4 results/cpu/benchmarks.md --configfile examples/cpu.yaml

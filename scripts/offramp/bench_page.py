@@ -43,11 +43,11 @@ def spread(values: pd.Series) -> str:
 def prediction_errors(rows: pd.DataFrame) -> pd.DataFrame:
     """Relative errors of every prediction, one row a policy, batch size and contender: columns
     batch_size, contender, case, error (predicted / measured - 1), and ``spread``, how far the
-    repeats of a policy lie apart (NaN where it ran once)."""
+    repeats of a policy lie apart."""
     keys = ["batch_size", "case"]
     measured = rows[rows["contender"] == "measured"].groupby(keys)["value"]
     seconds = measured.median().rename("measured")
-    apart = (measured.max() / measured.min() - 1).where(measured.size() > 1).rename("spread")
+    apart = (measured.max() / measured.min() - 1).rename("spread")
     guesses = rows[rows["contender"] != "measured"].join(seconds, on=keys).join(apart, on=keys)
     guesses["error"] = guesses["value"] / guesses["measured"] - 1
     return guesses[["batch_size", "contender", "case", "error", "spread"]]
@@ -58,7 +58,7 @@ def _time_model(rows: pd.DataFrame) -> str:
     lines = []
     for (size, name), here in errors.groupby(["batch_size", "contender"], sort=False):
         off = here["error"].abs()
-        repeats = here["spread"].dropna()
+        repeats = here["spread"]
         lines.append(
             [
                 size,
