@@ -23,6 +23,7 @@ CONFIG = "examples/digits.yaml"
 LOCAL = {
     "all",
     "benchmark",
+    "benchmark_run",
     "benchmarks_page",
     "download",
     "figure_guarantee",

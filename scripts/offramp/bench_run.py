@@ -1,5 +1,8 @@
 """The workflow's own cost: a cold run, by Snakemake's account of every rule."""
 
+import csv
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -8,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from offramp import OfframpError
@@ -56,8 +58,11 @@ def cold_run(config: Mapping[str, Any], weights: str, files: Mapping[str, str]) 
 
 def _snakemake(folder: Path, *arguments: str) -> float:
     """Seconds by the clock of a run there."""
+    # Beside this Python; a conda environment has none, so then the user's own.
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    program = shutil.which("snakemake", path=places) or "snakemake"
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "snakemake", *arguments], cwd=folder)
+    done = subprocess.run([program, *arguments], cwd=folder)
     if done.returncode:
         raise OfframpError(f"`snakemake {' '.join(arguments)}` failed, as said above")
     return time.perf_counter() - start
@@ -65,5 +70,8 @@ def _snakemake(folder: Path, *arguments: str) -> float:
 
 def _account(folder: Path) -> list[tuple[str, float]]:
     """Name and seconds of every job that Snakemake noted there."""
-    files = sorted(folder.glob("*.tsv"))
-    return [(file.stem, pd.read_csv(file, sep="\t")["s"].item()) for file in files]
+    found = []
+    for path in sorted(folder.glob("*.tsv")):
+        with path.open() as file:
+            found += [(path.stem, float(job["s"])) for job in csv.DictReader(file, delimiter="\t")]
+    return found
