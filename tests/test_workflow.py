@@ -678,6 +678,12 @@ def test_the_benchmarks_are_run_by_name(tree):
     assert len(wrong) == 2 and (wrong["value"] == 0).all()
     few, many = rows.loc[rows["benchmark"] == "memory", "value"]
     assert many < few + 200
+    cold = rows[rows["benchmark"] == "run"]
+    files = cold.set_index("contender")["case"].to_dict()
+    assert (files["reliability"], files["logits_val"]) == ("analysis.smk", "inference.smk")
+    seconds = cold.groupby("contender")["value"].max()
+    assert seconds["a rule that does nothing"] < seconds["reliability"]
+    assert seconds["the whole run"] > seconds.drop("the whole run").max()
     page = (tree / RESULTS / "benchmarks.md").read_text()
     assert page.startswith("# Benchmarks of branchynet") and page.count("\n## ") == 12
     assert (tree / RESULTS / "figures/benchmarks.png").stat().st_size
