@@ -15,7 +15,8 @@ rule train:
     resources:
         budget=1,
         mem_mb=6000,
-        runtime=120,
+        # cpunet takes up to five hours on two cores without bf16.
+        runtime=480,
     params:
         code=code("train"),
         dataset=config["dataset"]["name"],
