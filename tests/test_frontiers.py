@@ -155,3 +155,17 @@ def test_what_is_out_of_reach_is_null_and_said_so(found):
     assert all(row["seconds"] is None for row in table.to_pylist())
     text = page(table, {"model": "toy", "dataset": "made up"})
     assert "not reached" in text and "0.25 points below the full network" in text
+
+
+def test_an_accuracy_out_of_reach_in_some_draws_is_no_speed_up_of_nought():
+    correct = np.arange(400) >= 40
+    near = correct.copy()
+    near[[0, *range(40, 43)]] = ~near[[0, *range(40, 43)]]  # 0.5 points below, more in most draws
+    pair = [
+        made_up_curve("shared", np.full((400, 1), 2.0), correct[:, None]),
+        made_up_curve("joint", np.full((400, 1), 1.0), near[:, None]),
+    ]
+    table = equal_accuracy_table(pair, np.stack([correct] * 2, axis=1), hand_made_model(2, 16), 16)
+    low = {r["points_lost"]: r["over_shared_low"] for r in table.to_pylist()[1::2]}
+    assert low[0.5] == 0 and low[2.0] == pytest.approx(2.0)
+    assert "400 s (2.00x [not reached, 2.00])" in page(table, {"model": "toy", "dataset": "x"})
