@@ -49,6 +49,6 @@ def _cell(row: Mapping[str, Any]) -> str:
     factors = [row[f"over_shared{end}"] for end in ("", "_low", "_high")]
     if None in factors:
         return f"{row['seconds']:.3g} s"
-    # 0 times as fast: in so many of the draws the accuracy is out of reach.
+    # 0 times as fast: in one of forty draws, or more, the accuracy is out of reach.
     low = f"{factors[1]:.2f}" if factors[1] else "not reached"
     return f"{row['seconds']:.3g} s ({factors[0]:.2f}x [{low}, {factors[2]:.2f}])"
