@@ -4,7 +4,7 @@ PYTHON ?= python3
 TORCH ?= pip install --require-hashes -r locks/torch.txt
 BIN := .venv/bin
 
-.PHONY: venv demo test bench
+.PHONY: venv demo test bench test-gpu train-gpu
 
 venv: .venv/complete
 
@@ -35,3 +35,14 @@ test: .venv/bench
 bench: .venv/bench
 	. $(BIN)/activate && snakemake --cores 4 results/benchmarks.md
 	. $(BIN)/activate && snakemake --cores 4 results/cpu/benchmarks.md --configfile examples/cpu.yaml
+
+# On a machine with a GPU, with any Python that has torch, pytest and pyarrow (PYTHON=...); no Snakemake.
+# data/cifar10 is a run's, or comes packed (CONTRIBUTING.md).
+data/cifar10/train_images.npy:
+	PYTHONPATH=scripts $(PYTHON) -m offramp.packing unpack packed data/cifar10
+
+test-gpu: data/cifar10/train_images.npy
+	$(PYTHON) -m pytest -m gpu tests/test_gpu.py -s
+
+train-gpu: data/cifar10/train_images.npy
+	PYTHONPATH=scripts $(PYTHON) -m offramp.seeds

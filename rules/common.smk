@@ -19,6 +19,7 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 from offramp import OfframpError
 from offramp.config import check_config
 from offramp.datasets import SPLITS, pool_files
+from offramp.recipe import misfits_of
 from offramp.tables import sha256
 
 try:
@@ -32,6 +33,12 @@ DATA = [
 ]
 TRAINED = config["model"]["weights"] == "train"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
+
+# A finished training, and why it is not the one that the config asks for.
+CURVES = Path(RESULTS, "training.parquet")
+TRAINED_ALREADY = CURVES.exists() and Path(RESULTS, "model/weights.safetensors").exists()
+OTHERWISE = misfits_of(CURVES, config) if TRAINED_ALREADY else []
+TRAINING_STANDS = TRAINED_ALREADY and not OTHERWISE and not config["retrain"]
 
 # A job that takes timings takes the whole budget, every other job one unit, so that nothing runs
 # beside a timing. On one machine the budget is its CPUs: more jobs at once only slow each other.
@@ -49,6 +56,23 @@ def weights_input(wildcards):
     """The weights file; one of the user's own counts by its content (see `model_params`), not its
     date."""
     return WEIGHTS if TRAINED else ancient(WEIGHTS)
+
+
+def training_data(wildcards):
+    """The training's data. What another training made is not deleted for it unless the user says
+    so: Snakemake deletes before a script could ask, hence here, before any job."""
+    if TRAINED_ALREADY and not config["retrain"]:
+        raise WorkflowError(
+            "\n".join(
+                [
+                    f"{RESULTS}/model/weights.safetensors would be deleted and trained anew:",
+                    *(f"  {line}" for line in OTHERWISE),
+                    "To keep them, undo this, give this config another `results` folder, or name "
+                    "the file in model.weights. To train anew: --config retrain=true",
+                ]
+            )
+        )
+    return DATA
 
 
 def rival_weights(wildcards):

@@ -8,6 +8,7 @@ from offramp.datasets import open_split
 from offramp.job import job_log
 from offramp.machine import prepare
 from offramp.networks import save
+from offramp.recipe import PURPOSE, purpose
 from offramp.tables import provenance, sha256, write
 from offramp.training import precision, train
 
@@ -24,9 +25,11 @@ with job_log(snakemake.log[0]):
     # Before the training: commits made meanwhile did not train anything.
     origin = provenance(snakemake.config, "", "train") | machine
     network, curves = train(
-        params.model, params.dataset, *splits, params.train, device, params.resume, params.code
+        params.model, params.dataset, *splits, params.train, device, params.resume
     )
     save(network, output.weights, {"model": params.model, "dataset": params.dataset})
     origin["weights_sha256"] = sha256(output.weights)
     origin |= {"dtype": precision(device, params.train), "recipe": json.dumps(dict(params.train))}
+    about = purpose(params.model, params.dataset, params.validation, params.train)
+    origin[PURPOSE] = json.dumps(about)
     write(output.curves, curves, "training", origin)

@@ -30,8 +30,21 @@ def network(images):
     return built.eval()
 
 
+def test_a_coarse_whitening_keeps_the_strongest_directions(images):
+    whitening = Whitening(patch=3, stride=2, kept=5)
+    whitening.fit(images)
+    columns = f.unfold(images, 3, stride=2).permute(1, 0, 2).flatten(1)
+    variance, directions = np.linalg.eigh(np.cov(columns.numpy().astype(np.float64)))
+    strongest = (directions / np.sqrt(variance + 5e-4)).T[-5:]
+    found = whitening.weight.flatten(1).numpy()
+    signs = np.sign((found[:5] * strongest).sum(1, keepdims=True))
+    np.testing.assert_allclose(found[:5], signs * strongest, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found[5:], -found[:5])
+    assert whitening(images[:, :, :32, :32]).shape == (20, 10, 15, 15)
+
+
 def test_whitened_patches_are_uncorrelated_with_unit_variance_and_both_signs(images):
-    whitening = Whitening()
+    whitening = Whitening(patch=2, stride=1, kept=12)
     whitening.fit(images)
     y = f.conv2d(images, whitening.weight, whitening.bias)
     flat = y.permute(1, 0, 2, 3).flatten(1).double()
@@ -58,32 +71,33 @@ def test_the_network_is_what_its_words_say(network, images):
         )  # fmt: skip
 
     def unit(x, name, pool=False):
-        y = f.conv2d(x, state[f"{name}.conv.weight"], padding=1)
-        return f.relu(norm(f.max_pool2d(y, 2) if pool else y, f"{name}.bn"))
+        y = f.conv2d(x, state[f"stages.{name}.conv.weight"], padding=1)
+        return f.relu(norm(f.max_pool2d(y, 2) if pool else y, f"stages.{name}.bn"))
 
     def head(x, k, convs):
         for i in range(convs):
-            y = f.conv2d(x, state[f"exit{k}.convs.{3 * i}.weight"], stride=2, padding=1)
-            x = f.relu(norm(y, f"exit{k}.convs.{3 * i + 1}"))
+            y = f.conv2d(x, state[f"exits.{k}.convs.{3 * i}.weight"], stride=2, padding=1)
+            x = f.relu(norm(y, f"exits.{k}.convs.{3 * i + 1}"))
         x = x.flatten(2).max(2).values
-        return f.linear(x, state[f"exit{k}.fc.weight"], state[f"exit{k}.fc.bias"])
+        return f.linear(x, state[f"exits.{k}.fc.weight"], state[f"exits.{k}.fc.bias"])
 
-    x = f.relu(f.conv2d(images, state["whitening.weight"], state["whitening.bias"]))
+    x = f.relu(f.conv2d(images, state["whitening.weight"], state["whitening.bias"], stride=2))
     want = []
-    x = unit(x, "conv1", pool=True)
+    x = unit(x, "0.0")
+    want.append(head(x, 0, 2))
+    x = x + unit(x, "1.0")
+    x = x + unit(x, "1.1")
     want.append(head(x, 1, 2))
-    x = unit(x, "conv2")
-    want.append(head(x, 2, 2))
-    x = unit(unit(x, "conv3", pool=True), "conv4")
-    want.append(head(x, 3, 1))
-    x = unit(x, "conv5")
+    x = unit(unit(x, "2.0", pool=True), "2.1")
+    want.append(head(x, 2, 1))
+    x = x + unit(x, "3.0")
+    want.append(head(x, 3, 0))
+    x = x + unit(x, "4.0")
     want.append(head(x, 4, 0))
-    x = x + unit(x, "conv6")
+    x = x + unit(x, "5.0")
+    x = unit(x, "5.1", pool=True)
+    x = x + unit(x, "5.2")
     want.append(head(x, 5, 0))
-    x = x + unit(x, "conv7")
-    x = unit(x, "conv8", pool=True)
-    x = x + unit(x, "conv9")
-    want.append(head(x, 6, 0))
     with torch.inference_mode():
         found = network(images)
     for one, other in zip(found, want, strict=True):
@@ -105,20 +119,20 @@ def test_a_fresh_unit_passes_its_input_through_its_first_channels():
 
 def test_shapes_and_multiply_adds_are_those_counted_by_hand(network):
     rows = {(row["part"], row["exit"]): row for row in describe(network).to_pylist()}
-    features = ["3x32x32", "64x15x15", "64x15x15", "256x7x7", "256x7x7", "256x7x7", "368x3x3"]
+    features = ["3x32x32", "64x15x15", "64x15x15", "192x7x7", "192x7x7", "192x7x7", "256x3x3"]
     multiply_adds = {
-        ("block", 1): 31 * 31 * (12 * 24 + 9 * 24 * 64),
-        ("block", 2): 15 * 15 * 9 * 64 * 64,
-        ("block", 3): 15 * 15 * 9 * 64 * 128 + 7 * 7 * 9 * 128 * 256,
-        ("block", 4): 7 * 7 * 9 * 256 * 256,
-        ("block", 5): 7 * 7 * 9 * 256 * 256,
-        ("block", 6): 7 * 7 * 9 * (256 * 256 + 256 * 368) + 3 * 3 * 9 * 368 * 368,
+        ("block", 1): 15 * 15 * (27 * 48 + 9 * 48 * 64),
+        ("block", 2): 15 * 15 * 9 * 64 * 64 * 2,
+        ("block", 3): 15 * 15 * 9 * 64 * 128 + 7 * 7 * 9 * 128 * 192,
+        ("block", 4): 7 * 7 * 9 * 192 * 192,
+        ("block", 5): 7 * 7 * 9 * 192 * 192,
+        ("block", 6): 7 * 7 * 9 * (192 * 192 + 192 * 256) + 3 * 3 * 9 * 256 * 256,
         ("head", 1): 8 * 8 * 9 * 64 * 96 + 4 * 4 * 9 * 96 * 128 + 1280,
         ("head", 2): 8 * 8 * 9 * 64 * 96 + 4 * 4 * 9 * 96 * 128 + 1280,
-        ("head", 3): 4 * 4 * 9 * 256 * 128 + 1280,
-        ("head", 4): 2560,
-        ("head", 5): 2560,
-        ("head", 6): 368 * 10,
+        ("head", 3): 4 * 4 * 9 * 192 * 128 + 1280,
+        ("head", 4): 1920,
+        ("head", 5): 1920,
+        ("head", 6): 2560,
     }
     assert {key: row["multiply_adds"] for key, row in rows.items()} == multiply_adds
     for k in range(1, 7):

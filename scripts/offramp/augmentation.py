@@ -24,8 +24,9 @@ def augmented_batches(
     halves = torch.rand(len(images), generator=_generator(settings["seed"], 0)) < 0.5
     draw = _generator(settings["seed"], 1 + epoch)
     order = torch.randperm(len(images), generator=draw)
-    for rows in order.tensor_split(math.ceil(len(images) / settings["batch_size"])):
-        here = rows.to(images.device)
+    batches = math.ceil(len(images) / settings["batch_size"])
+    on_device = order.to(images.device).tensor_split(batches)
+    for rows, here in zip(order.tensor_split(batches), on_device, strict=True):
         mirrored = (halves[rows] ^ (epoch % 2 == 1)) if flip else torch.zeros(len(rows)).bool()
         moved = shift_and_mirror(images[here], mirrored, settings["shift"], draw)
         x = moved.permute(0, 3, 1, 2).to(torch.float32) / 255
@@ -35,13 +36,14 @@ def augmented_batches(
 def shift_and_mirror(images: Tensor, mirrored: Tensor, shift: int, draw: torch.Generator) -> Tensor:
     """Move each (H, W, 3) image by up to ``shift`` pixels each way, what is missing reflected from
     inside, and mirror those that the bool (n,) ``mirrored`` names."""
-    n, height, width, _ = images.shape
-    down, right = torch.randint(-shift, shift + 1, (2, n, 1), generator=draw)
-    rows = _reflect(torch.arange(height) + down, height)
-    columns = _reflect(torch.arange(width) + right, width)
+    (n, height, width, _), device = images.shape, images.device
+    moves = torch.randint(-shift, shift + 1, (2, n, 1), generator=draw)
+    down, right = moves.to(device, non_blocking=True)
+    rows = _reflect(torch.arange(height, device=device) + down, height)
+    columns = _reflect(torch.arange(width, device=device) + right, width)
+    mirrored = mirrored.to(device, non_blocking=True)
     columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    sample = torch.arange(n, device=images.device)
+    sample = torch.arange(n, device=device)
     return images[sample[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
@@ -53,13 +55,13 @@ def cut_out(x: Tensor, side: int, draw: torch.Generator) -> Tensor:
     if side == 0:
         return x
     n, _, height, width = x.shape
-    top = torch.randint(0, height - side + 1, (n, 1), generator=draw)
-    left = torch.randint(0, width - side + 1, (n, 1), generator=draw)
-    rows, columns = torch.arange(height), torch.arange(width)
+    corner = [torch.randint(0, size - side + 1, (n, 1), generator=draw) for size in (height, width)]
+    top, left = (place.to(x.device, non_blocking=True) for place in corner)
+    rows, columns = (torch.arange(size, device=x.device) for size in (height, width))
     inside_rows = (rows >= top) & (rows < top + side)
     inside_columns = (columns >= left) & (columns < left + side)
     square = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    return x.masked_fill_(square.to(x.device), GREY)
+    return x.masked_fill_(square, GREY)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

@@ -121,16 +121,19 @@ def _training_lines(
     curves: pa.Table, about: Mapping[str, str], entry: Mapping[str, Any]
 ) -> list[str]:
     seconds = {row["epoch"]: row["seconds"] for row in curves.to_pylist()}
-    recipe = json.loads(about["recipe"])
+    recipe, minutes = json.loads(about["recipe"]), sum(seconds.values()) / 60
+    seeds = json.loads(about.get("seeds", "{}"))
+    spread = [f"seed {s}: " + ", ".join(f"{a:.2%}" for a in seeds[s]) for s in seeds]
     return [
         "## Training",
         f"`snakemake train` with this project's own code (commit {about['git_commit'][:12]}), from "
         f"nothing, on {about['dataset']}: the training images less the {entry['validation']:,} "
         f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
         f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
-        f"{sum(seconds.values()) / 60:.0f} minutes on {about['device_name']}, {about['threads']} "
+        f"{minutes:.{0 if minutes > 10 else 1}f} minutes on {about['device_name']}, {about['threads']} "
         f"threads, in {about['dtype']}, torch {about['torch']}.",
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
+        *([f"Validation accuracy per exit, by seed: {'; '.join(spread)}."] if spread else []),
         f"![training curves]({about['model']}_training.png)",
     ]
 

@@ -1,7 +1,5 @@
 """Training a network from nothing: all exits together, seeded, resumable after a kill."""
 
-import hashlib
-import json
 import math
 import sys
 import time
@@ -22,6 +20,7 @@ from offramp.learners import Learners
 from offramp.multiexit import MultiExitNetwork
 from offramp.networks import build
 from offramp.progress import bar
+from offramp.recipe import changes, purpose
 from offramp.tables import TRAINING
 
 WARM_UP_SHARE = 0.05
@@ -37,14 +36,14 @@ def train(
     settings: Mapping[str, Any],
     device: torch.device,
     resume: str | Path,
-    code: str = "",
 ) -> tuple[MultiExitNetwork, pa.Table]:
     """Train and return the network after the last epoch, with its training curves.
 
     Parameters: ``split`` is the train split; ``validation`` is looked at after each epoch for the
     curves and changes nothing; ``settings`` is the config's ``train``; ``resume`` is a file that
-    holds the state after each whole epoch: a run that finds one of the same settings, device,
-    precision and ``code`` (any digest of it) goes on from there, to the same result.
+    holds the state after each whole epoch: a run that finds one of the same purpose (see
+    `recipe.purpose`) goes on from there, on the same device and precision to the same result. A
+    damaged file, or another training's, is put aside.
 
     Source: Muon, whitening and alternating flips after Jordan, "94% on CIFAR-10 in 3.29 seconds"
     (2024); `joint_loss` says where the loss comes from.
@@ -60,10 +59,10 @@ def train(
     network.to(device)
     dtype = getattr(torch, precision(device, settings))
     learners = Learners(network, settings["learning_rate"], dtype)
-    purpose = [model, dataset, len(split.order), dict(settings), code]
-    purpose += [device.type, precision(device, settings)]
-    fingerprint = hashlib.sha256(json.dumps(purpose, sort_keys=True).encode()).hexdigest()
-    history = _restore(Path(resume), fingerprint, network, learners)
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # every batch of an epoch has the same size
+    about = purpose(model, dataset, len(validation.order), settings)
+    history = _restore(Path(resume), about, network, learners)
     images = torch.from_numpy(split.images[split.order]).to(device)
     labels = torch.from_numpy(split.labels).to(device)
     steps = math.ceil(len(images) / settings["batch_size"])
@@ -84,7 +83,7 @@ def train(
             history.append(result)
             _report(result, epoch, epochs)
             shown.set_postfix_str("val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"]))
-            _store(Path(resume), fingerprint, network, learners, history)
+            _store(Path(resume), about, network, learners, history)
     return network.eval(), _curves(history)
 
 
@@ -93,9 +92,10 @@ def _epoch(network, learners, batches, settings, steps_before, shown) -> dict:
     # Dropout draws from the global generator: seeded here for the sake of a resumed run.
     torch.manual_seed(settings["seed"] * 100_003 + steps_before)
     network.train()
-    exits = len(network.heads)
-    half = precision(next(network.parameters()).device, settings) == "bfloat16"
-    loss_sum, hits, samples = torch.zeros(exits), torch.zeros(exits), 0
+    exits, device = len(network.heads), next(network.parameters()).device
+    half = precision(device, settings) == "bfloat16"
+    # Summed where they are computed: looking at them would make the host wait at every step.
+    (loss_sum, hits), samples = torch.zeros(2, exits, device=device), 0
     for step, (x, labels) in enumerate(batches):
         progress = (steps_before + step) / shown.total
         with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
@@ -103,8 +103,8 @@ def _epoch(network, learners, batches, settings, steps_before, shown) -> dict:
         losses = torch.stack([cross_entropy(z, labels) for z in logits])
         loss = joint_loss(logits, losses, settings, progress)
         learners.step(loss, rate_factor(progress))
-        loss_sum += losses.detach().cpu() * len(x)
-        hits += torch.stack([(z.argmax(1) == labels).sum() for z in logits]).cpu()
+        loss_sum += losses.detach() * len(x)
+        hits += torch.stack([(z.argmax(1) == labels).sum() for z in logits])
         samples += len(x)
         shown.update(1)
     return {
@@ -123,7 +123,8 @@ def joint_loss(
     Sources: Teerapittayanon et al., "BranchyNet" (2016), for joint training; Phuong and Lampert,
     "Distillation-Based Training for Multi-Exit Architectures" (2019).
     """
-    weights = losses.new_tensor(settings["exit_weights"])
+    weights = torch.tensor(settings["exit_weights"], dtype=losses.dtype)
+    weights = weights.to(losses.device, non_blocking=True)
     loss = (weights * losses).sum()
     if len(logits) > 1 and settings["distillation"] and progress >= DISTILL_FROM:
         teacher = softmax(logits[-1].detach(), 1)
@@ -137,14 +138,19 @@ def precision(device: torch.device, settings: Mapping[str, Any]) -> str:
     a CUDA device computes it in hardware."""
     wanted = settings["precision"]
     if wanted == "auto":
-        cpu = torch.cpu.get_capabilities()
-        able = {
-            "cpu": cpu.get("avx512_bf16", False) or cpu.get("amx_bf16", False),
-            "cuda": device.type == "cuda"
-            and torch.cuda.is_bf16_supported(including_emulation=False),
-        }
-        wanted = "bf16" if able.get(device.type, False) else "fp32"
+        wanted = "bf16" if HAS_BF16.get(device.type, lambda: False)() else "fp32"
     return {"bf16": "bfloat16", "fp32": "float32"}[wanted]
+
+
+def _cpu_has_bf16() -> bool:
+    able = torch.cpu.get_capabilities()
+    return able.get("avx512_bf16", False) or able.get("amx_bf16", False)
+
+
+HAS_BF16 = {
+    "cpu": _cpu_has_bf16,
+    "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+}
 
 
 def rate_factor(progress: float) -> float:
@@ -160,9 +166,9 @@ def _report(result: dict, epoch: int, epochs: int) -> None:
         print(f"epoch {epoch + 1}/{epochs}: {where} accuracy per exit {accuracy}", file=sys.stderr)
 
 
-def _store(path: Path, fingerprint: str, network, learners: Learners, history: list) -> None:
+def _store(path: Path, about: dict, network, learners: Learners, history: list) -> None:
     state = {
-        "fingerprint": fingerprint,
+        "purpose": about,
         "network": network.state_dict(),
         "learners": learners.state_dict(),
         "history": history,
@@ -172,17 +178,27 @@ def _store(path: Path, fingerprint: str, network, learners: Learners, history: l
     part.replace(path)
 
 
-def _restore(path: Path, fingerprint: str, network, learners: Learners) -> list[dict]:
+def _restore(path: Path, about: dict, network, learners: Learners) -> list[dict]:
+    """The history so far, network and learners set to where it ends; none when it is to begin."""
     if not path.exists():
         return []
-    state = torch.load(path, weights_only=True, map_location="cpu")
-    if state["fingerprint"] != fingerprint:
-        print(f"{path} is of other settings or code; training starts anew", file=sys.stderr)
-        return []
-    network.load_state_dict(state["network"])
-    learners.load_state_dict(state["learners"])
-    print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
-    return state["history"]
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        changed = changes(state["purpose"], about)
+        if not changed:
+            network.load_state_dict(state["network"])
+            learners.load_state_dict(state["learners"])
+            print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
+            return state["history"]
+        reason = "is of another training (" + "; ".join(changed) + ")"
+    except Exception as error:  # damaged bytes make the weights-only unpickler raise nearly anything
+        reason = f"is damaged ({(str(error) or repr(error)).splitlines()[0][:100]})"
+    aside = next(
+        new for n in range(1, 1000) if not (new := path.with_name(f"{path.stem}.{n}.pt")).exists()
+    )
+    path.replace(aside)
+    print(f"{path} {reason}; put aside as {aside.name}, training starts anew", file=sys.stderr)
+    return []
 
 
 def _curves(history: list[dict]) -> pa.Table:

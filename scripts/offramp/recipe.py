@@ -1,0 +1,90 @@
+"""What a training is of: its data, network and recipe. Only another one of these makes another
+training; no edited script, renamed file or library around it does."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from offramp.datasets import split_sizes
+
+# Where each network's class stands; torch need not be imported to look.
+NETWORK_FILES = {
+    "branchynet": "branchynet.py",
+    "cpunet": "cpunet.py",
+    "cpunet_static": "cpunet.py",
+}
+PURPOSE = "purpose"
+
+
+def purpose(
+    model: str, dataset: str, validation: int | None, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that a training's result depends on, but for the machine, by the names of the config's
+    keys. ``settings`` is the config's ``train``."""
+    return {
+        "model.name": model,
+        "the network's code": _code_digest(Path(__file__).parent / NETWORK_FILES[model]),
+        "dataset.name": dataset,
+        "training samples": split_sizes(dataset, validation)["train"],
+        **{f"train.{key}": value for key, value in sorted(settings.items())},
+    }
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two purposes, a line a key; what ``then`` does not know is passed over,
+    since older tables noted less."""
+    return [
+        f"{key}: {_short(value)} then, {_short(now.get(key))} now"
+        for key, value in then.items()
+        if value != now.get(key)
+    ]
+
+
+def purpose_of(curves: str | Path) -> dict[str, Any]:
+    """The purpose noted in a training table.
+
+    Raises ValueError or OSError when the file can't be read.
+    """
+    try:
+        noted = pq.read_schema(curves).metadata or {}
+    except pa.ArrowException as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+    if PURPOSE.encode() in noted:
+        return json.loads(noted[PURPOSE.encode()])
+    # Written by 0.1.0.
+    recipe = json.loads(noted.get(b"recipe", b"{}"))
+    then = {f"train.{key}": value for key, value in sorted(recipe.items())}
+    names = {"model.name": b"model", "dataset.name": b"dataset"}
+    return then | {key: noted[name].decode() for key, name in names.items() if name in noted}
+
+
+def misfits_of(curves: str | Path, config: Mapping[str, Any]) -> list[str]:
+    """Why a finished training, by its table, is not the one that a config asks for; a line each."""
+    data = config["dataset"]
+    now = purpose(config["model"]["name"], data["name"], data["validation"], config["train"])
+    try:
+        return changes(purpose_of(curves), now)
+    except (ValueError, OSError) as error:
+        return [f"{curves} can't be read ({error}), so what was trained is not known"]
+
+
+def _code_digest(file: Path) -> str:
+    """sha256 of a module's statements; comments, docstrings and layout don't count."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            node, clean=False
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else text[:12] + '..."'
