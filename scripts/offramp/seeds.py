@@ -56,6 +56,7 @@ def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
     weights = folder / "weights.safetensors"
     save(network, weights, {"model": model, "dataset": "cifar10"})
     origin |= {
+        "how": "`make train-gpu`",
         "weights_sha256": sha256(weights),
         "dtype": precision(device, settings),
         "recipe": json.dumps(settings),

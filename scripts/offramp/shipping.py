@@ -126,12 +126,12 @@ def _training_lines(
     spread = [f"seed {s}: " + ", ".join(f"{a:.2%}" for a in seeds[s]) for s in seeds]
     return [
         "## Training",
-        f"`snakemake train` with this project's own code (commit {about['git_commit'][:12]}), from "
-        f"nothing, on {about['dataset']}: the training images less the {entry['validation']:,} "
+        f"{about.get('how', '`snakemake train`')} with this project's own code (commit "
+        f"{about['git_commit'][:12]}), from nothing, on {about['dataset']}: the training images less the {entry['validation']:,} "
         f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
         f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
-        f"{minutes:.{0 if minutes > 10 else 1}f} minutes on {about['device_name']}, {about['threads']} "
-        f"threads, in {about['dtype']}, torch {about['torch']}.",
+        f"{minutes:.{0 if minutes > 10 else 1}f} minutes on {about['device_name']}, "
+        f"{about['threads']} threads, in {about['dtype']}, torch {about['torch']}.",
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
         *([f"Validation accuracy per exit, by seed: {'; '.join(spread)}."] if spread else []),
         f"![training curves]({about['model']}_training.png)",
