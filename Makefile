@@ -1,7 +1,9 @@
 # `make demo` and `make test`, and `make bench` to measure. README gives the plain commands behind them.
 PYTHON ?= python3
-# How torch and torchvision are installed; README says how to get the CPU build instead.
-TORCH ?= pip install --require-hashes -r locks/torch.txt
+# Which build of torch and torchvision: auto (a CUDA build where there is a GPU, else the CPU build, a
+# tenth of the size; PyTorch's own index), cpu, or locked (the ordinary index's, by hash; with CUDA).
+TORCH ?= auto
+LOCKED := pip install --require-hashes -r locks/torch.txt
 BIN := .venv/bin
 
 .PHONY: venv demo test bench test-gpu train-gpu
@@ -12,7 +14,9 @@ venv: .venv/complete
 .venv/complete: locks/main.txt locks/torch.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r locks/main.txt
-	. $(BIN)/activate && $(TORCH)
+	. $(BIN)/activate && if [ "$(TORCH)" = locked ]; then $(LOCKED); else \
+	  uv pip install --torch-backend $(TORCH) -r locks/torch.in || { echo "PyTorch's index can't be \
+	reached (see above): taking the locked build of the ordinary one instead, with CUDA." >&2; $(LOCKED); }; fi
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
@@ -31,10 +35,12 @@ test: .venv/bench
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-# An hour and a half: both shipped networks, everything in turn, nothing else should run beside it.
+# Both shipped networks, everything interleaved, an hour; nothing else should run beside it. One part
+# alone: BENCH=measured/time_model.md, how well time is predicted, in a quarter of an hour at most.
+BENCH ?= benchmarks.md
 bench: .venv/bench
-	. $(BIN)/activate && snakemake --cores 4 results/benchmarks.md
-	. $(BIN)/activate && snakemake --cores 4 results/cpu/benchmarks.md --configfile examples/cpu.yaml
+	. $(BIN)/activate && snakemake --cores 4 results/$(BENCH)
+	. $(BIN)/activate && snakemake --cores 4 results/cpu/$(BENCH) --configfile examples/cpu.yaml
 
 # On a machine with a GPU, with any Python that has torch, pytest and pyarrow (PYTHON=...); no Snakemake.
 # data/cifar10 is a run's, or comes packed (CONTRIBUTING.md).

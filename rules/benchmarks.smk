@@ -88,3 +88,27 @@ rule benchmarks_page:
         code=code("benchmarks_page"),
     script:
         "../scripts/benchmarks_page.py"
+
+
+rule measured_page:
+    """One part of the benchmarks as a page of its own."""
+    input:
+        f"{RESULTS}/measured/{{part}}.parquet",
+    output:
+        f"{RESULTS}/measured/{{part}}.md",
+    log:
+        f"{RESULTS}/logs/measured_page_{{part}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/measured_page_{{part}}.tsv"
+    wildcard_constraints:
+        part="|".join([*MEASURED, "run"]),
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=code("measured_page"),
+    script:
+        "../scripts/measured_page.py"

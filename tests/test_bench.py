@@ -77,6 +77,7 @@ def test_predictions_are_slow_sums_over_samples(thresholds):
 
 def test_every_policy_is_predicted_and_measured_at_every_batch_size(run, monkeypatch):
     monkeypatch.setattr(bench_model, "IMAGES", {32: 70, 1: 5, 256: 90})
+    monkeypatch.setattr(bench_model, "PROBE_ROUNDS", {32: 2, 1: 2})
     network, split, _, scores, _ = run
     model = hand_made_model(EXITS, BATCH)
     rows = pd.DataFrame(bench_model.time_model(network, scores, model, MULTIPLY_ADDS, split, CPU))
@@ -85,23 +86,33 @@ def test_every_policy_is_predicted_and_measured_at_every_batch_size(run, monkeyp
         here = rows[rows["batch_size"] == size]
         assert set(here["images"]) == {images}
         counts = here.groupby("contender")["case"].count()
-        assert counts.drop("measured").tolist() == [30] * 4
-        assert counts["measured"] == 30 * 3
+        # 30 policies and the full network, measured on two halves; the pipeline's own model is of
+        # its own batch size.
+        assert counts.pop("measured") == 31 * 2
+        own = ["time model of the pipeline"] if size == BATCH else []
+        assert counts.to_dict() == dict.fromkeys(
+            ["time model, probed between the runs", "constant per exit", "multiply-adds", *own], 31
+        )
         assert (here["value"] > 0).all()
 
 
-def test_prediction_errors_are_relative_to_the_median_measured():
-    def seconds(contender, repeat, value, case="a"):
+def test_prediction_errors_are_of_speedups_and_of_seconds_with_the_spread_of_the_halves():
+    def seconds(contender, case, value, repeat=1):
         return {"batch_size": 1, "contender": contender, "case": case, "repeat": repeat,
                 "value": value, "images": 10}  # fmt: skip
 
-    measured = [seconds("measured", i, v) for i, v in enumerate((2.0, 2.2, 1.9), 1)]
-    rows = [*measured, seconds("measured", 1, 4.0, "b"), seconds("time model", 1, 2.1)]
-    rows.append(seconds("time model", 1, 3.0, "b"))
-    errors = prediction_errors(pd.DataFrame(rows)).set_index("case")
-    assert errors["error"].to_dict() == pytest.approx({"a": 0.05, "b": -0.25})
-    assert errors["spread"]["a"] == pytest.approx(2.2 / 1.9 - 1)
-    assert errors["spread"]["b"] == 0
+    rows = [
+        seconds("measured", "full network", 4.0, 1),
+        seconds("measured", "full network", 6.0, 2),
+    ]
+    rows += [seconds("measured", "a", 2.0, 1), seconds("measured", "a", 2.0, 2)]
+    rows += [seconds("model", "full network", 12.0), seconds("model", "a", 4.0)]
+    (found,) = prediction_errors(pd.DataFrame(rows)).to_dict("records")
+    assert (found["contender"], found["case"]) == ("model", "a")
+    # Predicted 12 / 4 = 3, measured 10 / 4 = 2.5, in the halves 4 / 2 and 6 / 2.
+    assert found["error"] == pytest.approx(3 / 2.5 - 1)
+    assert found["seconds_error"] == pytest.approx(0)
+    assert found["spread"] == pytest.approx(3 / 2 - 1)
 
 
 # The live cascade

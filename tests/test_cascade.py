@@ -15,7 +15,7 @@ from offramp.datasets import Split, load_images
 from offramp.forward import dump_split
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy, exits_of, policy_scores, shared_cutoff
-from offramp.probe import probe, probe_sizes
+from offramp.probe import descents, probe, probe_sizes
 from offramp.tables import origin_of, read_logits
 from offramp.timemodel import fit_time_model
 
@@ -328,9 +328,22 @@ def test_a_logit_that_is_not_finite_stops_the_dump_and_leaves_no_file(tmp_path, 
 
 def test_the_probe_times_the_batch_sizes_up_to_the_configured_one():
     assert probe_sizes(1) == [1]
-    assert probe_sizes(8) == [1, 2, 4, 8]
-    assert probe_sizes(10) == [1, 2, 4, 8, 10]
+    assert probe_sizes(8) == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert probe_sizes(40) == [1, 4, 16, 40]
     assert probe_sizes(500)[-2:] == [384, 500]
+
+
+@pytest.mark.parametrize(("batch_size", "exits"), [(256, 6), (10, 3), (1, 4), (8, 1)])
+def test_descents_meet_every_size_at_every_stage_and_only_shrink(batch_size, exits):
+    walks = descents(batch_size, exits)
+    met = {(k, n) for walk in walks for k, n in enumerate(walk)}
+    assert met == {(k, n) for k in range(exits) for n in probe_sizes(batch_size)}
+    assert all(walk == sorted(walk, reverse=True) for walk in walks)
+    # Beyond the first stage a walk ends at the small size that it is for.
+    small = [walk for walk in walks if walk[0] == batch_size and walk[-1] < batch_size]
+    assert {(len(walk), walk[-1]) for walk in small} == {
+        (k + 1, n) for k in range(1, exits) for n in probe_sizes(batch_size)[:-1]
+    }
 
 
 def test_a_probe_times_a_criterion_that_looks_back():

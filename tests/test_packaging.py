@@ -97,3 +97,43 @@ def third_party(file: Path, seen: set[Path] | None = None) -> set[str]:
                 if name.startswith("offramp") and path.exists() and path not in seen:
                     found |= third_party(path, seen)
     return found - set(__import__("sys").stdlib_module_names)
+
+
+FAKE_PYTHON = """#!/bin/sh
+# python -m venv DIR: a folder with a pip and a uv that only note how they were called.
+mkdir -p .venv/bin
+printf 'export PATH="$PWD/.venv/bin:$PATH"\\n' > .venv/bin/activate
+printf '#!/bin/sh\\necho "pip $@" >> calls\\n' > .venv/bin/pip
+printf '#!/bin/sh\\necho "uv $@" >> calls\\nexit %s\\n' "$UV_FAILS" > .venv/bin/uv
+chmod +x .venv/bin/*
+"""
+LOCKED = "pip install --require-hashes -r locks/torch.txt"
+
+
+@pytest.mark.parametrize(
+    ("torch", "uv_fails", "wanted"),
+    [
+        (None, 0, ["uv pip install --torch-backend auto -r locks/torch.in"]),
+        ("TORCH=cpu", 0, ["uv pip install --torch-backend cpu -r locks/torch.in"]),
+        (None, 1, ["uv pip install --torch-backend auto -r locks/torch.in", LOCKED]),
+        ("TORCH=locked", 1, [LOCKED]),
+    ],
+)
+def test_torch_comes_without_cuda_unless_that_cannot_be_had(tmp_path, torch, uv_fails, wanted):
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / "locks").mkdir()
+    for name in ("locks/main.txt", "locks/torch.txt", "pyproject.toml"):
+        (tmp_path / name).write_text("")
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    run = subprocess.run(
+        ["make", "venv", "PYTHON=./python", *([torch] if torch else [])],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": "/usr/bin:/bin", "UV_FAILS": str(uv_fails)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call for call in calls if "torch" in call] == wanted
+    fell_back = "taking the locked build of the ordinary one instead, with CUDA" in run.stderr
+    assert fell_back == (len(wanted) == 2)

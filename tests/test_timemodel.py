@@ -49,15 +49,44 @@ def test_the_median_of_the_repeats_counts_and_not_their_mean():
     assert model.parts[0, 0, 4] == pytest.approx(linear_seconds("block", 1, 4))
 
 
-def test_only_probe_rows_are_fitted():
-    table = probe_table(exits=2)
-    others = table.set_column(
-        table.schema.get_field_index("split"), "split", pa.array(["test"] * len(table))
+def of_the_pass(size: int, factor: float, exits: int = 2) -> pa.Table:
+    """Rows of a split's pass in batches of ``size``, ``factor`` times as slow as the probe's."""
+    rows = probe_table(exits, sizes=(size,), noise=(factor, 0.5 * factor, 9 * factor))
+    index = rows.schema.get_field_index("split")
+    table = rows.set_column(index, "split", pa.array(["test"] * len(rows))).cast(TIMINGS)
+    return table.filter(pc.field("part") != "remove")
+
+
+def test_the_pass_over_the_data_says_what_a_full_batch_takes_and_the_probe_the_shape():
+    probe = probe_table(exits=2)
+    alone = fit_time_model(probe)
+    both = fit_time_model(pa.concat_tables([probe, of_the_pass(8, 3.0)]))
+    np.testing.assert_allclose(both.parts, 3 * alone.parts, rtol=1e-12)
+    np.testing.assert_allclose(both.removal, 3 * alone.removal, rtol=1e-12)
+
+
+def test_a_pass_in_batches_of_another_size_says_nothing():
+    probe = probe_table(exits=2)
+    both = fit_time_model(pa.concat_tables([probe, of_the_pass(4, 3.0)]))
+    np.testing.assert_array_equal(both.parts, fit_time_model(probe).parts)
+
+
+def test_a_drift_between_rounds_does_not_change_the_shape():
+    """The rounds hold different sizes: means over all of them would mix pace and size."""
+    steady = probe_table(exits=1, sizes=(2, 4, 8), noise=(1.0, 1.0, 1.0))
+    slow = [5.0 if r == 2 else 1.0 for r in steady["repeat"].to_pylist()]
+    odd = [
+        n == 2 and r != 2
+        for n, r in zip(steady["batch_size"].to_pylist(), steady["repeat"].to_pylist(), strict=True)
+    ]
+    index = steady.schema.get_field_index("seconds")
+    drifted = steady.set_column(index, "seconds", pc.multiply(steady["seconds"], pa.array(slow)))
+    drifted = drifted.filter(pa.array([not one for one in odd]))
+    np.testing.assert_allclose(
+        fit_time_model(drifted).parts[:, :, [2, 4, 8]],
+        fit_time_model(steady).parts[:, :, [2, 4, 8]],
+        rtol=1e-12,
     )
-    seconds = pc.multiply(others["seconds"], 100.0)
-    others = others.set_column(table.schema.get_field_index("seconds"), "seconds", seconds)
-    both = pa.concat_tables([others.cast(TIMINGS), table])
-    np.testing.assert_array_equal(fit_time_model(both).parts, fit_time_model(table).parts)
 
 
 def test_between_measured_sizes_the_time_lies_between_theirs():

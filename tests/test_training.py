@@ -75,10 +75,28 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path, 
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_a_state_of_other_settings_is_not_gone_on_from(tmp_path, capfd):
+def test_a_state_of_other_settings_is_named_and_put_aside(tmp_path, capfd):
     run(tmp_path, {**SETTINGS, "epochs": 1})
+    foreign = (tmp_path / "resume.pt").read_bytes()
     _, curves = run(tmp_path, {**SETTINGS, "epochs": 1, "seed": 8})
-    assert "training starts anew" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "is of another training (train.seed: 7 then, 8 now)" in said
+    assert "put aside as resume.1.pt, training starts anew" in said
+    assert (tmp_path / "resume.1.pt").read_bytes() == foreign
+    assert curves.num_rows == 6
+
+
+@pytest.mark.parametrize("damage", [b"", b"no state", "cut"])
+def test_a_damaged_state_is_named_and_put_aside(tmp_path, capfd, damage):
+    one = {**SETTINGS, "epochs": 1}
+    run(tmp_path, one)
+    resume = tmp_path / "resume.pt"
+    resume.write_bytes(resume.read_bytes()[:5000] if damage == "cut" else damage)
+    (tmp_path / "resume.1.pt").write_bytes(b"put aside before")
+    _, curves = run(tmp_path, one)
+    said = capfd.readouterr().err
+    assert "resume.pt is damaged (" in said and "put aside as resume.2.pt" in said
+    assert (tmp_path / "resume.1.pt").read_bytes() == b"put aside before"
     assert curves.num_rows == 6
 
 

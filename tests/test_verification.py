@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import hand_made_model, slow_stage_seconds, toy_network
 
-from offramp import OfframpError, verification
+from offramp import OfframpError
 from offramp.datasets import Split, load_images
 from offramp.policy import (
     Outcome,
@@ -16,13 +16,12 @@ from offramp.policy import (
     shared_cutoff,
 )
 from offramp.verification import (
-    FEWEST_TURNS,
-    MOST_TURNS,
     Case,
     cases_of,
     differences,
     fail_on_differences,
-    measure_speedups,
+    run_interleaved,
+    speedups,
     verify,
     warm_up,
 )
@@ -134,9 +133,11 @@ def test_a_verification_counts_what_the_tables_say_and_measures_what_ran():
         slow = slow_stage_seconds(model, table.exits, 16, case.policy.heads_run)
         assert [r["seconds_predicted"] for r in found] == pytest.approx([sum(slow), *slow])
         assert found[0]["seconds_measured"] > 0
-    assert rows[0]["speedup_low"] <= rows[0]["speedup_high"]
-    assert rows[0]["speedup_measured"] > 0
-    assert rows[4]["speedup_measured"] is None
+        whole = slow_stage_seconds(model, [3] * 40, 16, [False, False, True])
+        assert found[0]["speedup_predicted"] == pytest.approx(sum(whole) / sum(slow))
+        assert 0 < found[0]["speedup_low"] <= found[0]["speedup_high"]
+        assert found[0]["speedup_low"] <= found[0]["speedup_measured"] * (1 + 1e-9)
+        assert found[0]["speedup_measured"] <= found[0]["speedup_high"] * (1 + 1e-9)
 
 
 def watched(network):
@@ -164,19 +165,40 @@ def test_a_warm_up_runs_every_part_on_the_sizes_that_it_meets():
         assert sizes == [{16, 4}, {16, 9}, {16, 4}]
 
 
-@pytest.mark.parametrize(("seconds", "turns"), [(30.0, MOST_TURNS), (0.0, FEWEST_TURNS)])
-def test_speedups_are_measured_in_turn_over_the_same_images(monkeypatch, seconds, turns):
-    monkeypatch.setattr(verification, "TURNS_SECONDS", seconds)
-    network, split, _ = toy_problem(exits=2, samples=40)
+def test_every_batch_runs_under_all_policies_and_through_the_full_network_in_new_orders():
+    network, split, logits = toy_problem(exits=2, samples=100)
     calls = watched(network)
-    cases = [Case("all", shared_cutoff(9.0, 1), True), Case("none", shared_cutoff(0.0, 1), True)]
-    cases.append(Case("not chosen", shared_cutoff(0.0, 1), False))
-    pairs = measure_speedups(network, cases, split, 16, CPU)
-    assert set(pairs) == {"all", "none"}
-    assert all(spent.shape == (turns, 2) and (spent > 0).all() for spent in pairs.values())
-    np.testing.assert_array_equal(pairs["all"][:, 0], pairs["none"][:, 0])
-    images = sum(n for part, k, n in calls if (part, k) == ("block", 0))
-    assert images == turns * 3 * 40
+    cases = [Case("all", shared_cutoff(9.0, 1), True), Case("none", shared_cutoff(-1.0, 1), True)]
+    outcomes, seconds = run_interleaved(network, cases, split, 16, CPU)
+    assert seconds.shape == (7, 3) and (seconds > 0).all()
+    for case, live in zip(cases, outcomes, strict=True):
+        table = outcome_of_tables(case.policy, logits)
+        np.testing.assert_array_equal(live.exits, table.exits)
+        np.testing.assert_array_equal(live.labels, table.labels)
+    # What each of three runs calls: everyone leaves at once, nobody does, no side head at all.
+    kinds = {
+        (("block", 0), ("head", 0)): "all",
+        (("block", 0), ("head", 0), ("block", 1), ("head", 1)): "none",
+        (("block", 0), ("block", 1), ("head", 1)): "full",
+    }
+    runs: list[list] = []
+    for part, k, n in calls:
+        if (part, k) == ("block", 0):
+            runs.append([n])
+        runs[-1].append((part, k))
+    batches = [runs[i : i + 3] for i in range(0, len(runs), 3)]
+    orders = [[kinds[tuple(run[1:])] for run in batch] for batch in batches]
+    assert [{run[0] for run in batch} for batch in batches] == [{16}] * 6 + [{4}]
+    assert all(sorted(order) == ["all", "full", "none"] for order in orders)
+    assert len(set(map(tuple, orders))) > 2
+
+
+def test_speedups_are_ratios_of_the_same_batches_with_those_of_even_and_odd_ones():
+    seconds = np.array([[1.0, 4.0], [2.0, 6.0], [1.0, 2.0]])
+    np.testing.assert_allclose(speedups(seconds), [[3.0], [3.0], [3.0]])
+    seconds[1] = [1.0, 6.0]
+    np.testing.assert_allclose(speedups(seconds), [[4.0], [3.0], [6.0]])
+    np.testing.assert_allclose(speedups(seconds[:1]), [[4.0], [4.0], [4.0]])
 
 
 def test_a_verification_against_tables_of_other_weights_fails():

@@ -87,9 +87,10 @@ FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
 # Library module -> the rules whose scripts import it, directly or not, and all that follow them.
 RERUN_BY = {
-    "download": FROM_WEIGHTS | {"download", "train", "figure_training"},
-    "training": FROM_WEIGHTS | {"train", "figure_training"},
-    "tables": FROM_WEIGHTS | {"train", "figure_training"},
+    "download": FROM_WEIGHTS | {"download"},
+    # A finished training stands, whatever happens to the code that did it.
+    "training": set(),
+    "tables": FROM_WEIGHTS | {"figure_training"},
     "cascade": FROM_LOGITS,
     "sweep": ANALYSIS,
     "calibration": ANALYSIS - {"sweep"},
@@ -711,7 +712,52 @@ def test_shipped_weights_are_used_without_training_and_only_for_what_they_are(tr
     assert "weights/branchynet.safetensors are of digits, not of cifar10" in run.output
 
 
-# A kill in mid-training
+# What undoes a training, and what does not
+
+
+def test_a_finished_training_stands_whatever_happens_to_the_code(tree):
+    weights = tree / RESULTS / "model/weights.safetensors"
+    before = weights.read_bytes()
+    (tree / "scripts/train.py").write_text("raise SystemExit('not this one')\n")
+    for module in ("training", "learners", "branchynet"):
+        with (tree / f"scripts/offramp/{module}.py").open("a") as file:
+            file.write("# Another comment.\n")
+    (tree / "data/digits/all_labels.npy").touch()
+    for target in (f"{RESULTS}/training.parquet", f"{RESULTS}/summary.md", "train"):
+        run = succeed(tree, target, "-n")
+        assert "train" not in run.jobs, target
+    assert weights.read_bytes() == before
+
+
+def test_another_recipe_is_refused_before_any_job_and_trains_when_told_to(tree):
+    weights = tree / RESULTS / "model/weights.safetensors"
+    before = weights.read_bytes()
+    seed = {"train": {"seed": 43}}
+    configs = (*CONFIGS, config_file(tree, "seed.yaml", seed))
+    target = f"{RESULTS}/training.parquet"
+    refused = snakemake(tree, target, "--cores", "2", configs=configs)
+    assert refused.code != 0 and refused.jobs == {}
+    assert f"{RESULTS}/model/weights.safetensors would be deleted" in refused.output
+    assert "train.seed: 42 then, 43 now" in refused.output
+    assert "--config retrain=true" in refused.output
+    assert weights.read_bytes() == before
+    # What needs no training is not kept from running.
+    shipped = config_file(
+        tree, "shipped.yaml", {"model": {"weights": str(weights.relative_to(tree))}}
+    )
+    assert "train" not in succeed(tree, "-n", configs=(*configs, shipped)).jobs
+    again = config_file(tree, "again.yaml", {"retrain": True})
+    run = succeed(tree, target, "--cores", "2", configs=(*configs, again))
+    assert run.jobs == {"train": 1}
+    assert weights.read_bytes() != before
+    assert succeed(tree, target, "-n", configs=configs).jobs == {}
+
+
+def test_a_network_of_other_code_is_another_training(tree):
+    network = tree / "scripts/offramp/branchynet.py"
+    network.write_text(network.read_text().replace("nn.Dropout(0.2)", "nn.Dropout(0.1)"))
+    refused = snakemake(tree, "-n")
+    assert refused.code != 0 and "the network's code:" in refused.output
 
 
 def wait_for(condition, process, seconds=120):

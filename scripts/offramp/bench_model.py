@@ -1,22 +1,18 @@
 """Benchmark of the time model: predicted against measured seconds of policies that played no part
 in fitting it, beside the two usual stand-ins."""
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from offramp.bench_live import each, load_batches, row, seconds_of
-from offramp.cascade import run_cascade
-from offramp.datasets import Split
+from offramp.bench_live import row
+from offramp.datasets import Split, load_images
 from offramp.forward import Stopwatch
 from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy, exits_of, shared_cutoff
-from offramp.probe import probe_batch, probe_sizes
-from offramp.progress import progress
+from offramp.probe import probe_round
 from offramp.timemodel import (
     TimeModel,
     fit_time_model,
@@ -24,15 +20,14 @@ from offramp.timemodel import (
     reached_by,
     stage_seconds,
 )
-from offramp.verification import warm_up
+from offramp.verification import Case, run_interleaved, warm_up
 
-# Policies of each kind, and on how many images at each batch size.
+# Policies of each kind; on how many images, and between how many rounds of the probe, at each batch
+# size.
 OF_EACH_KIND = 10
 IMAGES = {256: 10_000, 32: 4_000, 1: 500}
-# How often each policy runs, which shows how far repeats of it lie apart.
-REPEATED = 3
-# A round of the probe after every so many runs.
-PROBED_EVERY = 9
+PROBE_ROUNDS = {256: 6, 32: 6, 1: 60}
+FULL = "full network"
 STAND_INS = ("constant per exit", "multiply-adds")
 
 
@@ -102,58 +97,65 @@ def time_model(
     split: Split,
     device: torch.device,
 ) -> list[dict]:
-    """Predicted and measured seconds of every held-out policy at every batch size of IMAGES.
+    """Predicted and measured seconds of every held-out policy and of the full network at every
+    batch size of IMAGES; measured on the even batches (repeat 1) and on the odd ones (2).
 
-    Parameters: ``scores`` float64 (N, K) of the split; ``model`` is of the pipeline's own probe,
-    made at another time. The machine changes its pace meanwhile, so a second model is fitted to a
-    probe in turn with the runs; the stand-ins are right for that one's full network. The policies
-    run REPEATED times each, in a random order.
+    Parameters: ``scores`` float64 (N, K) of the split; ``model`` is the pipeline's own, made at
+    another time for its batch size. A second model, for any batch size, is fitted to a probe whose
+    rounds lie between these very batches; the stand-ins are right for that one's full network.
     """
-    policies = held_out_policies(scores)
+    policies, exits = held_out_policies(scores), scores.shape[1]
+    pipelines_size = model.parts.shape[2] - 1
     rows = []
     for batch_size, images in IMAGES.items():
-        if batch_size >= model.parts.shape[2]:
+        if batch_size > pipelines_size:
             continue
-        batches = load_batches(split, images, batch_size, device)
-        samples = sum(map(len, batches))
-        where = {"batch_size": batch_size, "images": samples}
-        taken = {name: exits_of(scores[:samples], p.thresholds) for name, p in policies.items()}
-        met = [reached_by(exits, batch_size, scores.shape[1]) for exits in taken.values()]
-        warm_up(network, np.concatenate(met), batches[0])
-        measured, in_turn = _run_and_probe(network, policies, batches, device)
-        rows += [
-            row("time model", "measured", repeat, spent, "seconds", case=name, **where)
-            for repeat, name, spent in measured
-        ]
-        models = {"time model": in_turn, "time model, probed before": model}
-        costs = stand_ins(in_turn, multiply_adds, batch_size)
-        for name, policy in policies.items():
+        some = Split(split.images, split.labels[:images], split.order[:images])
+        where = {"batch_size": batch_size, "images": len(some.order)}
+        taken = {n: exits_of(scores[:images], p.thresholds) for n, p in policies.items()}
+        taken[FULL] = np.full(len(some.order), exits)
+        seconds, own = _run_and_probe(network, policies, taken, some, batch_size, device)
+        for c, name in enumerate(taken):
+            for repeat, half in ((1, seconds[::2, c]), (2, seconds[1::2, c])):
+                spent = row("time model", "measured", repeat, half.sum(), "seconds", **where)
+                rows.append(spent | {"case": name})
+        models = {"time model, probed between the runs": own}
+        if batch_size == pipelines_size:
+            models["time model of the pipeline"] = model
+        costs = stand_ins(own, multiply_adds, batch_size)
+        all_off = Policy("entropy", (None,) * (exits - 1))
+        for name, policy in {**policies, FULL: all_off}.items():
             guesses = predictions(policy, taken[name], models, costs, batch_size)
-            for contender, seconds in guesses.items():
-                rows.append(row("time model", contender, 1, seconds, "seconds", case=name, **where))
+            for contender, guess in guesses.items():
+                rows.append(row("time model", contender, 1, guess, "seconds", case=name, **where))
     return rows
 
 
 def _run_and_probe(
     network: MultiExitNetwork,
     policies: Mapping[str, Policy],
-    batches: Sequence[Tensor],
+    taken: Mapping[str, np.ndarray],
+    split: Split,
+    batch_size: int,
     device: torch.device,
-) -> tuple[list[tuple[int, str, float]], TimeModel]:
-    """Repeat, name and seconds of every run, and the time model of a probe in turn with them."""
-    batch_size = len(batches[0])
-    turns = [(repeat, name) for repeat in range(1, REPEATED + 1) for name in policies]
-    draw, watch = np.random.default_rng(batch_size), Stopwatch(device, "probe")
-    order = draw.permutation(len(turns))
-    deciding = next(iter(policies.values()))
-    found = []
-    for number, place in enumerate(progress(order, f"time model {batch_size}", "run")):
-        if number % PROBED_EVERY == 0:
-            for n in draw.permutation(probe_sizes(batch_size)):
-                probe_batch(network, deciding, batches[0][: int(n)], watch, number)
-            if number == 0:
-                watch.rows.clear()  # of the first round, which warms up
-        repeat, name = turns[place]
-        run = each(partial(run_cascade, network, policies[name]), batches)
-        found.append((repeat, name, seconds_of(run, device)))
-    return found, fit_time_model(watch.table())
+) -> tuple[np.ndarray, TimeModel]:
+    """Seconds (batches, policies + 1) of the policies and the full network, and the time model of a
+    probe whose rounds lie between the batches. ``taken`` are the exits that the samples of each run
+    take, those of the full network last."""
+    reached = [reached_by(exits, batch_size, len(network.heads)) for exits in taken.values()]
+    images = load_images(split, slice(0, batch_size), device)
+    warm_up(network, np.concatenate(reached), images)
+    batches = -(-len(split.order) // batch_size)
+    probed = set(np.linspace(0, batches - 1, PROBE_ROUNDS[batch_size]).astype(int).tolist())
+    deciding, draw = next(iter(policies.values())), np.random.default_rng(batch_size)
+    watch = Stopwatch(device, "probe")
+    probe_round(network, deciding, images, watch, -1, draw)
+    watch.rows.clear()  # that one only warmed up
+
+    def between(batch: int) -> None:
+        if batch in probed:
+            probe_round(network, deciding, images, watch, batch, draw)
+
+    cases = [Case(name, policy, False) for name, policy in policies.items()]
+    _, seconds = run_interleaved(network, cases, split, batch_size, device, between)
+    return seconds, fit_time_model(watch.table())

@@ -92,9 +92,10 @@ def draw_time_accuracy(results: Results) -> Figure:
     rows = sweep_rows_of(results, "test", exit=0)
     _curve(axes, rows, "seconds", DARK, "-", "every cutoff (predicted time)")
     live = _live_cutoffs(results)
-    axes.plot(
-        live["seconds_measured"], 100 * live["correct_live"] / live["n_live"], "o",
-        color="black", markerfacecolor="none", label="live cascade (measured time)",
+    axes.errorbar(
+        live["seconds"], 100 * live["correct_live"] / live["n_live"],
+        xerr=_spread(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
+        color="black", markerfacecolor="none", capsize=2, label="live cascade, at the same pace",
     )  # fmt: skip
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy")
     full = _mark_full_network(axes, results)
@@ -110,9 +111,10 @@ def draw_time_cutoff(results: Results) -> Figure:
     rows = sweep_rows_of(results, "test", exit=0)
     axes.plot(rows["cutoff"], rows["seconds"], color=DARK, label="predicted from the tables")
     live = _live_cutoffs(results)
-    axes.plot(
-        live["cutoff"], live["seconds_measured"], "o",
-        color="black", markerfacecolor="none", label="measured live",
+    axes.errorbar(
+        live["cutoff"], live["seconds"],
+        yerr=_spread(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
+        color="black", markerfacecolor="none", capsize=2, label="measured live, at the same pace",
     )  # fmt: skip
     full = full_network(results, "test")
     axes.axhline(full["seconds"], color=LIGHT, linestyle="--", label="full network (predicted)")
@@ -241,29 +243,45 @@ def draw_entropy(results: Results) -> Figure:
 
 
 def draw_prediction(results: Results) -> Figure:
-    """Predicted against measured total time of every verified policy."""
-    figure, axes = _panels()
+    """Predicted against measured total time, and speed-up, of every verified policy."""
+    figure, panels = _panels(1, 2)
     rows = results.verification[results.verification["exit"] == 0]
-    top = 1.1 * max(rows["seconds_predicted"].max(), rows["seconds_measured"].max())
-    axes.plot([0, top], [0, top], color="black", linewidth=1, label="equal")
-    axes.fill_between(
-        [0, top], [0, 0.9 * top], [0, 1.1 * top], color=LIGHT, alpha=0.3, label="within 10 %"
-    )
-    others = rows[~rows["chosen"]]
-    axes.plot(
-        others["seconds_predicted"], others["seconds_measured"], "o", color="black",
-        markerfacecolor="none", label="shared cutoffs",
-    )  # fmt: skip
-    for _, row in rows[rows["chosen"]].iterrows():
-        marker, label = MARKS[row["policy"]]
-        axes.plot(
-            row["seconds_predicted"], row["seconds_measured"], marker, color=MIDDLE,
-            markeredgecolor="black", label=label,
-        )  # fmt: skip
-    axes.set(xlabel="predicted total time [s]", ylabel="measured total time [s]")
-    axes.set(xlim=(0, top), ylim=(0, top))
-    axes.legend()
+    for axes, what, unit in zip(
+        panels, ("seconds", "speedup"), ("total time [s]", "speed-up"), strict=True
+    ):
+        top = 1.1 * max(rows[f"{what}_predicted"].max(), rows[f"{what}_measured"].max())
+        axes.plot([0, top], [0, top], color="black", linewidth=1, label="equal")
+        axes.fill_between(
+            [0, top], [0, 0.9 * top], [0, 1.1 * top], color=LIGHT, alpha=0.3, label="within 10 %"
+        )
+        others = rows[~rows["chosen"]]
+        _measured(axes, others, what, "o", "none", "shared cutoffs")
+        for _, row in rows[rows["chosen"]].iterrows():
+            marker, label = MARKS[row["policy"]]
+            _measured(axes, row.to_frame().T, what, marker, MIDDLE, label)
+        axes.set(xlabel=f"predicted {unit}", ylabel=f"measured {unit}")
+        axes.set(xlim=(0, top), ylim=(0, top))
+    panels[0].legend()
     return figure
+
+
+def _measured(
+    axes: Axes, rows: pd.DataFrame, what: str, marker: str, fill: str, label: str
+) -> None:
+    """Measured over predicted, speed-ups with the spread of the run's halves."""
+    values = rows[f"{what}_measured"]
+    spread = None
+    if what == "speedup":
+        spread = _spread(values, rows["speedup_low"], rows["speedup_high"])
+    axes.errorbar(
+        rows[f"{what}_predicted"], values, yerr=spread, fmt=marker, color="black", capsize=2,
+        linewidth=1, markerfacecolor=fill, label=label,
+    )  # fmt: skip
+
+
+def _spread(values: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
+    """What matplotlib wants of error bars: distances down and up, none below 0."""
+    return np.maximum(np.array([values - low, high - values], dtype=float), 0)
 
 
 def draw_leaving(results: Results) -> Figure:
@@ -587,10 +605,18 @@ def _power(exponent: float, values: np.ndarray) -> np.ndarray:
 
 
 def _live_cutoffs(results: Results) -> pd.DataFrame:
+    """The live runs of shared cutoffs, their measured ``seconds`` brought to the time model's pace:
+    the predicted full network over the measured speed-up, and over that of the run's halves."""
     rows = results.verification[~results.verification["chosen"]]
     cutoff = rows[rows["exit"] == 1].set_index("policy")["threshold"]
     overall = rows[rows["exit"] == 0]
-    return overall.assign(cutoff=overall["policy"].map(cutoff))
+    full = overall["seconds_predicted"] * overall["speedup_predicted"]
+    return overall.assign(
+        cutoff=overall["policy"].map(cutoff),
+        seconds=full / overall["speedup_measured"],
+        seconds_low=full / overall["speedup_high"],
+        seconds_high=full / overall["speedup_low"],
+    )
 
 
 def _total_time(samples: float) -> str:
@@ -598,13 +624,13 @@ def _total_time(samples: float) -> str:
 
 
 def draw_benchmarks(rows: pd.DataFrame) -> Figure:
-    """Predicted over measured seconds of held-out policies, by batch size and way to predict."""
+    """Predicted over measured speed-ups of held-out policies, by batch size and way to predict."""
     errors = prediction_errors(rows[rows["benchmark"] == "time model"])
     sizes = list(dict.fromkeys(errors["batch_size"]))
     figure, panels = _panels(1, len(sizes), sharey=True, squeeze=False)
     marks = {
-        "time model": ("o", DARK),
-        "time model, probed before": ("o", MIDDLE),
+        "time model of the pipeline": ("o", DARK),
+        "time model, probed between the runs": ("o", MIDDLE),
         "constant per exit": ("s", MIDDLE),
         "multiply-adds": ("^", LIGHT),
     }
@@ -617,5 +643,5 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
         labels = [name.replace(" ", "\n").replace("-", "-\n") for name in marks]
         axes.set_xticks(range(len(marks)), labels, fontsize=7)
         axes.set_title(f"batch size {int(size)}", fontsize=10)
-    panels[0, 0].set_ylabel("predicted over measured time, error [%]")
+    panels[0, 0].set_ylabel("predicted over measured speed-up, error [%]")
     return figure

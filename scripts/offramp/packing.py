@@ -42,9 +42,12 @@ def pack(folder: Path, packed: Path) -> None:
         first = packed / f"{pool}_1"
         first.mkdir(parents=True, exist_ok=True)
         part, room = 1, PART_BYTES
-        with ThreadPoolExecutor() as workers, bar(desc=pool, total=len(sheets), unit="sheet") as shown:
+        with (
+            ThreadPoolExecutor() as workers,
+            bar(desc=pool, total=len(sheets), unit="sheet") as shown,
+        ):
             for number, data in enumerate(workers.map(_encoded, sheets)):
-                if room < len(data):
+                if number and room < len(data):
                     part, room = part + 1, PART_BYTES
                     (packed / f"{pool}_{part}").mkdir(exist_ok=True)
                 (packed / f"{pool}_{part}" / f"{number:04}.webp").write_bytes(data)

@@ -1,4 +1,7 @@
-"""Timings of every part over a grid of batch sizes, and of removal over how many stay."""
+"""Timings of every part over a grid of batch sizes, and of removal over how many stay, in the
+conditions in which a cascade meets them."""
+
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -13,57 +16,93 @@ from offramp.multiexit import MultiExitNetwork
 from offramp.policy import Policy
 from offramp.progress import progress
 
-GRID = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256, 384, 512, 768, 1024)
-KEPT = (0.1, 0.3, 0.5, 0.7, 0.9)
-REPEATS = 7
-WARM_UP = 2
+GRID = (1, 4, 16, 48, 96, 160, 256, 384, 512, 768, 1024)
+# Up to this batch size, every size below it is timed: of few, each would come again so soon that it
+# finds in the caches what a cascade, whose sizes are all different, does not.
+SMALL = 32
+ROUNDS = 4
+WARM_UP = 1
+# Full batches that nobody leaves, in every round: what the others are compared with.
+WHOLE = 2
 
 
 def probe_sizes(batch_size: int) -> list[int]:
-    """The batch sizes to time: those of the grid below ``batch_size``, and itself."""
-    return [n for n in GRID if n < batch_size] + [batch_size]
+    """The batch sizes to time: those of the grid below ``batch_size``, or all if that is SMALL, and
+    itself."""
+    below = range(1, batch_size) if batch_size <= SMALL else GRID
+    return [n for n in below if n < batch_size] + [batch_size]
+
+
+def descents(batch_size: int, exits: int) -> list[list[int]]:
+    """The rounds' walks through the network, each as the batch sizes at stages 1, 2, ...
+
+    A small batch is slower where the one before it was large, since what it needs has left the
+    caches: by up to a quarter. So every size at every stage is met as in a cascade, at the end of a
+    full batch that shrinks by the same factor at each exit; one walk goes down to each size at each
+    stage, and ends there. Batches that are small from the start take the first stage alone; WHOLE
+    full batches, which nobody leaves, go all the way.
+    """
+    sizes = probe_sizes(batch_size)
+    walks = [[batch_size] * exits] * WHOLE + [[n] for n in sizes[:-1]]
+    for last in range(1, exits):
+        for n in sizes[:-1]:
+            ideal = batch_size * (n / batch_size) ** (np.arange(last + 1) / last)
+            walks.append([sizes[np.abs(np.log(np.divide(sizes, each))).argmin()] for each in ideal])
+    return walks
 
 
 @torch.inference_mode()
 def probe(
     network: MultiExitNetwork, policy: Policy, split: Split, batch_size: int, device: torch.device
 ) -> pa.Table:
-    """The timings table of the probe, deciding by ``policy``: ``REPEATS`` rounds over all batch
-    sizes, in a new order each round so that a drift of the machine hits all alike, after
-    ``WARM_UP`` rounds not kept."""
-    order = np.random.default_rng(0)
-    sizes = probe_sizes(batch_size)
+    """The timings table of the probe, deciding by ``policy``: ``ROUNDS`` times all `descents`, in a
+    new order each time so that a drift of the machine hits all alike, after ``WARM_UP`` rounds not
+    kept. ``repeat`` is the round."""
+    draw = np.random.default_rng(0)
     watch = Stopwatch(device, "probe")
-    for repeat in progress(range(-WARM_UP, REPEATS), "probe", "round"):
-        for n in order.permutation(sizes):
-            rows = np.arange(n) % len(split.order)
-            probe_batch(network, policy, load_images(split, rows, device), watch, repeat)
+    images = load_images(split, np.arange(batch_size) % len(split.order), device)
+    for repeat in progress(range(-WARM_UP, ROUNDS), "probe", "round"):
+        probe_round(network, policy, images, watch, repeat, draw)
         if repeat < 0:
             watch.rows.clear()
     return watch.table()
 
 
-@torch.inference_mode()
-def probe_batch(
-    network: MultiExitNetwork, policy: Policy, x: Tensor, watch: Stopwatch, repeat: int
+def probe_round(
+    network: MultiExitNetwork,
+    policy: Policy,
+    images: Tensor,
+    watch: Stopwatch,
+    repeat: int,
+    draw: np.random.Generator,
 ) -> None:
-    """Time every part on one batch of images, and removal over the shares KEPT."""
-    exits = len(network.heads)
+    """All descents once, in a random order; ``images`` is a full batch."""
+    walks = descents(len(images), len(network.heads))
+    for place in draw.permutation(len(walks)):
+        descend(network, policy, images, walks[place], watch, repeat, draw)
+
+
+@torch.inference_mode()
+def descend(
+    network: MultiExitNetwork,
+    policy: Policy,
+    images: Tensor,
+    sizes: list[int],
+    watch: Stopwatch,
+    repeat: int,
+    draw: np.random.Generator,
+) -> None:
+    """Time every part at every stage of one walk; who leaves in between is drawn at random."""
+    looks_back = CRITERIA[policy.criterion].looks_back
+    x = images[: sizes[0]]
     notes = new_notes(x)
     seen: list[Tensor] = []
-    looks_back = CRITERIA[policy.criterion].looks_back
-    for k in range(exits):
+    for k, kept in enumerate([*sizes[1:], None], 1):
         x = timed_stage(network, policy, x, seen, notes, watch, repeat=repeat)
-        if k < exits - 1:
-            for kept in sorted({max(1, round(share * len(x))) for share in KEPT}):
-                if kept < len(x):
-                    stay = torch.arange(kept, device=x.device) * len(x) // kept
-                    here = Samples(x, notes[0], tuple(seen) if looks_back else ())
-                    watch.time(
-                        "remove",
-                        k + 1,
-                        len(x),
-                        lambda here=here, stay=stay: remove(here, stay),
-                        kept=kept,
-                        repeat=repeat,
-                    )
+        if kept is not None and kept < len(x):
+            stay = torch.from_numpy(np.sort(draw.permutation(len(x))[:kept])).to(x.device)
+            here = Samples(x, notes[0], tuple(seen) if looks_back else ())
+            call = partial(remove, here, stay)
+            x, places, left = watch.time("remove", k, len(x), call, kept=kept, repeat=repeat)
+            notes = (places, *notes[1:])
+            seen = list(left) if looks_back else seen

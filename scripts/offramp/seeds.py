@@ -35,8 +35,7 @@ CONFIGS = {
 def recipe_of(model: str, seed: int, epochs: int | None) -> dict[str, Any]:
     """A network's own recipe under a seed; ``epochs`` None takes the recipe's."""
     base, own = (
-        yaml.safe_load(path.read_text())["train"]
-        for path in (ROOT / "config.yaml", CONFIGS[model])
+        yaml.safe_load(path.read_text())["train"] for path in (ROOT / "config.yaml", CONFIGS[model])
     )
     return base | own | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
 
@@ -48,19 +47,20 @@ def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
     folder = folder_of(given.out, model, seed)
     folder.mkdir(parents=True, exist_ok=True)
     settings = recipe_of(model, seed, given.epochs)
-    splits = [open_split(given.data, "cifar10", name, None) for name in ("train", "val")]
-    config = {"model": {"name": model}, "dataset": {"name": "cifar10"}, "train": settings}
+    dataset = given.data.name
+    splits = [open_split(given.data, dataset, name, None) for name in ("train", "val")]
+    config = {"model": {"name": model}, "dataset": {"name": dataset}, "train": settings}
     origin = provenance(config, "", "train") | machine
     resume = folder / "resume.pt"
-    network, curves = train(model, "cifar10", *splits, settings, device, resume)
+    network, curves = train(model, dataset, splits[0], splits[1], settings, device, resume)
     weights = folder / "weights.safetensors"
-    save(network, weights, {"model": model, "dataset": "cifar10"})
+    save(network, weights, {"model": model, "dataset": dataset})
     origin |= {
         "how": "`make train-gpu`",
         "weights_sha256": sha256(weights),
         "dtype": precision(device, settings),
         "recipe": json.dumps(settings),
-        PURPOSE: json.dumps(purpose(model, "cifar10", None, settings)),
+        PURPOSE: json.dumps(purpose(model, dataset, None, settings)),
     }
     write(folder / "training.parquet", curves, "training", origin)
     resume.unlink()
@@ -87,7 +87,7 @@ def train_all(given: argparse.Namespace) -> None:
         command += [] if given.epochs is None else ["--epochs", str(given.epochs)]
         environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
         with log.open("w") as file:
-            running[log] = subprocess.Popen(map(str, command), env=environment, stderr=file)
+            running[log] = subprocess.Popen([*map(str, command)], env=environment, stderr=file)
     failed = [str(log) for log in progress(running, "train", "network") if running[log].wait()]
     if failed:
         raise OfframpError(f"not trained; see {', '.join(failed)}")
@@ -106,8 +106,8 @@ def final_accuracies(curves: str | Path) -> list[float]:
 
 
 def report(given: argparse.Namespace) -> None:
-    """A line a training: validation accuracy of every exit, and minutes. The accuracies of all seeds
-    go into the first one's table, whose card will say how far they spread."""
+    """A line a training: validation accuracy of every exit, and minutes. The accuracies of all
+    seeds go into the first one's table, whose card will say how far they spread."""
     for model in given.networks:
         paths = {s: folder_of(given.out, model, s) / "training.parquet" for s in given.seeds}
         found = {seed: final_accuracies(path) for seed, path in paths.items()}
@@ -124,7 +124,9 @@ def report(given: argparse.Namespace) -> None:
 def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("data/cifar10"))
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/cifar10"), help="its name is the dataset's"
+    )
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
     parser.add_argument("--networks", nargs="+", choices=CONFIGS, default=["branchynet", "cpunet"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])

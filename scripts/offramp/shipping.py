@@ -127,7 +127,8 @@ def _training_lines(
     return [
         "## Training",
         f"{about.get('how', '`snakemake train`')} with this project's own code (commit "
-        f"{about['git_commit'][:12]}), from nothing, on {about['dataset']}: the training images less the {entry['validation']:,} "
+        f"{about['git_commit'][:12]}), from nothing, on {about['dataset']}: the training images "
+        f"less the {entry['validation']:,} "
         f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
         f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
         f"{minutes:.{0 if minutes > 10 else 1}f} minutes on {about['device_name']}, "

@@ -72,6 +72,7 @@ VERIFICATION = pa.schema(
         "excused": pa.int64(),
         "seconds_predicted": pa.float64(),
         "seconds_measured": pa.float64(),
+        "speedup_predicted": pa.float64(),
         "speedup_measured": pa.float64(),
         "speedup_low": pa.float64(),
         "speedup_high": pa.float64(),

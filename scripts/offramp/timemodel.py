@@ -23,28 +23,54 @@ class TimeModel(NamedTuple):
 
 
 def fit_time_model(timings: pa.Table) -> TimeModel:
-    """Fit the model to the ``probe`` rows of a timings table.
+    """Fit the model to a timings table.
 
-    Medians over the repeats, linear interpolation between the measured batch sizes; removal by
-    least squares on medians, relative to their size so that small batches count alike.
+    The ``probe`` rows tell how a part's seconds depend on the batch size: the median over the
+    rounds of what it takes relative to a full batch in the same round, with linear interpolation
+    between the measured sizes. What a full batch takes tell the rows of the one pass, hundreds of
+    batches over minutes; where it had another batch size, the probe's own. Removal is fitted by
+    least squares to the probe's medians, relative to their size so that small batches count alike,
+    and follows its block to the pace of the one pass.
     """
     columns = {name: timings[name].to_numpy(zero_copy_only=False) for name in timings.column_names}
     probe = columns["split"] == "probe"
     if not probe.any():
         raise OfframpError("the timings table has no probe rows; rerun the rule `probe`")
     rows = {name: values[probe] for name, values in columns.items()}
-    exits = int(rows["exit"].max())
-    sizes = np.unique(rows["batch_size"])
-    lengths = np.arange(sizes[-1] + 1)
-    parts = np.zeros((len(PARTS), exits, len(lengths)))
-    for p, part in enumerate(PARTS):
-        for k in range(exits):
-            here = (rows["part"] == part) & (rows["exit"] == k + 1)
-            medians = [np.median(rows["seconds"][here & (rows["batch_size"] == n)]) for n in sizes]
-            parts[p, k] = np.interp(lengths, sizes, medians)
+    dump = {name: values[~probe] for name, values in columns.items()}
+    exits, largest = int(rows["exit"].max()), int(rows["batch_size"].max())
+    parts = np.zeros((len(PARTS), exits, largest + 1))
+    removal = np.zeros((exits - 1, 3))
+    for k in range(exits):
+        for p, part in enumerate(PARTS):
+            sizes, seconds = _probed(rows, part, k + 1, largest)
+            passed = _of_part(dump, part, k + 1, largest)
+            pace = np.median(passed) / seconds[-1] if len(passed) else 1.0
+            parts[p, k] = np.interp(np.arange(largest + 1), sizes, pace * seconds)
+            if part == "block" and k < exits - 1:
+                removal[k] = pace * _fit_removal(rows, k + 1)
     parts[:, :, 0] = 0.0
-    removal = np.array([_fit_removal(rows, k) for k in range(1, exits)]).reshape(exits - 1, 3)
     return TimeModel(parts, removal)
+
+
+def _of_part(rows: dict[str, np.ndarray], part: str, exit_: int, size: int) -> np.ndarray:
+    """Seconds of a part at an exit on batches of one size."""
+    here = (rows["part"] == part) & (rows["exit"] == exit_) & (rows["batch_size"] == size)
+    return rows["seconds"][here]
+
+
+def _probed(
+    rows: dict[str, np.ndarray], part: str, exit_: int, largest: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The probed batch sizes of a part, int64 (sizes,), and its seconds there, float64 (sizes,):
+    the typical full batch times the median share of it that a size takes in the same round."""
+    here = (rows["part"] == part) & (rows["exit"] == exit_)
+    size, round_, seconds = (rows[name][here] for name in ("batch_size", "repeat", "seconds"))
+    full = {r: np.median(seconds[(size == largest) & (round_ == r)]) for r in np.unique(round_)}
+    shares = seconds / np.array([full[r] for r in round_])
+    sizes = np.unique(size)
+    typical = np.median(list(full.values()))
+    return sizes, typical * np.array([np.median(shares[size == n]) for n in sizes])
 
 
 def _fit_removal(rows: dict[str, np.ndarray], exit_: int) -> np.ndarray:

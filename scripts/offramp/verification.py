@@ -1,6 +1,6 @@
 """The proof: the live cascade against the tables, sample by sample and second by second."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,19 +25,16 @@ from offramp.policy import (
 )
 from offramp.progress import bar, progress
 from offramp.tables import VERIFICATION
-from offramp.timemodel import TimeModel, reached_by, stage_seconds
+from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
 
 # Live and table agree on a sample, or its score lies within the criterion's tolerance of the
 # threshold, or its two largest logits this near to each other (float32 sums depend on the batch).
 LOGIT_TOLERANCE = 1e-4
 OTHER_CUTOFFS = 10
-# Turns of the speed-ups: at least and at most so many, and no more once they took so long.
-FEWEST_TURNS, MOST_TURNS, TURNS_SECONDS = 3, 9, 30.0
-TURN_IMAGES = 2_000
 
 
 class Case(NamedTuple):
-    """A policy to verify; a chosen one is timed against the full network too."""
+    """A policy to verify; ``chosen`` says that the run chose it, for a reason of its own."""
 
     name: str
     policy: Policy
@@ -119,60 +116,45 @@ def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Tensor) -> N
             head(x)
 
 
-def run_live(
+def run_interleaved(
     network: MultiExitNetwork,
     cases: Sequence[Case],
     split: Split,
     batch_size: int,
     device: torch.device,
+    between: Callable[[int], None] = lambda batch: None,
 ) -> tuple[list[Outcome], np.ndarray]:
-    """Run every case once over the whole split, as a user would; outcomes, and seconds float64
-    (cases,)."""
+    """Run every batch of the split under every case and through the full network, in a new order
+    for each batch, so that all of them meet the same minutes of the machine. ``between`` is called
+    before each batch with its number, for what else is to meet these minutes.
+
+    Returns the cases' outcomes, and seconds float64 (batches, cases + 1), the full network last.
+    """
     # Filled in place: small results kept between large tensors would fragment the heap.
     outcomes = [Outcome(*np.zeros((2, len(split.order)), dtype=np.int64)) for _ in cases]
-    seconds = np.zeros(len(cases))
-    for c in progress(range(len(cases)), "live cascade", "run"):
-        for rows in split.batches(batch_size):
-            x = load_images(split, rows, device)
-            (labels, exits), spent = timed(
-                partial(run_cascade, network, cases[c].policy, x), device
-            )
-            outcomes[c].exits[rows], outcomes[c].labels[rows] = exits.cpu(), labels.cpu()
-            seconds[c] += spent
+    runs: list[Any] = [partial(run_cascade, network, case.policy) for case in cases]
+    runs.append(partial(run_full_network, network))
+    batches = list(split.batches(batch_size))
+    seconds, order = np.zeros((len(batches), len(runs))), np.random.default_rng(0)
+    for b in progress(range(len(batches)), "live cascade", "batch"):
+        between(b)
+        x = load_images(split, batches[b], device)
+        for c in order.permutation(len(runs)):
+            result, seconds[b, c] = timed(partial(runs[c], x), device)
+            if c < len(cases):
+                labels, exits = (each.cpu() for each in result)
+                outcomes[c].exits[batches[b]], outcomes[c].labels[batches[b]] = exits, labels
     return outcomes, seconds
 
 
-def measure_speedups(
-    network: MultiExitNetwork,
-    cases: Sequence[Case],
-    split: Split,
-    batch_size: int,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    """Seconds of the full network and of every chosen case, one after the other, turn after turn,
-    each begun by another; over the first TURN_IMAGES: float64 (turns, 2), full network and case, by
-    name. A fast network gets more turns, since the least disturbance upsets a short one."""
-    images = min(TURN_IMAGES, len(split.order))
-    ends = [*range(batch_size, images, batch_size), images]
-    batches = [slice(a, b) for a, b in zip([0, *ends[:-1]], ends, strict=True)]
-    runs: dict[str | None, Any] = {None: partial(run_full_network, network)}
-    runs |= {c.name: partial(run_cascade, network, c.policy) for c in cases if c.chosen}
-    seconds = {name: np.zeros(MOST_TURNS) for name in runs}
-    turns = 0
-    for turn in progress(range(MOST_TURNS), "against the full network", "turn"):
-        first = turn % len(runs)
-        for name in [*runs][first:] + [*runs][:first]:
-            for rows in batches:
-                x = load_images(split, rows, device)
-                seconds[name][turn] += timed(partial(runs[name], x), device)[1]
-        turns = turn + 1
-        if turns >= FEWEST_TURNS and sum(map(np.sum, seconds.values())) > TURNS_SECONDS:
-            break
-    return {
-        name: np.stack([seconds[None], spent], axis=1)[:turns]
-        for name, spent in seconds.items()
-        if name is not None
-    }
+def speedups(seconds: np.ndarray) -> np.ndarray:
+    """How many times as fast as the full network each case was, from `run_interleaved`'s seconds
+    (batches, cases + 1): float64 (3, cases), over all batches, and the lower and the higher of the
+    run's two halves, its even and its odd batches (both the whole where there is one batch)."""
+    parts = [seconds, seconds[::2], seconds[1::2] if len(seconds) > 1 else seconds]
+    totals = np.stack([part.sum(axis=0) for part in parts])
+    ratios = totals[:, -1:] / totals[:, :-1]
+    return np.stack([ratios[0], ratios[1:].min(axis=0), ratios[1:].max(axis=0)])
 
 
 def verification_rows(
@@ -183,12 +165,12 @@ def verification_rows(
     model: TimeModel,
     batch_size: int,
     seconds: float,
-    pairs: np.ndarray | None,
+    speedup: np.ndarray,
 ) -> list[dict]:
     """The rows of `verification.parquet` for one case: exit 0 (overall) to K.
 
-    ``seconds`` are measured; ``pairs`` (turns, 2) are those of the speed-up, if any. Rows of exits
-    count differing samples by the exit the table gives them.
+    ``seconds`` were measured; ``speedup`` (3,) is one column of `speedups`. Rows of exits count
+    differing samples by the exit the table gives them.
     """
     exits = logits.shape[1]
     table = outcome_of_tables(case.policy, logits)
@@ -214,14 +196,15 @@ def verification_rows(
                 "seconds_predicted": float(predicted[k - 1] if k else predicted.sum()),
             }
         )
-    rows[0]["seconds_measured"] = float(seconds)
-    if pairs is not None:
-        full, fast = pairs.T
-        rows[0] |= {
-            "speedup_measured": float(np.median(full) / np.median(fast)),
-            "speedup_low": float((full / fast).min()),
-            "speedup_high": float((full / fast).max()),
-        }
+    full = full_network_seconds(model, len(labels), batch_size)
+    measured, low, high = speedup.tolist()
+    rows[0] |= {
+        "seconds_measured": float(seconds),
+        "speedup_predicted": full / float(predicted.sum()),
+        "speedup_measured": measured,
+        "speedup_low": low,
+        "speedup_high": high,
+    }
     return rows
 
 
@@ -240,18 +223,17 @@ def verify(
     """
     exits = logits.shape[1]
     taken = [outcome_of_tables(case.policy, logits).exits for case in cases]
-    taken += [exits_taken[:TURN_IMAGES] for exits_taken in taken]
-    taken.append(np.full(min(TURN_IMAGES, len(logits)), exits))  # the full network
+    taken.append(np.full(len(logits), exits))  # the full network
     reached = np.concatenate([reached_by(each, batch_size, exits) for each in taken])
     warm_up(network, reached, load_images(split, slice(0, batch_size), device))
-    outcomes, seconds = run_live(network, cases, split, batch_size, device)
+    outcomes, seconds = run_interleaved(network, cases, split, batch_size, device)
     fail_on_differences(cases, outcomes, logits, split.order)
-    pairs = measure_speedups(network, cases, split, batch_size, device)
+    faster = speedups(seconds)
     rows = [
         row
         for c, (case, live) in enumerate(zip(cases, outcomes, strict=True))
         for row in verification_rows(
-            case, logits, split.labels, live, model, batch_size, seconds[c], pairs.get(case.name)
+            case, logits, split.labels, live, model, batch_size, seconds[:, c].sum(), faster[:, c]
         )
     ]
     return pa.Table.from_pylist(rows, schema=VERIFICATION)
