@@ -19,7 +19,7 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 from offramp import OfframpError
 from offramp.config import check_config
 from offramp.datasets import SPLITS, pool_files
-from offramp.recipe import misfits_of
+from offramp.recipe import misfits_of, purpose_now
 from offramp.tables import sha256
 
 try:
@@ -38,7 +38,6 @@ WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]
 CURVES = Path(RESULTS, "training.parquet")
 TRAINED_ALREADY = CURVES.exists() and Path(RESULTS, "model/weights.safetensors").exists()
 OTHERWISE = misfits_of(CURVES, config) if TRAINED_ALREADY else []
-TRAINING_STANDS = TRAINED_ALREADY and not OTHERWISE and not config["retrain"]
 
 # A job that takes timings takes the whole budget, every other job one unit, so that nothing runs
 # beside a timing. On one machine the budget is its CPUs: more jobs at once only slow each other.
@@ -58,10 +57,10 @@ def weights_input(wildcards):
     return WEIGHTS if TRAINED else ancient(WEIGHTS)
 
 
-def training_data(wildcards):
-    """The training's data. What another training made is not deleted for it unless the user says
-    so: Snakemake deletes before a script could ask, hence here, before any job."""
-    if TRAINED_ALREADY and not config["retrain"]:
+def refuse_another_training():
+    """What another training made is not deleted unless the user says so: Snakemake deletes before a
+    script could ask, hence here, before any job."""
+    if OTHERWISE and not config["retrain"]:
         raise WorkflowError(
             "\n".join(
                 [
@@ -72,7 +71,16 @@ def training_data(wildcards):
                 ]
             )
         )
-    return DATA
+
+
+def training_data(wildcards):
+    """The training's data, whose date is nothing to a training."""
+    refuse_another_training()
+    return ancient(DATA)
+
+
+if TRAINED:
+    refuse_another_training()
 
 
 def rival_weights(wildcards):
@@ -100,9 +108,9 @@ def model_params():
 
 @cache
 def code(script):
-    """sha256 over a script's library modules, found by following its imports. Snakemake itself does
-    not notice that a module which a script imports has changed."""
-    digests, waiting = {}, set(imported(SCRIPTS / f"{script}.py"))
+    """sha256 over a script and its library modules, found by following its imports. Snakemake itself
+    does not notice that a module which a script imports has changed."""
+    digests, waiting = {}, {SCRIPTS / f"{script}.py"}
     while waiting:
         file = waiting.pop()
         if file not in digests:

@@ -8,7 +8,7 @@ from offramp.datasets import open_split
 from offramp.job import job_log
 from offramp.machine import prepare
 from offramp.networks import save
-from offramp.recipe import PURPOSE, purpose
+from offramp.recipe import PURPOSE, keep_trained, purpose_now, put_back
 from offramp.tables import provenance, sha256, write
 from offramp.training import precision, train
 
@@ -16,20 +16,25 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0]):
-    params, output = snakemake.params, snakemake.output
-    device, machine = prepare(params)
-    folder = Path(snakemake.input.data[0]).parent
-    splits = [
-        open_split(folder, params.dataset, split, params.validation) for split in ("train", "val")
-    ]
-    # Before the training: commits made meanwhile did not train anything.
-    origin = provenance(snakemake.config, "", "train") | machine
-    network, curves = train(
-        params.model, params.dataset, *splits, params.train, device, params.resume
-    )
-    save(network, output.weights, {"model": params.model, "dataset": params.dataset})
-    origin["weights_sha256"] = sha256(output.weights)
-    origin |= {"dtype": precision(device, params.train), "recipe": json.dumps(dict(params.train))}
-    about = purpose(params.model, params.dataset, params.validation, params.train)
-    origin[PURPOSE] = json.dumps(about)
-    write(output.curves, curves, "training", origin)
+    config, output = snakemake.config, snakemake.output
+    model, data, settings = config["model"]["name"], config["dataset"], config["train"]
+    if not config["retrain"] and put_back(*output, purpose_now(config)):
+        print(f"{output.weights} was trained already; put back. To train: --config retrain=true")
+    else:
+        device, machine = prepare(config)
+        folder = Path(snakemake.input.data[0]).parent
+        splits = [
+            open_split(folder, data["name"], name, data["validation"]) for name in ("train", "val")
+        ]
+        # Before the training: commits made meanwhile did not train anything.
+        origin = provenance(config, "", "train") | machine
+        # Not an output: Snakemake would delete it before a rerun, and with it what to go on from.
+        # It is deleted once all is done (see Snakefile).
+        resume = Path(output.weights).with_name("resume.pt")
+        network, curves = train(model, data["name"], *splits, settings, device, resume)
+        save(network, output.weights, {"model": model, "dataset": data["name"]})
+        origin["weights_sha256"] = sha256(output.weights)
+        origin |= {"dtype": precision(device, settings), "recipe": json.dumps(dict(settings))}
+        origin[PURPOSE] = json.dumps(purpose_now(config))
+        write(output.curves, curves, "training", origin)
+        keep_trained(*output)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -87,7 +88,7 @@ FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
 # Library module -> the rules whose scripts import it, directly or not, and all that follow them.
 RERUN_BY = {
-    "download": FROM_WEIGHTS | {"download"},
+    "download": FROM_LOGITS | {"download"},
     # A finished training stands, whatever happens to the code that did it.
     "training": set(),
     "tables": FROM_WEIGHTS | {"figure_training"},
@@ -718,7 +719,8 @@ def test_shipped_weights_are_used_without_training_and_only_for_what_they_are(tr
 def test_a_finished_training_stands_whatever_happens_to_the_code(tree):
     weights = tree / RESULTS / "model/weights.safetensors"
     before = weights.read_bytes()
-    (tree / "scripts/train.py").write_text("raise SystemExit('not this one')\n")
+    with (tree / "scripts/train.py").open("a") as file:
+        file.write("# Another comment.\n")
     for module in ("training", "learners", "branchynet"):
         with (tree / f"scripts/offramp/{module}.py").open("a") as file:
             file.write("# Another comment.\n")
@@ -727,6 +729,10 @@ def test_a_finished_training_stands_whatever_happens_to_the_code(tree):
         run = succeed(tree, target, "-n")
         assert "train" not in run.jobs, target
     assert weights.read_bytes() == before
+    # Not even what deletes it.
+    weights.unlink()
+    run = succeed(tree, f"{RESULTS}/training.parquet", "--cores", "2", "--forcerun", "train")
+    assert run.jobs == {"train": 1} and weights.read_bytes() == before
 
 
 def test_another_recipe_is_refused_before_any_job_and_trains_when_told_to(tree):
@@ -784,7 +790,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(clone):
     succeed(clone, target, "--cores", "2", configs=configs)
     straight = safetensors.numpy.load_file(weights)
     curves = frame(clone, "training").drop(columns="seconds")
-    weights.unlink()
+    shutil.rmtree(weights.parent)
     (clone / target).unlink()
 
     with subprocess.Popen(

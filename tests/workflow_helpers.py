@@ -36,6 +36,7 @@ UNUSED = {
     "benchmark",
     "benchmark_run",
     "benchmarks_page",
+    "measured_page",
     "figure_guarantee",
     "figure_rival",
     "frontiers",

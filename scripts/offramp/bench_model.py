@@ -146,7 +146,7 @@ def _run_and_probe(
     images = load_images(split, slice(0, batch_size), device)
     warm_up(network, np.concatenate(reached), images)
     batches = -(-len(split.order) // batch_size)
-    probed = set(np.linspace(0, batches - 1, PROBE_ROUNDS[batch_size]).astype(int).tolist())
+    probed = set(np.linspace(0, batches - 1, PROBE_ROUNDS.get(batch_size, 6)).astype(int).tolist())
     deciding, draw = next(iter(policies.values())), np.random.default_rng(batch_size)
     watch = Stopwatch(device, "probe")
     probe_round(network, deciding, images, watch, -1, draw)

@@ -20,6 +20,7 @@ NETWORK_FILES = {
     "cpunet_static": "cpunet.py",
 }
 PURPOSE = "purpose"
+KEPT = "trained"
 
 
 def purpose(
@@ -64,14 +65,41 @@ def purpose_of(curves: str | Path) -> dict[str, Any]:
     return then | {key: noted[name].decode() for key, name in names.items() if name in noted}
 
 
+def purpose_now(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The purpose of the training that a config asks for."""
+    data = config["dataset"]
+    return purpose(config["model"]["name"], data["name"], data["validation"], config["train"])
+
+
 def misfits_of(curves: str | Path, config: Mapping[str, Any]) -> list[str]:
     """Why a finished training, by its table, is not the one that a config asks for; a line each."""
-    data = config["dataset"]
-    now = purpose(config["model"]["name"], data["name"], data["validation"], config["train"])
     try:
-        return changes(purpose_of(curves), now)
+        return changes(purpose_of(curves), purpose_now(config))
     except (ValueError, OSError) as error:
         return [f"{curves} can't be read ({error}), so what was trained is not known"]
+
+
+def keep_trained(weights: str | Path, curves: str | Path) -> None:
+    """Keep a second name for what was trained, out of reach of whoever deletes outputs."""
+    kept = Path(weights).parent / KEPT
+    kept.mkdir(exist_ok=True)
+    for file in map(Path, (weights, curves)):
+        part = kept / f"{file.name}.part"
+        part.unlink(missing_ok=True)
+        part.hardlink_to(file)
+        part.replace(kept / file.name)
+
+
+def put_back(weights: str | Path, curves: str | Path, now: Mapping[str, Any]) -> bool:
+    """Put back what `keep_trained` kept, if it was trained for this very purpose; is it there?"""
+    kept = Path(weights).parent / KEPT
+    files = [kept / Path(file).name for file in (weights, curves)]
+    if not all(file.exists() for file in files) or changes(purpose_of(files[1]), now):
+        return False
+    for file, place in zip(files, (weights, curves), strict=True):
+        Path(place).unlink(missing_ok=True)
+        Path(place).hardlink_to(file)
+    return True
 
 
 def _code_digest(file: Path) -> str:

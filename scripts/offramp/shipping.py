@@ -131,8 +131,8 @@ def _training_lines(
         f"less the {entry['validation']:,} "
         f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
         f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
-        f"{minutes:.{0 if minutes > 10 else 1}f} minutes on {about['device_name']}, "
-        f"{about['threads']} threads, in {about['dtype']}, torch {about['torch']}.",
+        f"{round(minutes, 1) if minutes < 10 else round(minutes):g} minutes on "
+        f"{about['device_name']}, {about['threads']} threads, in {about['dtype']}, torch {about['torch']}.",
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
         *([f"Validation accuracy per exit, by seed: {'; '.join(spread)}."] if spread else []),
         f"![training curves]({about['model']}_training.png)",
