@@ -8,7 +8,16 @@ import pytest
 
 from offramp import recipe
 from offramp.networks import NETWORKS
-from offramp.recipe import NETWORK_FILES, PURPOSE, changes, misfits_of, purpose, purpose_of
+from offramp.recipe import (
+    NETWORK_FILES,
+    PURPOSE,
+    changes,
+    keep_trained,
+    misfits_of,
+    purpose,
+    purpose_of,
+    put_back,
+)
 from offramp.tables import TRAINING, write
 
 SETTINGS = {"epochs": 3, "seed": 7, "learning_rate": {"convolutions": 0.05, "others": 0.004}}
@@ -77,3 +86,25 @@ def test_a_table_says_what_was_trained_for_as_long_as_it_exists(tmp_path):
     table = pa.Table.from_pylist([], schema=TRAINING)
     write(tmp_path / "t.parquet", table, "training", {PURPOSE: json.dumps(now())})
     assert purpose_of(tmp_path / "t.parquet") == now()
+
+
+def test_what_was_kept_is_put_back_for_the_same_purpose_alone(tmp_path):
+    weights = tmp_path / "model/weights.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"learned")
+    curves = trained(tmp_path / "training.parquet", **{PURPOSE: json.dumps(now())})
+    table = curves.read_bytes()
+    assert not put_back(weights, curves, now())
+    keep_trained(weights, curves)
+    weights.unlink()
+    curves.unlink()
+    assert not put_back(weights, curves, {**now(), "train.epochs": 9})
+    assert not weights.exists() and not curves.exists()
+    assert put_back(weights, curves, now())
+    assert weights.read_bytes() == b"learned" and curves.read_bytes() == table
+    # A newer training takes the place of the one kept.
+    weights.unlink()
+    weights.write_bytes(b"learned more")
+    keep_trained(weights, curves)
+    weights.unlink()
+    assert put_back(weights, curves, now()) and weights.read_bytes() == b"learned more"

@@ -60,7 +60,8 @@ if name == "sbatch":
     for path in map(Path, json.loads((here / "files.json").read_text())[job]):
         path.parent.mkdir(parents=True, exist_ok=True)
         # What was trained is asked for its recipe; an empty file could not tell.
-        path.write_bytes((here / "training.parquet").read_bytes() if path.stem == "training" else b"")
+        known = here / path.name
+        path.write_bytes(known.read_bytes() if path.name == "training.parquet" else b"")
     note(id=os.getpid(), job=job, given=given)
     print(os.getpid())
 elif name in ("sacct", "squeue") and any("JobIdRaw" in word or "%i" in word for word in given):

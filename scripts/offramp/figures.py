@@ -261,7 +261,7 @@ def draw_prediction(results: Results) -> Figure:
             _measured(axes, row.to_frame().T, what, marker, MIDDLE, label)
         axes.set(xlabel=f"predicted {unit}", ylabel=f"measured {unit}")
         axes.set(xlim=(0, top), ylim=(0, top))
-    panels[0].legend()
+    panels[0].legend(loc="lower right", fontsize=7)
     return figure
 
 
@@ -629,19 +629,18 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
     sizes = list(dict.fromkeys(errors["batch_size"]))
     figure, panels = _panels(1, len(sizes), sharey=True, squeeze=False)
     marks = {
-        "time model of the pipeline": ("o", DARK),
-        "time model, probed between the runs": ("o", MIDDLE),
-        "constant per exit": ("s", MIDDLE),
-        "multiply-adds": ("^", LIGHT),
+        "time model of the pipeline": ("o", DARK, "pipe-\nline's\nmodel"),
+        "time model, probed between the runs": ("o", MIDDLE, "probed\nin be-\ntween"),
+        "constant per exit": ("s", MIDDLE, "con-\nstant\nper exit"),
+        "multiply-adds": ("^", LIGHT, "mul-\ntiply-\nadds"),
     }
     for axes, size in zip(panels[0], sizes, strict=True):
-        for place, (name, (mark, color)) in enumerate(marks.items()):
+        for place, (name, (mark, color, _)) in enumerate(marks.items()):
             here = errors[(errors["batch_size"] == size) & (errors["contender"] == name)]
             spots = place + np.linspace(-0.25, 0.25, len(here))
             axes.plot(spots, 100 * here["error"], mark, color=color, markersize=4)
         axes.axhline(0, color="black", linewidth=0.8)
-        labels = [name.replace(" ", "\n").replace("-", "-\n") for name in marks]
-        axes.set_xticks(range(len(marks)), labels, fontsize=7)
+        axes.set_xticks(range(len(marks)), [label for *_, label in marks.values()], fontsize=7)
         axes.set_title(f"batch size {int(size)}", fontsize=10)
     panels[0, 0].set_ylabel("predicted over measured speed-up, error [%]")
     return figure

@@ -132,7 +132,8 @@ def _training_lines(
         f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
         f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
         f"{round(minutes, 1) if minutes < 10 else round(minutes):g} minutes on "
-        f"{about['device_name']}, {about['threads']} threads, in {about['dtype']}, torch {about['torch']}.",
+        f"{about['device_name']}, {about['threads']} threads, in {about['dtype']}, "
+        f"torch {about['torch']}.",
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in recipe.items()) + "\n```",
         *([f"Validation accuracy per exit, by seed: {'; '.join(spread)}."] if spread else []),
         f"![training curves]({about['model']}_training.png)",
