@@ -35,8 +35,8 @@ test: .venv/bench
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-# Both shipped networks, everything interleaved, an hour; nothing else should run beside it. One part
-# alone: BENCH=measured/time_model.md, how well time is predicted, in a quarter of an hour at most.
+# Both shipped networks, everything interleaved, up to more than an hour on slow cores; nothing else
+# should run beside it. How well time is predicted, alone: BENCH=measured/time_model.md.
 BENCH ?= benchmarks.md
 bench: .venv/bench
 	. $(BIN)/activate && snakemake --cores 4 results/$(BENCH)

@@ -6,11 +6,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from sklearn.datasets import load_digits
 
 from offramp import seeds
-from offramp.networks import load, torch
+from offramp.networks import load
 from offramp.recipe import PURPOSE, purpose
 from offramp.seeds import CONFIGS, ROOT, recipe_of
 from offramp.tables import origin_of, read

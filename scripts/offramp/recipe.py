@@ -4,6 +4,7 @@ training; no edited script, renamed file or library around it does."""
 import ast
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,13 @@ def misfits_of(curves: str | Path, config: Mapping[str, Any]) -> list[str]:
 
 
 def keep_trained(weights: str | Path, curves: str | Path) -> None:
-    """Keep a second name for what was trained, out of reach of whoever deletes outputs."""
+    """Keep a copy of what was trained, out of reach of whoever deletes outputs. The curves come
+    last, and an older training's go first: they say what the weights are of."""
     kept = Path(weights).parent / KEPT
     kept.mkdir(exist_ok=True)
+    (kept / Path(curves).name).unlink(missing_ok=True)
     for file in map(Path, (weights, curves)):
-        part = kept / f"{file.name}.part"
-        part.unlink(missing_ok=True)
-        part.hardlink_to(file)
-        part.replace(kept / file.name)
+        _copy(file, kept / file.name)
 
 
 def put_back(weights: str | Path, curves: str | Path, now: Mapping[str, Any]) -> bool:
@@ -97,9 +97,15 @@ def put_back(weights: str | Path, curves: str | Path, now: Mapping[str, Any]) ->
     if not all(file.exists() for file in files) or changes(purpose_of(files[1]), now):
         return False
     for file, place in zip(files, (weights, curves), strict=True):
-        Path(place).unlink(missing_ok=True)
-        Path(place).hardlink_to(file)
+        _copy(file, Path(place))
     return True
+
+
+def _copy(file: Path, place: Path) -> None:
+    """A copy that is there whole or not at all."""
+    part = place.with_name(f"{place.name}.part")
+    shutil.copyfile(file, part)
+    part.replace(place)
 
 
 def _code_digest(file: Path) -> str:

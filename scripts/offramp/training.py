@@ -191,9 +191,8 @@ def _restore(path: Path, about: dict, network, learners: Learners) -> list[dict]
             print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
             return state["history"]
         reason = "is of another training (" + "; ".join(changed) + ")"
-    except (
-        Exception
-    ) as error:  # damaged bytes make the weights-only unpickler raise nearly anything
+    # Damaged bytes make the weights-only unpickler raise nearly anything.
+    except Exception as error:
         reason = f"is damaged ({(str(error) or repr(error)).splitlines()[0][:100]})"
     aside = next(
         new for n in range(1, 1000) if not (new := path.with_name(f"{path.stem}.{n}.pt")).exists()
