@@ -18,7 +18,7 @@ FIGURES = {
 BY_NAME = {
     "training": ("Training", ["training"]),
     "rival": ("Look closer", ["rival", "sweep"]),
-    "guarantee": ("Look closer", ["guarantee"]),
+    "coverage": ("Look closer", ["coverage"]),
 }
 # What the summary reads.
 TABLES = {

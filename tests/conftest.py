@@ -92,10 +92,13 @@ def hand_made_model(exits: int, largest: int) -> TimeModel:
     return TimeModel(parts, removal.reshape(exits - 1, 3))
 
 
-def slow_stage_seconds(model: TimeModel, taken, batch_size: int, enabled) -> list[float]:
+def slow_stage_seconds(
+    model: TimeModel, taken, batch_size: int, heads, decides=None
+) -> list[float]:
     """Seconds of each stage by the design's words: for every batch in turn, the parts at the number
-    of samples that are still there."""
-    exits = len(enabled)
+    of samples that are still there. Where heads run it is decided, if ``decides`` says no other."""
+    exits = len(heads)
+    decides = heads if decides is None else decides
     seconds = [0.0] * exits
     for start in range(0, len(taken), batch_size):
         batch = list(taken[start : start + batch_size])
@@ -105,8 +108,10 @@ def slow_stage_seconds(model: TimeModel, taken, batch_size: int, enabled) -> lis
             if here == 0:
                 continue
             seconds[k - 1] += model.parts[0][k - 1][here]
-            if enabled[k - 1]:
-                seconds[k - 1] += model.parts[1][k - 1][here] + model.parts[2][k - 1][here]
+            if heads[k - 1]:
+                seconds[k - 1] += model.parts[1][k - 1][here]
+            if decides[k - 1]:
+                seconds[k - 1] += model.parts[2][k - 1][here]
                 if k < exits and 0 < stay < here:
                     a, b, c = model.removal[k - 1]
                     seconds[k - 1] += max(0.0, a + b * here + c * stay)

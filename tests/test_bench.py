@@ -60,14 +60,14 @@ def test_predictions_are_slow_sums_over_samples(thresholds):
     costs = bench_model.stand_ins(model, MULTIPLY_ADDS, BATCH)
     found = bench_model.predictions(policy, taken, {"time model": model}, costs, BATCH)
     slow = [slow_exit(row, thresholds) for row in scores.tolist()]
-    want = sum(slow_stage_seconds(model, slow, BATCH, policy.heads_run))
+    want = sum(slow_stage_seconds(model, slow, BATCH, *policy.runs))
     assert found["time model"] == pytest.approx(want)
     full = sum(slow_stage_seconds(model, [EXITS] * BATCH, BATCH, [False] * (EXITS - 1) + [True]))
     pace = full / BATCH / (MULTIPLY_ADDS[0].sum() + MULTIPLY_ADDS[1, -1])
     constant = multiply_adds = 0.0
     for exit_ in slow:
         for k in range(exit_):
-            head = policy.heads_run[k]
+            head = policy.runs[0, k]
             block, *rest = model.parts[:, k, BATCH] / BATCH
             constant += block + head * sum(rest)
             multiply_adds += pace * (MULTIPLY_ADDS[0, k] + head * MULTIPLY_ADDS[1, k])
@@ -212,7 +212,7 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
         assert value["val loss"] <= 3 + 1e-9
         if name.endswith("promised"):
             assert value["val loss"] <= 2.5
-        on = Policy("entropy", thresholds).heads_run
+        on = Policy("entropy", thresholds).runs[0]
         spent = [
             sum(MULTIPLY_ADDS[0, k] + on[k] * MULTIPLY_ADDS[1, k] for k in range(exit_))
             for exit_ in taken

@@ -18,7 +18,7 @@ from offramp.calibration import (
 )
 from offramp.expected import expected_correct
 from offramp.guarantee import calibrate_guaranteed
-from offramp.joint import costs_of
+from offramp.joint import bill_of, costs_of, policy_cost
 from offramp.policy import Policy, exits_of
 from offramp.thresholds import largest_threshold
 
@@ -218,14 +218,11 @@ def test_calibration_rows_are_one_overall_row_and_one_row_an_exit():
 
 
 def total_cost(entropy, thresholds, costs):
-    """What the stages that each sample goes through cost, summed."""
-    enabled = [t is not None for t in thresholds] + [True]
-    stage = [
-        b + (h if on else 0) for b, h, on in zip(costs.block, costs.head, enabled, strict=True)
-    ]
-    taken = [slow_exit(sample, thresholds) for sample in entropy]
-    fixed = sum(f for f, on in zip(costs.fixed, enabled, strict=True) if on)
-    return sum(sum(stage[:k]) for k in taken) + len(entropy) * fixed
+    """What a policy costs on the samples."""
+    enabled = np.array([t is not None for t in thresholds])
+    taken = np.array([slow_exit(sample, thresholds) for sample in entropy])
+    reach = [np.array([(taken >= k).sum()]) for k in range(1, entropy.shape[1] + 1)]
+    return policy_cost(bill_of(costs, len(entropy)), enabled, reach)[0]
 
 
 def joint_data():

@@ -157,7 +157,7 @@ def test_a_disabled_head_runs_only_for_a_later_exit_that_looks_back(criterion):
     scores = policy_scores(blank, LOGITS[4])[:, 1]
     limit = safe_limits(scores)[-2 if criterion == "agreement" else 1]
     policy = blank._replace(thresholds=(None, limit, None))
-    assert policy.heads_run.tolist() == [True, True, False, True]
+    assert policy.runs[0].tolist() == [True, True, False, True]
     network = with_parts(NETWORKS[4], heads={2: Forbidden()})
     answers = live(network, policy, IMAGES)
     assert answers == from_table(LOGITS[4], policy)

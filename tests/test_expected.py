@@ -1,6 +1,7 @@
 """How right answers are expected to be, against the weights that made the labels."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
@@ -8,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from offramp.calibration import CalibrationData, calibrate_jointly, loss
 from offramp.criteria import scores_of
 from offramp.expected import _moments, expected_correct, fit_pool
-from offramp.joint import Costs
+from offramp.joint import linear_costs
 
 
 def pooled_data(samples, weights, seed, biases=0.0, classes=5):
@@ -44,6 +45,29 @@ def test_no_other_weights_and_biases_make_the_labels_likelier():
             assert slow(*other) > slow(*found) - 1e-7
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 30.0, 200.0, 1e6])
+def test_logits_of_any_scale_have_the_same_pool(scale):
+    logits, label, _ = pooled_data(1_500, np.array([0.2, 0.5, 0.9]), 3)
+    plain, large = expected_correct(logits, label), expected_correct(scale * logits, label)
+    np.testing.assert_allclose(large, plain, atol=1e-3)
+    found = fit_pool(scale * logits.astype(np.float64), label)
+    np.testing.assert_allclose(found[0] * scale, fit_pool(logits, label)[0], rtol=0.01, atol=1e-3)
+
+
+def test_exits_of_different_scales_are_pooled_as_one():
+    logits, label, _ = pooled_data(1_500, np.array([0.2, 0.5, 0.9]), 4)
+    factors = np.array([1e3, 1.0, 1e-3])[:, None]
+    found, plain = fit_pool(logits * factors, label)[0], fit_pool(logits, label)[0]
+    np.testing.assert_allclose(found * factors[:, 0], plain, rtol=0.01, atol=1e-3)
+
+
+def test_a_search_that_does_not_arrive_says_so(monkeypatch):
+    monkeypatch.setattr("offramp.newton.STEPS", 1)
+    logits, label, _ = pooled_data(200, [0.3, 0.6], 1)
+    with pytest.warns(UserWarning, match="stopped after 1 steps"):
+        fit_pool(logits, label)
+
+
 @given(st.integers(0, 1_000), st.integers(1, 4), st.integers(1, 30))
 def test_the_last_exit_counts_by_its_label_and_exits_that_agree_with_it_alike(seed, exits, samples):
     logits, label, _ = pooled_data(samples, np.full(exits, 0.5), seed)
@@ -57,7 +81,7 @@ def test_the_last_exit_counts_by_its_label_and_exits_that_agree_with_it_alike(se
 
 def test_thresholds_fitted_to_it_lose_about_what_they_may_where_labels_mislead():
     weights, allowed = [0.05, 0.1, 0.1, 0.15, 0.2, 0.4], 0.01
-    costs = Costs(np.ones(6), np.zeros(6), np.zeros(6))
+    costs = linear_costs(np.ones(6), np.zeros(6))
     new, label, _ = pooled_data(50_000, weights, 99)
     new_scores, new_right = scores_of("entropy", new), new.argmax(axis=2) == label[:, None]
     lost: dict[str, list[float]] = {"labels": [], "expected": []}

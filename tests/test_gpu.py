@@ -157,10 +157,7 @@ def test_time_is_predicted_from_events(bench):
     _, seconds = run_interleaved(bench.network, cases, bench.split, BATCH, bench.device)
     full = full_network_seconds(model, len(bench.split.order), BATCH)
     predicted = np.array(
-        [
-            stage_seconds(model, taken(bench, c.policy, BATCH), c.policy.heads_run).sum()
-            for c in cases
-        ]
+        [stage_seconds(model, taken(bench, c.policy, BATCH), c.policy.runs).sum() for c in cases]
     )
     errors = full / predicted / speedups(seconds)[0] - 1
     note(f"{bench.name}: predicted speed-ups, off by", np.round(errors, 3).tolist())

@@ -1,22 +1,18 @@
 """The promise, against populations whose truth is known, and its pieces against slow oracles."""
 
+import time
+
 import numpy as np
 import pytest
 from conftest import slow_exit
+from hypothesis import given
+from hypothesis import strategies as st
 from mapie.risk_control import MultiClassificationLTTController, control_fwer
 from mapie.risk_control.risks import ClassSpecificRisk
 from scipy.stats import binomtest
 
 from offramp.calibration import calibrate
-from offramp.guarantee import (
-    LEVELS,
-    SPLIT_SEED,
-    calibrate_guaranteed,
-    enough_right,
-    exit_p_values,
-    propose,
-)
-from offramp.policy import exits_of
+from offramp.guarantee import calibrate_guaranteed, last_passed, passes, sort, surest
 
 
 def population(samples, seed):
@@ -26,6 +22,15 @@ def population(samples, seed):
     hard = draw.random((samples, 1))
     scores = np.clip(hard * [1.6, 1.3, 1.0] + draw.normal(0, 0.15, (samples, 3)), 0, 2.3)
     return scores, draw.random((samples, 3)) < 1 - 0.45 * scores
+
+
+def steep(samples, seed):
+    """Scores that are little but how hard a sample is, and exits of which the later are far better:
+    thresholds at both side exits keep the target."""
+    draw = np.random.default_rng(seed)
+    hard = draw.random((samples, 1))
+    scores = hard + draw.normal(0, 0.05, (samples, 3))
+    return scores, draw.random((samples, 3)) < 1 - np.array([0.8, 0.25, 0.1]) * hard
 
 
 @pytest.mark.parametrize("target", [0.8, 0.9])
@@ -49,44 +54,48 @@ def test_the_guarantee_is_kept_where_the_empirical_choice_breaks_its_word(target
     assert enabled >= 50  # the promise is not kept by never leaving
 
 
-def test_proposals_are_the_largest_sure_thresholds_of_the_survivors():
-    scores, correct = population(80, 3)
-    scores = np.round(scores, 1)  # ties
-    for level in (0.5, 0.9, 0.99):
-        found = propose(scores, correct, 0.7, level)
-        survivors = range(80)
-        for k in range(2):
-            sure = []
-            for t in sorted({scores[i, k] for i in survivors}):
-                leave = [i for i in survivors if scores[i, k] <= t]
-                hits = int(sum(correct[i, k] for i in leave))
-                test = binomtest(hits, len(leave), 0.7, alternative="greater")
-                if test.pvalue <= 1 - level:
-                    sure.append(t)
-            assert found[k] == (max(sure) if sure else None)
-            survivors = [i for i in survivors if found[k] is None or scores[i, k] > found[k]]
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 0.7, 0.9]), st.booleans())
+def test_the_search_ends_at_the_first_test_that_fails(seed, target, ties):
+    scores, correct = population(60, seed)
+    scores, correct = scores[:, 0], correct[:, 0]
+    scores = np.round(scores, 1) if ties else scores
+    start = float(np.sort(scores)[20])
+    found, failed = last_passed(sort(scores, correct), start, target, 0.1)
+    want, want_failed = None, np.inf
+    for t in [start, *sorted({s for s in scores.tolist() if s > start})]:
+        leave = [i for i in range(60) if scores[i] <= t]
+        hits = int(sum(correct[i] for i in leave))
+        if binomtest(hits, len(leave), target, alternative="greater").pvalue > 0.1:
+            want_failed = t if want is not None else np.inf
+            break
+        want = t
+    assert (found, failed) == (want, want_failed)
 
 
-@pytest.mark.parametrize("target, level", [(0.8, 0.9), (0.95, 0.5), (0.5, 1 - 1e-6), (1.0, 0.5)])
-def test_enough_right_is_where_the_exact_test_begins_to_reject(target, level):
-    enough = enough_right(80, target, level)
-    assert len(enough) == 80
-    for n in range(1, 81):
-        tests = [binomtest(right, n, target, alternative="greater") for right in range(n + 1)]
-        sure = [right for right, test in enumerate(tests) if test.pvalue <= 1 - level]
-        assert enough[n - 1] == min(sure, default=n + 1)
+def test_long_searches_are_the_short_one(monkeypatch):
+    scores, correct = population(3_000, 9)
+    data = sort(scores[:, 2], correct[:, 2])
+    whole = last_passed(data, 0.2, 0.8, 0.05)
+    monkeypatch.setattr("offramp.guarantee.CHUNK", 7)
+    assert last_passed(data, 0.2, 0.8, 0.05) == whole
+    assert whole[0] < whole[1] < np.inf
 
 
-def test_p_values_are_those_of_the_exact_test_at_each_enabled_exit():
-    scores, correct = population(200, 4)
-    thresholds = (0.5, 0.8)
-    taken = [slow_exit(s, thresholds) for s in scores]
-    for found, k in zip(exit_p_values(scores, correct, thresholds, 0.8), (0, 1), strict=True):
-        hits = [bool(correct[i, k]) for i in range(200) if taken[i] == k + 1]
-        want = binomtest(sum(hits), len(hits), 0.8, alternative="greater").pvalue
-        assert found == pytest.approx(want)
-    assert len(exit_p_values(scores, correct, (None, 0.8), 0.8)) == 1
-    assert exit_p_values(scores, correct, (-1.0, None), 0.8).tolist() == [1.0]
+@pytest.mark.parametrize("target", [0.8, 0.95, 0.5])
+def test_a_test_passes_where_the_exact_one_rejects(target):
+    for n in range(1, 60):
+        for right in range(n + 1):
+            want = binomtest(right, n, target, alternative="greater").pvalue <= 0.05
+            assert passes(np.array([right]), np.array([n]), target, 0.05)[0] == want
+
+
+def test_the_search_begins_where_the_learning_samples_are_most_clearly_above():
+    scores, correct = np.arange(60.0), np.arange(60) < 40
+    place, above = surest(sort(scores, correct), 0.5)
+    assert place == 39.0 and above == pytest.approx(20 / np.sqrt(10))
+    assert surest(sort(scores, ~correct), 0.5)[1] < 0
+    assert surest(sort(scores[:0], correct[:0]), 0.5)[1] == -np.inf
+    assert surest(sort(scores, correct), 1.0)[1] <= 0
 
 
 def test_without_evidence_every_exit_is_disabled():
@@ -102,73 +111,78 @@ def test_more_confidence_is_never_bolder():
     assert leaves[0] >= leaves[1]
 
 
-def mapie_p_values(scores, correct, candidates, target):
-    """MAPIE's p-value of each policy: exits are its classes, samples that stay on are abstained
-    from, the risk of a class is how often those who leave there are wrong. MAPIE takes the largest
-    p-value of a policy's risks."""
+def mapie_p_values(scores, correct, thresholds, target):
+    """MAPIE's p-value of each threshold at one exit: samples that stay on are abstained from, the
+    risk is how often those who leave are wrong."""
 
-    def leaves(rows, *thresholds):
-        taken = np.array([slow_exit(row, thresholds) for row in rows.tolist()])
-        return np.where(taken <= len(thresholds), taken, np.nan)
+    def leaves(rows, threshold):
+        return np.where(rows[:, 0] <= threshold, 1, np.nan)
 
-    exits = range(1, len(candidates[0]) + 1)
     controller = MultiClassificationLTTController(
         leaves,
         [
-            # What is given as a sample's label has a bit for each exit at which it is right.
             ClassSpecificRisk(
-                class_label=k,
-                risk_occurrence=lambda label, exit_, k=k: (label >> (k - 1)) % 2 == 0,
-                risk_condition=lambda label, exit_, k=k: exit_ == k,
+                class_label=1,
+                risk_occurrence=lambda label, exit_: label == 0,
+                risk_condition=lambda label, exit_: exit_ == 1,
                 higher_is_better=False,
             )
-            for k in exits
         ],
-        target_level=[1 - target for _ in exits],
-        list_predict_params=np.array(candidates),
+        target_level=[1 - target],
+        list_predict_params=np.array(thresholds)[:, None],
     )
-    bits = sum(correct[:, k - 1].astype(int) << (k - 1) for k in exits)
-    return controller.calibrate(scores, bits).p_values[:, 0]
-
-
-def mapie_rounds(scores, correct, thresholds):
-    """Whether MAPIE counts one wrong answer too many at some exit: it rounds n * (wrong / n) up,
-    which in floats may lie just above the whole number."""
-    taken = exits_of(scores, thresholds)
-    for k in range(1, len(thresholds) + 1):
-        right = correct[taken == k, k - 1]
-        n, wrong = len(right), int((~right).sum())
-        if np.ceil(n * (wrong / n)) > wrong:
-            return True
-    return False
+    return controller.calibrate(scores[:, None], correct.astype(int)).p_values[:, 0]
 
 
 @pytest.mark.filterwarnings("ignore:All predict parameters", "ignore:No predict parameters")
-@pytest.mark.parametrize(
-    "losses, target", [([0.8, 0.1], 0.9), ([0.8, 0.25, 0.1], 0.85), ([0.8, 0.3, 0.15, 0.1], 0.8)]
-)
-def test_the_testing_half_is_mapies(losses, target):
-    """MAPIE tests the policies that the learning half proposes, in the same fixed order.
-
-    Two things are ours alone and not compared: how the sequence is proposed, and disabled exits,
-    which MAPIE never accepts; here every proposal enables all exits.
-    """
-    samples, exits = 8_000, len(losses)
+@pytest.mark.parametrize("target", [0.8, 0.9])
+def test_the_tests_at_an_exit_are_mapies(target):
+    """MAPIE tests the thresholds of one exit, in the same fixed order. It rounds n * (wrong / n)
+    up, which in floats may lie just above the whole number; there it is more cautious."""
     draw = np.random.default_rng(1)
-    hard = draw.random((samples, 1))
-    scores = hard + draw.normal(0, 0.05, (samples, exits))
-    correct = draw.random((samples, exits)) < 1 - losses * hard
-    learn, test = np.array_split(np.random.default_rng(SPLIT_SEED).permutation(samples), 2)
-    candidates = [propose(scores[learn], correct[learn], target, level) for level in LEVELS]
-    assert None not in sum(candidates, ())
+    scores = draw.random(1_500)
+    correct = draw.random(1_500) < 1 - 0.6 * scores
+    thresholds = np.sort(scores)[300::10]
+    theirs = mapie_p_values(scores, correct, thresholds, target)
+    n = np.array([(scores <= t).sum() for t in thresholds])
+    wrong = np.array([(~correct[scores <= t]).sum() for t in thresholds])
+    exact = np.ceil(n * (wrong / n)) == wrong
+    for error in (0.02, 0.1):
+        ours = passes(n - wrong, n, target, error)
+        assert (ours[exact] == (theirs[exact] <= error)).all()
+        valid = control_fwer(np.where(exact, theirs, 1 - ours), error, "split_fixed_sequence")
+        assert len(valid) == (ours.argmin() if not ours.all() else len(ours)) > 0
 
-    theirs = mapie_p_values(scores[test], correct[test], candidates, target)
-    ours = [exit_p_values(scores[test], correct[test], c, target).max() for c in candidates]
-    exact = np.array([not mapie_rounds(scores[test], correct[test], c) for c in candidates])
-    assert exact.sum() >= 30
-    np.testing.assert_allclose(np.array(ours)[exact], theirs[exact], rtol=1e-9)
-    assert (np.array(ours) <= theirs * (1 + 1e-9)).all()
-    for confidence in (0.5, 0.9, 0.99):
-        valid = control_fwer(ours, 1 - confidence, "split_fixed_sequence")
-        want = candidates[valid[-1]] if len(valid) else (None,) * (exits - 1)
-        assert calibrate_guaranteed(scores, correct, target, confidence) == want
+
+def test_what_an_earlier_search_has_seen_counts_as_wrong_later():
+    """Two exits with the same scores and answers. The first search ends at a tie of 200 samples; of
+    these the second search may believe nothing, however right they are."""
+    draw = np.random.default_rng(0)
+    scores = np.concatenate([draw.random(4_000), np.full(1_500, 2.0)])
+    correct = np.concatenate([np.ones(4_000, bool), np.zeros(1_500, bool)])
+    both = np.stack([scores, scores, scores], axis=1)
+    late = np.stack([correct, np.ones(5_500, bool), correct], axis=1)
+    first, second = calibrate_guaranteed(both, late, 0.9, 0.9)
+    assert first == pytest.approx(1.0, abs=0.01) and second is None
+
+
+def test_an_exit_whose_first_test_fails_ends_the_search(monkeypatch):
+    scores, correct = steep(12_000, 2)
+    assert None not in calibrate_guaranteed(scores, correct, 0.85, 0.9)
+    real = passes
+    calls = []
+
+    def fails_once(*asked):
+        calls.append(1)
+        return real(*asked) if len(calls) > 1 else np.zeros(1, dtype=bool)
+
+    monkeypatch.setattr("offramp.guarantee.passes", fails_once)
+    assert calibrate_guaranteed(scores, correct, 0.85, 0.9) == (None, None)
+
+
+@pytest.mark.parametrize("samples, seconds", [(10_000, 0.3), (1_000_000, 10.0)])
+def test_studies_are_affordable(samples, seconds):
+    data = steep(samples, 1)
+    start = time.process_time()
+    assert None not in calibrate_guaranteed(*data, 0.85, 0.9)
+    assert time.process_time() - start < seconds

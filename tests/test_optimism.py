@@ -8,7 +8,7 @@ from scipy.special import softmax
 from offramp import optimism as of_thresholds
 from offramp.calibration import CalibrationData, loss, thresholds_for
 from offramp.criteria import scores_of
-from offramp.joint import Costs, costs_of
+from offramp.joint import costs_of, linear_costs
 from offramp.optimism import optimism
 
 
@@ -38,7 +38,8 @@ def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
 ):
     monkeypatch.setattr(of_thresholds, "RESAMPLES", 6)
     settings, costs = {"method": method, "confidence": 0.9}, costs_of(hand_made_model(4, 60), 60)
-    costs = costs._replace(head=costs.head / 10, fixed=costs.fixed / 10)
+    costs.stage[1] /= 10
+    costs.decide[:] /= 10
     new = noisy_data(100_000, 99)
     found, want = [], []
     for seed in range(8):
@@ -56,7 +57,7 @@ def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
 def test_with_few_samples_optimism_of_the_pool_of_exits_is_but_part_of_it(monkeypatch):
     monkeypatch.setattr(of_thresholds, "RESAMPLES", 8)
     settings = {"method": "joint"}
-    costs = Costs(np.ones(6), np.zeros(6), np.zeros(6))
+    costs = linear_costs(np.ones(6), np.zeros(6))
     new = known_data(60_000, 99)
     found, want = [], []
     for seed in range(10):
@@ -66,7 +67,7 @@ def test_with_few_samples_optimism_of_the_pool_of_exits_is_but_part_of_it(monkey
         (thresholds,) = thresholds_for(settings, data, target, costs)
         lost = [loss(each.scores, each.correct, thresholds) for each in (new, data)]
         want.append(lost[0] - lost[1])
-    # It is an estimate, and too small here; the promise benchmark shows what it is good for.
+    # It is an estimate, and too small here; the coverage study shows what it is good for.
     assert 0 < np.mean(found) < np.mean(want)
 
 

@@ -71,8 +71,8 @@ def test_a_shared_cutoff_stands_at_every_side_exit():
 
 
 def test_enabled_names_the_heads_that_run():
-    assert Policy("entropy", (0.5, None, 0.0)).heads_run.tolist() == [True, False, True, True]
-    assert Policy("entropy", ()).heads_run.tolist() == [True]
+    assert Policy("entropy", (0.5, None, 0.0)).runs[0].tolist() == [True, False, True, True]
+    assert Policy("entropy", ()).runs[0].tolist() == [True]
 
 
 def test_policy_scores_are_the_float64_entropies_of_the_side_exits():
@@ -102,7 +102,7 @@ def test_each_side_exits_logits_are_divided_by_its_own_temperature():
     ],
 )
 def test_heads_run_where_an_exit_is_enabled_or_looked_back_at(criterion, thresholds, want):
-    assert Policy(criterion, thresholds).heads_run.tolist() == want
+    assert Policy(criterion, thresholds).runs[0].tolist() == want
 
 
 def test_policy_scores_of_a_network_without_side_exits_are_empty():
@@ -248,3 +248,10 @@ def test_bytes_that_are_no_text_are_refused_by_name(tmp_path):
     path.write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(OfframpError, match=r"binary\.json"):
         load_policy(path)
+
+
+@pytest.mark.parametrize("threshold", [float("inf"), float("-inf"), float("nan")])
+def test_what_no_reader_would_take_is_not_written(tmp_path, threshold):
+    with pytest.raises(OfframpError, match="want finite thresholds"):
+        save_policy(tmp_path / "policy.json", Policy("entropy", (0.5, threshold)))
+    assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from offramp import OfframpError
 from offramp.criteria import risk, scores_of, signs
 from offramp.expected import expected_correct
 from offramp.risk import RIDGE, expected_loss, fit_risk, risk_table
@@ -86,3 +87,16 @@ def test_samples_are_scored_by_weights_that_know_nothing_of_them():
 
 def test_the_parts_are_as_large_as_can_be_and_hold_every_sample():
     assert np.bincount(part_of(12)).tolist() == [0, 3, 3, 2, 2, 2]
+
+
+@pytest.mark.parametrize("samples", [0, 1, 9])
+def test_too_few_samples_are_refused_with_the_way_out(samples):
+    logits, label = np.zeros((samples, 2, 3), np.float32), np.zeros(samples, np.int64)
+    with pytest.raises(OfframpError, match=f"and {samples} are too few: set .* to 10"):
+        risk_table(logits, label)
+
+
+def test_ten_samples_will_do():
+    draw = np.random.default_rng(0)
+    found = risk_table(draw.normal(size=(10, 2, 3)).astype(np.float32), draw.integers(0, 3, 10))
+    assert np.isfinite([w for row in found.to_pylist() for w in row["weights"]]).all()

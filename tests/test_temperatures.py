@@ -35,6 +35,14 @@ def test_the_temperature_is_that_by_which_logits_are_too_large(factor):
     assert fit_temperature(*sampled(60_000, factor)) == pytest.approx(factor, rel=0.02)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 100.0, 1e6, 1e30])
+def test_logits_may_be_of_any_scale(scale):
+    logits, label = sampled(2_000, 1.0)
+    plain = fit_temperature(logits, label)
+    found = fit_temperature(scale * logits.astype(np.float64), label)
+    assert found == pytest.approx(scale * plain, rel=1e-6)
+
+
 def test_no_temperature_nearby_is_likelier():
     logits, label = sampled(500, 1.7)
     best = fit_temperature(logits, label)

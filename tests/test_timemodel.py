@@ -108,7 +108,7 @@ def test_a_probe_of_batches_of_one_can_be_fitted():
     table = probe_table(exits=3, sizes=(1,))
     assert "remove" not in table["part"].to_pylist()
     model = fit_time_model(table)
-    seconds = stage_seconds(model, np.array([[1, 1, 1]]), np.ones(3, dtype=bool))
+    seconds = stage_seconds(model, np.array([[1, 1, 1]]), np.ones((2, 3), dtype=bool))
     want = [sum(linear_seconds(part, k, 1) for part in PARTS) for k in (1, 2, 3)]
     np.testing.assert_allclose(seconds, want)
 
@@ -130,15 +130,17 @@ def test_stage_seconds_are_those_of_a_loop(case, data):
     exits, taken, batch_size = case
     # Nobody leaves at a disabled exit.
     enabled = [data.draw(st.booleans()) or k + 1 in taken for k in range(exits - 1)] + [True]
+    # A head may run where nothing is decided: under a criterion that looks back.
+    heads = [on or data.draw(st.booleans()) for on in enabled]
     model = hand_made_model(exits, len(taken))
     reached = reached_by(np.array(taken), batch_size, exits)
-    seconds = stage_seconds(model, reached, np.array(enabled))
-    want = slow_stage_seconds(model, taken, batch_size, enabled)
+    seconds = stage_seconds(model, reached, np.array([heads, enabled]))
+    want = slow_stage_seconds(model, taken, batch_size, heads, enabled)
     np.testing.assert_allclose(seconds, want, rtol=1e-12)
 
 
 def test_leading_axes_are_policies_of_their_own():
-    model, enabled = hand_made_model(3, 5), np.ones(3, dtype=bool)
+    model, enabled = hand_made_model(3, 5), np.ones((2, 3), dtype=bool)
     several = np.array([[[5, 3, 0], [5, 5, 2]], [[5, 0, 0], [4, 4, 4]]])
     together = stage_seconds(model, several, enabled)
     assert together.shape == (2, 3)
@@ -148,7 +150,7 @@ def test_leading_axes_are_policies_of_their_own():
 
 def test_a_disabled_exit_costs_its_block_and_nothing_else():
     model = hand_made_model(3, 4)
-    seconds = stage_seconds(model, np.array([[4, 4, 4]]), np.array([False, False, True]))
+    seconds = stage_seconds(model, np.array([[4, 4, 4]]), np.array([[False, False, True]] * 2))
     assert seconds.tolist() == [
         model.parts[0, 0, 4],
         model.parts[0, 1, 4],
@@ -158,13 +160,13 @@ def test_a_disabled_exit_costs_its_block_and_nothing_else():
 
 def test_an_enabled_exit_at_which_nobody_leaves_costs_head_and_decision_but_no_removal():
     model = hand_made_model(2, 4)
-    seconds = stage_seconds(model, np.array([[4, 4]]), np.ones(2, dtype=bool))
+    seconds = stage_seconds(model, np.array([[4, 4]]), np.ones((2, 2), dtype=bool))
     np.testing.assert_allclose(seconds, model.parts[:, :, 4].sum(axis=0))
 
 
 def test_removal_is_paid_where_some_leave_and_some_stay():
     model = hand_made_model(2, 4)
-    some = stage_seconds(model, np.array([[4, 3]]), np.ones(2, dtype=bool))[0]
+    some = stage_seconds(model, np.array([[4, 3]]), np.ones((2, 2), dtype=bool))[0]
     a, b, c = model.removal[0]
     assert some == pytest.approx(model.parts[:, 0, 4].sum() + a + 4 * b + 3 * c)
 
@@ -173,3 +175,13 @@ def test_the_full_network_is_all_blocks_and_the_final_head():
     model = hand_made_model(3, 4)
     want = sum(model.parts[0, :, n].sum() + model.parts[1:, 2, n].sum() for n in (4, 4, 2))
     assert full_network_seconds(model, 10, 4) == pytest.approx(want)
+
+
+def test_a_batch_larger_than_those_measured_is_refused():
+    with pytest.raises(OfframpError, match=r"batches of 5 samples, .* up to 4"):
+        full_network_seconds(hand_made_model(3, 4), 10, 5)
+
+
+def test_no_samples_take_no_time():
+    assert reached_by(np.zeros(0, int), 4, 3).shape == (0, 3)
+    assert full_network_seconds(hand_made_model(3, 4), 0, 4) == 0.0

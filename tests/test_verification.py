@@ -130,7 +130,7 @@ def test_a_verification_counts_what_the_tables_say_and_measures_what_ran():
             *(int(right[table.exits == k].sum()) for k in (1, 2, 3)),
         ]
         assert all(r["n_table"] == r["n_live"] and r["differ"] == 0 for r in found)
-        slow = slow_stage_seconds(model, table.exits, 16, case.policy.heads_run)
+        slow = slow_stage_seconds(model, table.exits, 16, *case.policy.runs)
         assert [r["seconds_predicted"] for r in found] == pytest.approx([sum(slow), *slow])
         assert found[0]["seconds_measured"] > 0
         whole = slow_stage_seconds(model, [3] * 40, 16, [False, False, True])

@@ -182,11 +182,11 @@ def peak(
     """
     batches = load_batches(split, SIZES[256], batch_size, device)
     images = sum(map(len, batches))
-    enabled = policy.heads_run
-    reached = reached_by(exits[:images], batch_size, len(enabled)).sum(axis=0)
+    heads, _ = policy.runs
+    reached = reached_by(exits[:images], batch_size, len(heads)).sum(axis=0)
     work = {
         "full network": images * (multiply_adds[0].sum() + multiply_adds[1, -1]),
-        "cascade": int((reached * (multiply_adds[0] + multiply_adds[1] * enabled)).sum()),
+        "cascade": int((reached * (multiply_adds[0] + multiply_adds[1] * heads)).sum()),
     }
     contenders: dict[str, Callable[[], Any]] = {
         "full network": each(partial(run_full_network, network), batches),

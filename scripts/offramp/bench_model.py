@@ -80,12 +80,12 @@ def predictions(
 ) -> dict[str, float]:
     """Seconds of a policy as time models (by name) and stand-ins see them; ``exits`` int (N,)."""
     reached = reached_by(exits, batch_size, len(policy.thresholds) + 1)
-    total, enabled = reached.sum(axis=0), policy.heads_run
+    total, runs = reached.sum(axis=0), policy.runs
     found = {
-        name: float(stage_seconds(model, reached, enabled).sum()) for name, model in models.items()
+        name: float(stage_seconds(model, reached, runs).sum()) for name, model in models.items()
     }
     for name, (block, head) in zip(STAND_INS, costs, strict=True):
-        found[name] = float((total * (block + head * enabled)).sum())
+        found[name] = float((total * (block + head * runs[0])).sum())
     return found
 
 

@@ -13,14 +13,13 @@ from offramp.bench_live import row
 from offramp.calibration import CalibrationData, evaluate, expected_of, loss, thresholds_for
 from offramp.criteria import scores_of
 from offramp.intervals import paired_difference
-from offramp.joint import Costs, costs_of, joint_frontier
-from offramp.optimism import optimism
+from offramp.joint import Costs, costs_of, joint_frontier, linear_costs
 from offramp.policy import Policy, exits_of, shared_cutoff
 from offramp.risk import risk_table
 from offramp.scores import scores_left_out, weights_of
 from offramp.selection import candidate_on, fastest_within_loss
 from offramp.sweep import sweep_split
-from offramp.thresholds import Thresholds
+from offramp.thresholds import Thresholds, fitting_part
 from offramp.timemodel import TimeModel
 
 MAX_LOSS, CONFIDENCE = 0.005, 0.9
@@ -49,8 +48,7 @@ def thresholds_of_others(
     ``test_logits`` of the test split, ``scores`` entropy and correctness (N, K) of val and test;
     ``multiply_adds`` int (2, K). By entropy, and by the risk, whose weights are there already.
     """
-    block, head = multiply_adds.astype(np.float64)
-    counted = Costs(block, head, np.zeros_like(head))
+    counted = linear_costs(*multiply_adds.astype(np.float64))
     timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
     known = CalibrationData(*data, logits, labels)
     by_risk = _scores_by_risk(logits, labels, scores, test_logits)
@@ -117,7 +115,7 @@ def judged(
         for end, value in (("", loss), (", low", low), (", high", high)):
             found[f"{split} loss{end}"] = 100 * value, "points"
     speedup = evaluate(*scores["test"], policy, model, batch_size)["speedup"]
-    spent = (multiply_adds[0] + multiply_adds[1] * policy.heads_run).cumsum()[taken["test"] - 1]
+    spent = (multiply_adds[0] + multiply_adds[1] * policy.runs[0]).cumsum()[taken["test"] - 1]
     full = multiply_adds[0].sum() + multiply_adds[1, -1]
     found["in predicted seconds"] = float(speedup), "speed-up"
     found["in multiply-adds"] = float(full / spent.mean()), "speed-up"
@@ -127,7 +125,8 @@ def judged(
 def _joint(data: CalibrationData, costs: Costs) -> Thresholds:
     """The fastest that neither is expected nor counted to lose more."""
     least = _allowed(data.correct)
-    frontier = joint_frontier(data.scores, expected_of(data), costs, least)
+    levels = np.arange(least, len(data.correct) + 1)
+    frontier = joint_frontier(data.scores, expected_of(data), costs, levels)
     for i in range(int(np.searchsorted(frontier.correct, least)), len(frontier.cost)):
         if loss(data.scores, data.correct, frontier.thresholds(i)) <= MAX_LOSS:
             return frontier.thresholds(i)
@@ -159,31 +158,32 @@ def _shared_promised(
     scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
 ) -> Thresholds:
     cutoffs = _cutoffs(scores)
-    policies = [shared_cutoff(c, scores.shape[1] - 1) for c in cutoffs]
-    return _promised(policies, np.zeros(len(policies)), scores, correct, model, batch_size)
+    made = [(shared_cutoff(c, scores.shape[1] - 1), {"cutoff": float(c)}) for c in cutoffs]
+    return _promised(made, scores, correct, model, batch_size)
 
 
 def _joint_promised(
     data: CalibrationData, costs: Costs, model: TimeModel, batch_size: int
 ) -> Thresholds:
     targets = data.correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
-    asked = {"method": "joint"}, data, targets, costs
-    policies = [Policy("entropy", t) for t in thresholds_for(*asked)]
-    return _promised(policies, optimism(*asked), data.scores, data.correct, model, batch_size)
+    half = data.sample(np.arange(fitting_part(len(data.scores))))
+    found = thresholds_for({"method": "joint"}, half, targets, costs)
+    made = [
+        (Policy("entropy", thresholds), {"calibrated_on": "val_half", "target": float(target)})
+        for target, thresholds in zip(targets, found, strict=True)
+    ]
+    return _promised(made, data.scores, data.correct, model, batch_size)
 
 
 def _promised(
-    policies: list[Policy],
-    lucky: np.ndarray,
+    made: list[tuple[Policy, dict[str, Any]]],
     scores: np.ndarray,
     correct: np.ndarray,
     model: TimeModel,
     batch_size: int,
 ) -> Thresholds:
-    candidates = [
-        candidate_on(scores, correct, policy, model, batch_size, {}, float(more))
-        for policy, more in zip(policies, lucky, strict=True)
-    ]
+    clock = model, batch_size
+    candidates = [candidate_on(scores, correct, policy, *clock, origin) for policy, origin in made]
     best = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
     return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from offramp.expected import expected_correct
 from offramp.guarantee import calibrate_guaranteed
-from offramp.joint import Costs, costs_of, joint_frontier
+from offramp.joint import ROUNDING, Costs, costs_of, joint_frontier
 from offramp.policy import Policy, exits_of
 from offramp.sweep import accuracy_or_none
-from offramp.thresholds import Passes, Thresholds, largest_thresholds
+from offramp.thresholds import Passes, Thresholds, fitting_part, largest_thresholds
 from offramp.timemodel import TimeModel, full_network_seconds, reached_by, stage_seconds
 
 
@@ -58,11 +58,13 @@ def calibrate_jointly(
     Every exit is disabled where no thresholds found reach the target.
     """
     samples, exits = data.scores.shape
-    frontier = joint_frontier(data.scores, expected_of(data), costs, min(targets) * samples)
     nobody = (None,) * (exits - 1)
-    accuracy = frontier.correct / samples
-    places = np.searchsorted(accuracy, targets, side="left")
-    return [frontier.thresholds(i) if i < len(accuracy) else nobody for i in places]
+    if not samples:
+        return [nobody] * len(targets)
+    wanted = np.array(targets) * samples
+    frontier = joint_frontier(data.scores, expected_of(data), costs, np.unique(wanted))
+    places = np.searchsorted(frontier.correct, wanted - ROUNDING, side="left")
+    return [frontier.thresholds(i) if i < len(frontier.cost) else nobody for i in places]
 
 
 def expected_of(data: CalibrationData) -> np.ndarray:
@@ -110,27 +112,27 @@ def evaluate(
     """What a policy does on a split: see `evaluate_exits`. ``scores`` float64 (N, K) are those of
     its criterion and temperatures."""
     taken = exits_of(scores, policy.thresholds)
-    return evaluate_exits(taken, correct, policy.heads_run, model, batch_size)
+    return evaluate_exits(taken, correct, policy.runs, model, batch_size)
 
 
 def evaluate_exits(
     taken: np.ndarray,
     correct: np.ndarray,
-    enabled: np.ndarray,
+    runs: np.ndarray,
     model: TimeModel,
     batch_size: int,
 ) -> dict[str, np.ndarray]:
     """What leaving at given exits means for accuracy and time.
 
     Parameters: ``taken`` int (N,), the exit 1..K of each sample; ``correct`` bool (N, K);
-    ``enabled`` bool (K,), the exits whose heads run. Returns ``n``, ``correct`` int64 (K+1,) and
+    ``runs`` bool (2, K), as `Policy.runs`. Returns ``n``, ``correct`` int64 (K+1,) and
     ``seconds`` float64 (K+1,), entry 0 overall, and ``speedup`` over the full network, a float.
     """
     samples, exits = correct.shape
     right = correct[np.arange(samples), taken - 1]
     n = np.bincount(taken, minlength=exits + 1)
     hits = np.bincount(taken[right], minlength=exits + 1)
-    seconds = stage_seconds(model, reached_by(taken, batch_size, exits), enabled)
+    seconds = stage_seconds(model, reached_by(taken, batch_size, exits), runs)
     n[0], hits[0] = samples, right.sum()
     total = seconds.sum()
     return {
@@ -181,17 +183,22 @@ def calibrate_all(
     model: TimeModel,
     batch_size: int,
 ) -> dict[str, list]:
-    """The rows of `calibration.parquet`: every target, calibrated on train and on val, and looked
-    at on every split.
+    """The rows of `calibration.parquet`: every target, calibrated on train, on val and on val's
+    first half (`val_half`, whose second half then tests), and looked at on every split.
 
     Parameters: ``splits`` gives the data by split; ``settings`` has method, confidence, target and
     targets.
     """
     rows: dict[str, list] = {}
     targets = targets_of(settings)
-    method, costs = settings["method"], costs_of(model, batch_size, criterion)
-    for calibrated_on in ("train", "val"):
-        found = thresholds_for(settings, splits[calibrated_on], targets, costs)
+    costs = costs_of(model, batch_size, criterion)
+    half = splits["val"].sample(np.arange(fitting_part(len(splits["val"].scores))))
+    fitted_to = {"train": splits["train"], "val": splits["val"], "val_half": half}
+    for calibrated_on, known in fitted_to.items():
+        method = settings["method"]
+        if calibrated_on == "train" and method == "guaranteed":
+            method = "empirical"  # what the network was trained on guarantees nothing
+        found = thresholds_for({**settings, "method": method}, known, targets, costs)
         for target, thresholds in zip(targets, found, strict=True):
             for split, data in splits.items():
                 policy = Policy(criterion, thresholds)

@@ -100,8 +100,8 @@ def run_stage(
         decide_final(network.heads[-1](x), k + 1, here.places, labels, exits)
         return None
     looks_back = CRITERIA[policy.criterion].looks_back
-    # `heads_run` only where it matters: asking costs as much as a small layer on one sample.
-    if policy.thresholds[k] is None and not (looks_back and policy.heads_run[k]):
+    # `runs` only where it matters: asking costs as much as a small layer on one sample.
+    if policy.thresholds[k] is None and not (looks_back and policy.runs[0, k]):
         return here._replace(x=x)
     logits = network.heads[k](x)
     seen = (*here.seen, logits) if looks_back else (logits,)

@@ -63,16 +63,16 @@ def oracle_table(
     that enables all exits does.
     """
     samples, exits = correct.shape
-    final, everyone = np.full(samples, exits), np.ones(exits, dtype=bool)
-    only_final = np.arange(exits) == exits - 1
+    final, everywhere = np.full(samples, exits), np.ones((2, exits), dtype=bool)
+    nobody = policy._replace(thresholds=(None,) * (exits - 1))
     rules = {
-        "full": (final, only_final),
-        "policy": (outcome.exits, policy.heads_run),
-        "oracle": (oracle_exits(correct), everyone),
+        "full": (final, nobody.runs),
+        "policy": (outcome.exits, policy.runs),
+        "oracle": (oracle_exits(correct), everywhere),
     }
     pieces = []
-    for rule, (taken, enabled) in rules.items():
-        result = evaluate_exits(taken, correct, enabled, model, batch_size)
+    for rule, (taken, runs) in rules.items():
+        result = evaluate_exits(taken, correct, runs, model, batch_size)
         rows = {"exit_rule": [rule] * (exits + 1), **evaluation_rows(result)}
         pieces.append(pa.table(rows, schema=ORACLE))
     return pa.concat_tables(pieces)

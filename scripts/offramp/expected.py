@@ -3,6 +3,7 @@
 import numpy as np
 
 from offramp.newton import minimum
+from offramp.temperatures import fit_temperature
 
 
 def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -28,10 +29,15 @@ def expected_correct(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
 def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The exits' weights w, float64 (K,), and biases b of the classes, float64 (C,), under which
     the labels are likeliest: the least negative log-likelihood of softmax(b + sum_k w_k logits_k),
-    a convex problem. Parameters as in `expected_correct`.
+    a convex problem. Parameters as in `expected_correct`. Logits may be of any scale: each exit's
+    are divided by their own, and the search begins where the softmax of their mean is calibrated.
     Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998).
     """
     by_class, (samples, exits, classes) = _by_class(logits), logits.shape
+    scale = by_class.std(axis=(0, 1))
+    scale[scale == 0] = 1.0
+    by_class /= scale
+    tempered = 1 / fit_temperature(by_class.mean(axis=2).T, label)
     shares = np.bincount(label, minlength=classes) / samples
     true = np.append(by_class[label, np.arange(samples)].mean(axis=0), shares)
 
@@ -43,8 +49,9 @@ def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndar
         mean, covariance = _moments(by_class, probability)
         return mean - true, covariance
 
-    found = minimum(value, slopes, np.append(np.full(exits, 1 / exits), np.zeros(classes)))
-    return found[:exits], found[exits:]
+    start = np.append(np.full(exits, tempered / exits), np.zeros(classes))
+    found = minimum(value, slopes, start)
+    return found[:exits] / scale, found[exits:]
 
 
 def _moments(by_class: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

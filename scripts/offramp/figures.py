@@ -1,7 +1,6 @@
 """Every figure, from the tables; one function each, readable in grey, the same bytes each time."""
 
 from functools import partial
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -401,31 +400,27 @@ def draw_rival(results: Results) -> Figure:
     return figure
 
 
-def draw_guarantee(results: Results) -> Figure:
-    """How often an exit falls below the target on new data, and the speed-up, by method."""
-    rows = results.guarantee
-    figure, (left, right) = _panels(1, 2, figsize=(8.4, 3.8))
-    colors = {"empirical": MIDDLE, "guaranteed": DARK}
-    styles = {"network": ("o", "-", -0.15), "synthetic": ("^", "--", 0.15)}
-    for population, method in product(styles, colors):
-        series = rows[(rows["population"] == population) & (rows["method"] == method)]
-        color, (marker, line, shift) = colors[method], styles[population]
-        share = 100 * series["share"]
-        left.errorbar(
-            100 * series["target"] + shift, share, color=color, fmt=marker, linestyle=line,
-            yerr=[share - 100 * series["share_low"], 100 * series["share_high"] - share],
-            capsize=2, label=f"{method}, {population}",
-        )  # fmt: skip
-        right.plot(
-            100 * series["target"], series["speedup"], color=color, marker=marker, linestyle=line
-        )
-    allowed = 100 * (1 - rows["confidence"].iloc[0])
-    left.axhline(allowed, color="black", linestyle=":", label=f"at most {allowed:g}% promised")
-    left.set(ylabel="draws below the target [%]", ylim=(-2, 102))
-    right.set(ylabel="median speed-up over full network", ylim=(0, None))
-    for axes in (left, right):
-        axes.set(xlabel="target: accuracy at every exit [%]", xticks=100 * rows["target"].unique())
-    figure.legend(loc="outside lower center", ncols=3)
+def draw_coverage(results: Results) -> Figure:
+    """How often each promise was broken, against how often it may be, by the number of samples."""
+    rows = results.coverage[~results.coverage["stated"].isna()]
+    promises = list(dict.fromkeys(rows["promise"]))
+    columns = 3
+    figure, panels = _panels(
+        -(-len(promises) // columns), columns, figsize=(8.4, 2.1 * -(-len(promises) // columns)),
+        sharex=True, squeeze=False,
+    )  # fmt: skip
+    for axes, promise in zip(panels.flat, promises, strict=False):
+        here = rows[rows["promise"] == promise]
+        for _, line in here.groupby("population", sort=False):
+            axes.plot(line["n"], 100 * line["rate"], color=MIDDLE, marker=".", linewidth=0.8)
+        stated = 100 * here["stated"].iloc[0]
+        axes.axhline(stated, color="black", linestyle=":")
+        axes.set_title(promise, fontsize="small")
+        axes.set(xscale="log", ylim=(0, max(1.5 * stated, 105 * here["rate"].max())))
+    for axes in panels.flat[len(promises) :]:
+        axes.axis("off")
+    figure.supylabel("broken [% of draws]; dotted: may be broken", fontsize="medium")
+    figure.supxlabel("samples", fontsize="medium")
     return figure
 
 

@@ -82,10 +82,11 @@ def joint_policies(criterion: str, data: Known, model: TimeModel, batch_size: in
     most MOST_LOST points."""
     costs = costs_of(model, batch_size, criterion)
     least = data.correct[:, -1].sum() - MOST_LOST / 100 * len(data.correct)
-    frontier = joint_frontier(data.scores, data.expected, costs, least)
-    last = len(frontier.cost) - 1
-    first = min(int(np.searchsorted(frontier.correct, least)), last)
-    places = np.unique(np.linspace(first, last, POLICIES).round().astype(int))
+    levels = np.arange(least, len(data.correct) + 1)
+    frontier = joint_frontier(data.scores, data.expected, costs, levels)
+    if not len(frontier.cost):
+        return [Policy(criterion, (None,) * (data.scores.shape[1] - 1))]
+    places = np.unique(np.linspace(0, len(frontier.cost) - 1, POLICIES).round().astype(int))
     return [Policy(criterion, frontier.thresholds(int(i))) for i in places]
 
 
@@ -143,7 +144,7 @@ def undominated(
     candidates = []
     for policy in policies:
         taken = exits_of(data.scores, policy.thresholds)
-        found = evaluate_exits(taken, data.correct, policy.heads_run, model, batch_size)
+        found = evaluate_exits(taken, data.correct, policy.runs, model, batch_size)
         right = data.expected[np.arange(samples), taken - 1].sum()
         candidates.append(Candidate(policy, {}, float(found["seconds"][0]), right, samples))
     return [candidate.policy for candidate in pareto_frontier(candidates)]
@@ -155,7 +156,7 @@ def _outcome(
     """Which samples are right, and the seconds of each: the stages' seconds shared out evenly."""
     taken = exits_of(scores, policy.thresholds)
     reached = reached_by(taken, batch_size, scores.shape[1])
-    stages = stage_seconds(model, reached, policy.heads_run)
+    stages = stage_seconds(model, reached, policy.runs)
     spent = (stages / np.maximum(reached.sum(axis=0), 1)).cumsum()
     return correct[np.arange(len(correct)), taken - 1], spent[taken - 1]
 

@@ -1,15 +1,30 @@
 """Thresholds with a promise: on new data, every enabled exit reaches the target."""
 
-from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+from scipy.special import bdtrc
 
-from offramp.policy import exits_of
-from offramp.thresholds import Thresholds, largest_thresholds
+from offramp.intervals import NORMAL
+from offramp.thresholds import Thresholds, ends_of_ties
 
-# How sure the learning half must be of an exit, from cautious to bold; each gives a candidate.
-LEVELS = 1 - np.geomspace(1e-6, 0.5, 40)
 SPLIT_SEED = 42
+# Of the data, what says where each exit's search begins; the rest are tested.
+LEARN = 0.3
+# An exit is tried only where the first test must be expected to pass by so many standard errors:
+# one that fails costs all later exits. The last one has none to lose.
+AHEAD = 1.5
+# Tests made at a time: the search ends at the first that fails.
+CHUNK = 4096
+
+
+class Sorted(NamedTuple):
+    """Samples at an exit by rising score: ``scores`` float64 (n,), ``right`` int64 (n,), how many
+    of the first 1..n are right, ``ends`` bool (n,), where a run of equal scores ends."""
+
+    scores: np.ndarray
+    right: np.ndarray
+    ends: np.ndarray
 
 
 def calibrate_guaranteed(
@@ -21,58 +36,86 @@ def calibrate_guaranteed(
 
     Parameters: ``scores`` float64 (N, K), ``correct`` bool (N, K): data that trained nothing.
 
-    Why it holds: one half of the data, drawn under a fixed seed, proposes a sequence of policies;
-    the other half, independent of it, tests them in that order and stops at the first that fails.
-    The null hypothesis of a policy is that *some* enabled exit is below the target; it is rejected
-    only if the exact binomial test of every enabled exit rejects at level 1 - confidence, and of
-    those in truth below one alone does so with at most that probability (an intersection-union
-    test, so no correction for the number of exits). Testing in a fixed order then keeps the chance
-    of ever accepting a false policy at that level. Nothing is asked of how accuracy depends on a
-    threshold; it need not be monotone.
-    Sources: Angelopoulos et al., "Learn then Test" (2021), split fixed-sequence testing; Berger,
-    "Multiparameter Hypothesis Testing and Acceptance Sampling" (1982), intersection-union tests.
+    Why it holds. The exits are taken one after the other. At each, thresholds rise from sample to
+    sample, from where the learning part of the data is surest, and every one is tested: the exact
+    binomial test must reject that those who leave are below the target. The first that fails ends
+    the search. Let t be where the accuracy first falls below the target: to go beyond it, the
+    search has to pass the test on exactly the samples up to t, which happens with no more than that
+    exit's share of the allowed error. Nothing is asked of how accuracy depends on a threshold; it
+    need not be monotone.
+    No later exit is disturbed: a search has seen the samples up to the first that failed, and of
+    those who stay that one alone (with all who tie with it); it counts as wrong at every later
+    exit. The others are as good as new. If the very first test of an exit fails, too much has been
+    seen, and later exits stay disabled. The shares of the error add up to 1 - confidence; what an
+    exit that is not tried leaves goes to those after it.
+    Sources: Angelopoulos et al., "Learn then Test" (2021), fixed-sequence testing; Clopper and
+    Pearson (1934), the exact test.
     """
     order = np.random.default_rng(SPLIT_SEED).permutation(len(scores))
-    learn, test = np.array_split(order, 2)
-    proposing, testing = (scores[learn], correct[learn]), (scores[test], correct[test])
-    accepted: Thresholds = (None,) * (scores.shape[1] - 1)
-    for level in LEVELS:
-        candidate = propose(*proposing, target, level)
-        p_values = exit_p_values(*testing, candidate, target)
-        if (p_values > 1 - confidence).any():
+    learn, test = np.split(order, [int(LEARN * len(order))])
+    seen = np.zeros(len(scores), dtype=bool)
+    side_exits, error = scores.shape[1] - 1, 1 - confidence
+    thresholds: list[float | None] = [None] * side_exits
+    for k in range(side_exits):
+        share = error / (side_exits - k)
+        start, above = surest(sort(scores[learn, k], correct[learn, k]), target)
+        expected = above * ((1 - LEARN) / LEARN) ** 0.5
+        if expected < NORMAL.inv_cdf(1 - share) + (AHEAD if k < side_exits - 1 else 0.0):
+            continue
+        error -= share
+        here = sort(scores[test, k], correct[test, k] & ~seen[test])
+        threshold, failed = last_passed(here, start, target, share)
+        if threshold is None:
             break
-        accepted = candidate
-    return accepted
+        thresholds[k] = threshold
+        learn, test = (rows[scores[rows, k] > threshold] for rows in (learn, test))
+        seen[test[scores[test, k] <= failed]] = True
+    return tuple(thresholds)
 
 
-def propose(scores: np.ndarray, correct: np.ndarray, target: float, level: float) -> Thresholds:
-    """At each exit in turn, the largest threshold of which these data are sure at ``level``: the
-    exact binomial test rejects that those who leave there are below the target."""
-    enough = enough_right(len(scores), target, level)
-    return largest_thresholds(scores, correct, lambda right, n: right >= enough[: len(n)])
+def sort(scores: np.ndarray, correct: np.ndarray) -> Sorted:
+    """Scores float64 (n,) and correct bool (n,) of the samples at an exit, sorted."""
+    order = np.argsort(scores, kind="stable")
+    ordered = scores[order]
+    return Sorted(ordered, correct[order].cumsum(), ends_of_ties(ordered))
 
 
-# The same table serves every exit, and every draw of a benchmark or of an estimate of optimism,
-# each of which goes through all levels of all targets.
-@lru_cache(40 * len(LEVELS))
-def enough_right(samples: int, target: float, level: float) -> np.ndarray:
-    """For n = 1..samples, the fewest right answers among n at which the exact binomial test rejects
-    at ``level`` that the accuracy is below the target: int32; more than n where even n are too
-    few."""
-    from scipy.stats import binom  # heavy to import, and wanted by this method alone
+def surest(here: Sorted, target: float) -> tuple[float, float]:
+    """The threshold up to which accuracy lies most clearly above the target, and by how many
+    standard errors it does, -inf where there is no sample."""
+    n = np.arange(1, len(here.scores) + 1)
+    above = (here.right - target * n) / np.sqrt(n * max(target * (1 - target), 1e-9))
+    above[~here.ends] = -np.inf
+    if not len(n):
+        return -np.inf, -np.inf
+    place = above.argmax()
+    return float(here.scores[place]), float(above[place])
 
-    return binom.ppf(level, np.arange(1, samples + 1), target).astype(np.int32) + 1
+
+def last_passed(
+    here: Sorted, start: float, target: float, error: float
+) -> tuple[float | None, float]:
+    """The largest threshold from ``start`` on up to which every test passes at level ``error``, and
+    the score at which the first fails, inf if none does; (None, inf) where already the first
+    fails."""
+    begin = int(np.searchsorted(here.scores, start, side="right"))
+    if begin == 0 or not passes(here.right[begin - 1 : begin], np.array([begin]), target, error)[0]:
+        return None, np.inf
+    threshold = start
+    for first in range(begin, len(here.scores), CHUNK):
+        places = first + np.flatnonzero(here.ends[first : first + CHUNK])
+        good = passes(here.right[places], places + 1, target, error)
+        if not good.all():
+            bad = int(good.argmin())
+            if bad:
+                threshold = float(here.scores[places[bad - 1]])
+            return threshold, float(here.scores[places[bad]])
+        threshold = float(here.scores[places[-1]]) if len(places) else threshold
+    return threshold, np.inf
 
 
-def exit_p_values(
-    scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds, target: float
-) -> np.ndarray:
-    """For each enabled exit, the exact p-value of its leaving samples being below the target:
-    float64; 1 for an exit at which nobody leaves."""
-    from scipy.stats import binom
-
-    taken = exits_of(scores, thresholds)
-    enabled = [k for k, t in enumerate(thresholds) if t is not None]
-    n = np.array([(taken == k + 1).sum() for k in enabled])
-    right = np.array([correct[taken == k + 1, k].sum() for k in enabled])
-    return binom.sf(right - 1, n, target)
+def passes(right: np.ndarray, n: np.ndarray, target: float, error: float) -> np.ndarray:
+    """Whether the exact binomial test rejects, at level ``error``, that the accuracy is below the
+    target, for ``right`` of ``n`` samples, int64 each: bool."""
+    # bdtrc is the chance of more than that many; below 0 it is 1.
+    return np.where(right > 0, bdtrc(np.maximum(right - 1, 0), n, target), 1.0) <= error

@@ -1,5 +1,6 @@
 """Newton's method for the convex fits: the exits' pool and the risk."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,8 @@ def minimum(
     """Where a convex function is least, float64 (P,), from ``start`` on.
 
     ``value`` gives the function at a place and whatever ``slopes`` can use of it, ``slopes`` the
-    gradient (P,) and the matrix of second derivatives (P, P) there. The damped method of Boyd and
-    Vandenberghe, "Convex Optimization" (2004), 9.5.
+    gradient (P,) and the matrix of second derivatives (P, P) there. Warns where STEPS do not reach
+    it. The damped method of Boyd and Vandenberghe, "Convex Optimization" (2004), 9.5.
     """
     found = start
     here, state = value(found)
@@ -33,4 +34,10 @@ def minimum(
         if new[0] > here:  # rounding leaves nothing to gain
             break
         found, (here, state) = found + size * step, new
+    else:
+        warnings.warn(
+            f"Newton's method was stopped after {STEPS} steps, {gain:.1e} from the optimum: the "
+            "logits may hold huge or nearly equal values",
+            stacklevel=2,
+        )
     return found

@@ -27,13 +27,20 @@ class Policy(NamedTuple):
     weights: Weights | None = None
 
     @property
-    def heads_run(self) -> np.ndarray:
-        """bool (K,): the exits whose heads run: those enabled, the final one, and under a criterion
-        that looks back all before the last enabled side exit."""
+    def runs(self) -> np.ndarray:
+        """bool (2, K): at which exits the head runs, and at which it is decided who leaves: those
+        enabled and the final one."""
         enabled = np.array([t is not None for t in self.thresholds], dtype=bool)
-        if CRITERIA[self.criterion].looks_back:
-            enabled = np.logical_or.accumulate(enabled[::-1])[::-1]
-        return np.append(enabled, True)
+        heads = heads_run(enabled, CRITERIA[self.criterion].looks_back)
+        return np.stack([heads, np.append(enabled, True)])
+
+
+def heads_run(enabled: np.ndarray, looks_back: bool) -> np.ndarray:
+    """The exits whose heads run, bool (K,): the side exits enabled, bool (K-1,), the final one, and
+    under a criterion that looks back all before the last enabled side exit."""
+    if looks_back:
+        enabled = np.logical_or.accumulate(enabled[::-1])[::-1]
+    return np.append(enabled, True)
 
 
 def shared_cutoff(
@@ -80,7 +87,14 @@ def outcome_of_tables(policy: Policy, logits: np.ndarray) -> Outcome:
 
 
 def save_policy(path: str | Path, policy: Policy, **about: Any) -> None:
-    """Write the policy as JSON; ``about`` says where it came from and what to expect of it."""
+    """Write the policy as JSON; ``about`` says where it came from and what to expect of it.
+
+    Raises OfframpError for thresholds, temperatures or weights that are not finite, which no reader
+    would take.
+    """
+    known = [*policy.thresholds, *(policy.temperatures or ()), *sum(policy.weights or (), ())]
+    if not all(value is None or _finite(value) for value in known):
+        raise OfframpError(f"{path}: want finite thresholds, temperatures and weights: {policy}")
     text = json.dumps({**SCHEMA, **policy._asdict(), **about}, indent=2) + "\n"
     temporary = Path(f"{path}.part")
     temporary.write_text(text)

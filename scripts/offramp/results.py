@@ -19,7 +19,7 @@ from offramp.tables import origin_of, read, read_scores, same_weights
 EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
 TABLES = (
     "network", "sweep", "calibration", "verification", "timings", "temperatures", "reliability",
-    "leaving", "agreement", "oracle", "training", "rival", "guarantee",
+    "leaving", "agreement", "oracle", "training", "rival", "coverage",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ class Results(SimpleNamespace):
     oracle: pd.DataFrame
     training: pd.DataFrame
     rival: pd.DataFrame
-    guarantee: pd.DataFrame
+    coverage: pd.DataFrame
     policies: dict[str, Policy]
     about: dict[str, dict[str, Any]]
     scores: dict[str, tuple[np.ndarray, np.ndarray]]

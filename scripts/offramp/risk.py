@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from offramp import OfframpError
 from offramp.criteria import SIGNS, Weights, signs
 from offramp.expected import expected_correct
 from offramp.newton import minimum
@@ -11,11 +12,18 @@ from offramp.tables import RISK
 
 # How strongly weights are held near 0, in samples: weights of signs that are scaled to spread 1.
 RIDGE = 20.0
+# Two samples for every part.
+LEAST = 2 * PARTS
 
 
 def risk_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
     """The weights of every side exit, fitted to all samples (part 0) and to all but one of PARTS.
     ``logits`` float32 (N, K, C) and ``label`` int64 (N,) of the validation split."""
+    if len(label) < LEAST:
+        raise OfframpError(
+            f"the criterion risk is fitted to validation samples, and {len(label)} are too few: "
+            f"set dataset.validation to {LEAST} or more, or take another criterion"
+        )
     part, rows = part_of(len(label)), []
     for left_out in range(PARTS + 1):
         some = part != left_out

@@ -8,16 +8,16 @@ import numpy as np
 import pyarrow as pa
 
 from offramp.calibration import evaluate
-from offramp.intervals import largest_loss, wilson
+from offramp.intervals import accuracy_bound, drop_bound
 from offramp.policy import Policy, exits_of, shared_cutoff
+from offramp.thresholds import fitting_part
 from offramp.timemodel import TimeModel
 
 
 class Candidate(NamedTuple):
-    """A policy and its figures on the validation split: seconds, correct of n (counted, or
-    expected), how many of those that the full network has right it has wrong (``lost``) and the
-    reverse (``gained``), and, where it was fitted to that split, how much more it must be expected
-    to lose on new data."""
+    """A policy and its figures on validation samples that did not fit it: seconds, correct of n
+    (counted, or expected), how many of those that the full network has right it has wrong
+    (``lost``) and the reverse (``gained``)."""
 
     policy: Policy
     origin: dict[str, Any]
@@ -26,12 +26,11 @@ class Candidate(NamedTuple):
     n: int
     lost: int = 0
     gained: int = 0
-    optimism: float = 0.0
 
     @property
     def accuracy(self) -> float:
-        """Overall accuracy that the validation split lets one expect."""
-        return self.correct / self.n - self.optimism
+        """Overall accuracy on these samples."""
+        return self.correct / self.n
 
 
 def fastest_within_loss(
@@ -44,12 +43,10 @@ def fastest_within_loss(
 
 def loss_at_most(candidate: Candidate, confidence: float) -> float:
     """The most that a candidate, taken by itself, loses on new data with a one-sided
-    ``confidence``: the bound of a paired comparison, and ``optimism``, which is an estimate. With
-    all exits disabled it is the full network: 0."""
+    ``confidence``. With all exits disabled it is the full network: 0."""
     if all(t is None for t in candidate.policy.thresholds):
         return 0.0
-    lost, gained, n = candidate.lost, candidate.gained, candidate.n
-    return largest_loss(lost, gained, n, confidence) + candidate.optimism
+    return drop_bound(candidate.lost, candidate.gained, candidate.n, confidence)
 
 
 def fastest_above_accuracy(
@@ -58,14 +55,10 @@ def fastest_above_accuracy(
     """The fastest whose accuracy on new data is with ``confidence`` at least ``min_accuracy``; see
     `_surely`."""
     return _surely(
-        candidates, lambda c, sure: accuracy_at_least(c, sure) >= min_accuracy, confidence
+        candidates,
+        lambda c, sure: accuracy_bound(c.correct, c.n, sure) >= min_accuracy,
+        confidence,
     )
-
-
-def accuracy_at_least(candidate: Candidate, confidence: float) -> float:
-    """The least accuracy of a candidate, taken by itself, on new data with a one-sided
-    ``confidence``: Wilson's bound, less ``optimism``, which is an estimate."""
-    return wilson(candidate.correct, candidate.n, 1 - confidence) - candidate.optimism
 
 
 def _surely(
@@ -76,17 +69,23 @@ def _surely(
     """The fastest that passes with a confidence that holds however many candidates are tried.
 
     The fastest of many that pass each by itself is the luckiest. So each family (shared cutoffs,
-    thresholds calibrated on train, on val) is tested in a fixed order, from slow to fast, up to the
-    first that fails, and the families share the error. The times that give the order know nothing
-    of labels; the thresholds calibrated on val do, and for them ``optimism`` stands in.
+    thresholds calibrated on train, on half of val) is tested in an order that no tested sample has
+    a say in (`caution`), up to the first that fails, and the families share the error. What is sure
+    of the one chosen is what was tested, not more.
     Source: fixed-sequence testing in Angelopoulos et al., "Learn then Test" (2021).
     """
     sure = confidence_each(candidates, confidence)
     passed: list[Candidate] = []
     for family in families(candidates).values():
-        slow_first = sorted(family, key=lambda c: -c.seconds)
-        passed += takewhile(lambda c: passes(c, sure), slow_first)
+        passed += takewhile(lambda c: passes(c, sure), sorted(family, key=caution))
     return min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None)
+
+
+def caution(candidate: Candidate) -> float:
+    """Where a candidate stands in its family, the most cautious first: small cutoffs, and high
+    targets."""
+    origin = candidate.origin
+    return origin["cutoff"] if "cutoff" in origin else -origin["target"]
 
 
 def confidence_each(candidates: Sequence[Candidate], confidence: float) -> float:
@@ -95,7 +94,7 @@ def confidence_each(candidates: Sequence[Candidate], confidence: float) -> float
 
 
 def families(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
-    """Candidates by where they come from: `cutoff`, `train` or `val`, those calibrated there."""
+    """Candidates by where they come from: `cutoff`, or what they were calibrated on."""
     found: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         found.setdefault(candidate.origin.get("calibrated_on", "cutoff"), []).append(candidate)
@@ -154,48 +153,45 @@ def choose_policies(
     """The chosen policies by name, each with where it came from and what to expect of it.
 
     ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
-    their figures on the validation split, whose ``scores`` float64 (N, K) and ``correct`` bool
-    (N, K) lie behind the tables; ``decided`` is the `decided_by` of these. When no candidate
-    satisfies the rule, all exits are disabled and ``satisfied`` is false.
+    their figures on validation samples that did not fit them; ``scores`` float64 (N, K) and
+    ``correct`` bool (N, K) of the validation split lie behind the tables; ``decided`` is the
+    `decided_by` of these. When no candidate satisfies the rule, all exits are disabled and
+    ``satisfied`` is false.
     """
-    shared, per_exit = (
-        [with_changes(c, scores, correct) for c in candidates]
-        for candidates in (
-            shared_candidates(sweep, *decided),
-            calibrated_candidates(calibration, *decided),
-        )
-    )
+    shared = [judged(c, scores, correct) for c in shared_candidates(sweep, *decided)]
+    fitted = [judged(c, scores, correct) for c in calibrated_candidates(calibration, *decided)]
+    by_family = families(shared + fitted)
+    cutoff = next(c for c in shared if c.origin["cutoff"] == report_cutoff)
+    on_val = next(c for c in by_family["val"] if c.origin["target"] == target)
     lucky = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
-    per_exit = [
-        c._replace(optimism=lucky[c.origin["target"]]) if c.origin["calibrated_on"] == "val" else c
-        for c in per_exit
-    ]
-    on_train = [c for c in per_exit if c.origin["calibrated_on"] == "train"]
-    cutoff = [c for c in shared if c.origin["cutoff"] == report_cutoff]
-    on_val = [
-        c for c in per_exit if c.origin["calibrated_on"] == "val" and c.origin["target"] == target
-    ]
-    rule, limits = selection["rule"], {k: v for k, v in selection.items() if k != "rule"}
-    sure = selection["confidence"]
+    fixed = drop_bound(cutoff.lost, cutoff.gained, cutoff.n, selection["confidence"])
     found = {
-        "report_cutoff": _describe(cutoff[0], {}, sure),
-        "target": _describe(on_val[0], {}, sure),
+        "report_cutoff": _describe(cutoff, {}, loss_at_most=fixed),
+        "target": _describe(on_val, {}, optimism=lucky[target]),
     }
+    untouched = [c for c in fitted if c.origin["calibrated_on"] != "val"]
     for name, candidates in (
         ("best_cutoff", shared),
-        ("best_train", on_train),
-        ("best", shared + per_exit),
+        ("best_train", by_family.get("train", [])),
+        ("best", shared + untouched),
     ):
-        best = RULES[rule](candidates, **limits)
-        why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
-        if best is None:
-            like = candidates[0].policy
-            nobody = like._replace(thresholds=(None,) * len(like.thresholds))
-            found[name] = nobody, {"origin": None, "selection": why | {"satisfied": False}}
-        else:
-            each = confidence_each(candidates, sure)
-            found[name] = _describe(best, why | {"satisfied": True}, each)
+        found[name] = _chosen(candidates, shared[0].policy, selection)
     return found
+
+
+def _chosen(
+    candidates: Sequence[Candidate], like: Policy, selection: Mapping[str, Any]
+) -> tuple[Policy, dict]:
+    """The policy that the rule takes of the candidates, or one like ``like`` with all exits
+    disabled; and what is said of it. ``loss_at_most`` holds for all candidates at once."""
+    rule, limits = selection["rule"], {k: v for k, v in selection.items() if k != "rule"}
+    best = RULES[rule](candidates, **limits)
+    why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
+    if best is None:
+        nobody = like._replace(thresholds=(None,) * len(like.thresholds))
+        return nobody, {"origin": None, "selection": why | {"satisfied": False}}
+    each = 1 - (1 - selection["confidence"]) / len(candidates)
+    return _describe(best, why | {"satisfied": True}, loss_at_most=loss_at_most(best, each))
 
 
 def shared_candidates(sweep: pa.Table, *decided: Any) -> list[Candidate]:
@@ -216,9 +212,9 @@ def shared_candidates(sweep: pa.Table, *decided: Any) -> list[Candidate]:
 
 
 def calibrated_candidates(calibration: pa.Table, criterion: str, *fitted: Any) -> list[Candidate]:
-    """Every calibrated set of thresholds, with its figures on the validation split, to which some
-    were fitted: without their optimism. ``criterion`` and what else was ``fitted``, temperatures
-    and weights, are the `decided_by` of its scores."""
+    """Every calibrated set of thresholds, with its figures on the whole validation split.
+    ``criterion`` and what else was ``fitted``, temperatures and weights, are the `decided_by` of
+    its scores."""
     rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
     exits = max(row["exit"] for row in rows)
     candidates = []
@@ -245,27 +241,28 @@ def candidate_on(
     model: TimeModel,
     batch_size: int,
     origin: dict[str, Any],
-    optimism: float = 0.0,
 ) -> Candidate:
     """A policy with all its figures on validation data, scores float64 (N, K) and correct bool
-    (N, K); ``optimism`` where it was fitted to them."""
-    found = evaluate(scores, correct, policy, model, batch_size)
-    seconds, right = float(found["seconds"][0]), int(found["correct"][0])
-    lucky = max(0.0, optimism)
-    candidate = Candidate(policy, origin, seconds, right, len(correct), optimism=lucky)
-    return with_changes(candidate, scores, correct)
+    (N, K)."""
+    seconds = float(evaluate(scores, correct, policy, model, batch_size)["seconds"][0])
+    return judged(Candidate(policy, origin, seconds, 0, len(correct)), scores, correct)
 
 
-def with_changes(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Candidate:
-    """The candidate with what it loses and gains against the full network on the validation split's
-    ``scores`` float64 (N, K) and ``correct`` bool (N, K)."""
+def judged(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Candidate:
+    """The candidate with what it has right, loses and gains against the full network on those
+    samples of the validation split, ``scores`` float64 (N, K) and ``correct`` bool (N, K), that did
+    not fit it: all, or the second half where the first did."""
+    if candidate.origin.get("calibrated_on") == "val_half":
+        rest = slice(fitting_part(len(scores)), None)
+        scores, correct = scores[rest], correct[rest]
     taken = exits_of(scores, candidate.policy.thresholds)
     right, full = correct[np.arange(len(correct)), taken - 1], correct[:, -1]
-    return candidate._replace(lost=int((full & ~right).sum()), gained=int((right & ~full).sum()))
+    lost, gained = int((full & ~right).sum()), int((right & ~full).sum())
+    return candidate._replace(correct=int(right.sum()), n=len(right), lost=lost, gained=gained)
 
 
 def _describe(
-    candidate: Candidate, selection: dict[str, Any], confidence: float
+    candidate: Candidate, selection: dict[str, Any], optimism: float = 0.0, **about: float
 ) -> tuple[Policy, dict]:
     return candidate.policy, {
         "origin": candidate.origin,
@@ -273,9 +270,9 @@ def _describe(
         "expected": {
             "split": "val",
             "n": candidate.n,
-            "accuracy": candidate.accuracy,
-            "optimism": candidate.optimism,
-            "loss_at_most": loss_at_most(candidate, confidence),
+            "accuracy": candidate.accuracy - optimism,
+            "optimism": optimism,
             "seconds": candidate.seconds,
+            **about,
         },
     }

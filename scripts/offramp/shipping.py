@@ -103,7 +103,7 @@ def _accuracy_lines(correct: Mapping[str, np.ndarray], changed: Mapping[str, int
     exits = next(iter(correct.values())).shape[1]
     return [
         "## Accuracy",
-        "Every sample at every exit, with 95 % intervals (Wilson):",
+        "Every sample at every exit, with 95 % intervals (exact):",
         table(
             ["exit", *(f"{name} ({len(rows):,})" for name, rows in correct.items())],
             [[k + 1, *(_accuracy(rows[:, k]) for rows in correct.values())] for k in range(exits)],

@@ -266,7 +266,7 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
         f"Weights sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
         f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'])} for "
-        f"{full['n']:,} samples (predicted). Intervals are 95 % (Wilson). Times at an exit are "
+        f"{full['n']:,} samples (predicted). Intervals are 95 % (exact). Times at an exit are "
         "those of its stage: block, head, decision, removal of those who leave.",
     ]
     parts = [
@@ -489,8 +489,7 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
         f"{' '.join(map(_threshold, best['thresholds']))}. Of {selection['of']} candidates it is "
         f"{rule}, judged on validation data: {val['accuracy']:.2%} there against "
         f"{full['val']['accuracy']:.2%} ({_signed(-lost)} points; with "
-        f"{selection['confidence']:.0%} confidence at most "
-        f"{100 * best['expected']['loss_at_most']:.2f} lost on new data{_by_estimate(best)}) in "
+        f"{selection['confidence']:.0%} confidence {_promised(best)}) in "
         f"{_seconds(val['seconds'])} against {_seconds(full['val']['seconds'])}. "
         f"On test data: {_percent(test)}, "
         f"{_points(best['against_full_network'])}, "
@@ -499,15 +498,23 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
     )
 
 
-def _by_estimate(best: Mapping[str, Any]) -> str:
-    fitted = best["origin"].get("calibrated_on") == "val"
-    return ", by estimate, since the thresholds were fitted to these data" if fitted else ""
+def _promised(best: Mapping[str, Any]) -> str:
+    """What is sure of a chosen policy: what was tested, and a bound that allows for the choice."""
+    most = f"at most {100 * best['expected']['loss_at_most']:.2f} lost on new data"
+    selection = best["selection"]
+    if selection["rule"] == "fastest_within_loss":
+        limit = f"at most {100 * selection['max_loss']:g} points lost on new data"
+        return f"{limit}, as was tested; over all candidates at once, {most}"
+    if selection["rule"] == "fastest_above_accuracy":
+        return f"at least {selection['min_accuracy']:.2%} on new data, as was tested"
+    return f"over all candidates at once, {most}"
 
 
 def _origin(origin: Mapping[str, Any]) -> str:
     if "cutoff" in origin:
         return f"cutoff {origin['cutoff']:.4f} at every side exit"
-    return f"{_target(origin['target'])} wanted, calibrated on {origin['calibrated_on']}"
+    known = {"val_half": "half of val"}.get(origin["calibrated_on"], origin["calibrated_on"])
+    return f"{_target(origin['target'])} wanted, calibrated on {known}"
 
 
 def _live_sentence(live: Mapping[str, float]) -> str:

@@ -97,14 +97,14 @@ def _sweep_seconds(
     samples, exits = first.shape
     batch = batch_of(samples, batch_size)
     sizes = np.bincount(batch)
-    enabled = np.ones(exits, dtype=bool)
+    everywhere = np.ones((2, exits), dtype=bool)
     gone = [count_by_cutoff(first[:, k], len(cutoffs), batch, len(sizes)) for k in range(exits - 1)]
     seconds = np.empty((len(cutoffs), exits))
     for start in range(0, len(cutoffs), CHUNK):
         some = slice(start, start + CHUNK)
         reached = [np.broadcast_to(sizes[:, None], (len(sizes), len(cutoffs[some])))]
         reached += [sizes[:, None] - left[:, some] for left in gone]
-        seconds[some] = stage_seconds(model, np.stack(reached, axis=-1).swapaxes(0, 1), enabled)
+        seconds[some] = stage_seconds(model, np.stack(reached, axis=-1).swapaxes(0, 1), everywhere)
     return seconds
 
 

@@ -122,34 +122,17 @@ BENCHMARKS = pa.schema(
         "unit": pa.string(),
     }
 )
-GUARANTEE = pa.schema(
+COVERAGE = pa.schema(
     {
+        "promise": pa.string(),
         "population": pa.string(),
-        "target": pa.float64(),
-        "method": pa.string(),
-        "confidence": pa.float64(),
-        "draws": pa.int32(),
-        "below": pa.int32(),
-        "share": pa.float64(),
-        "share_low": pa.float64(),
-        "share_high": pa.float64(),
-        "enabled": pa.float64(),
-        "speedup": pa.float64(),
-    }
-)
-PROMISE = pa.schema(
-    {
-        "choice": pa.string(),
-        "promised": pa.bool_(),
-        "confidence": pa.float64(),
-        "max_loss": pa.float64(),
-        "samples": pa.int32(),
+        "n": pa.int64(),
+        "stated": pa.float64(),
         "draws": pa.int32(),
         "broken": pa.int32(),
-        "share": pa.float64(),
-        "share_low": pa.float64(),
-        "share_high": pa.float64(),
-        "loss": pa.float64(),
+        "rate": pa.float64(),
+        "rate_low": pa.float64(),
+        "rate_high": pa.float64(),
         "speedup": pa.float64(),
     }
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from scipy.special import log_softmax
+from scipy.special import log_softmax, softmax
 
 from offramp.tables import RELIABILITY, TEMPERATURES
 from offramp.thresholds import fitting_part
@@ -14,29 +14,33 @@ from offramp.thresholds import fitting_part
 BINS = 15
 RESAMPLES = 500
 SEED = 42
-# The range searched: far wider than networks need.
-LOG_RANGE = (-4.0, 4.0)
 
 
 def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     """The temperature that makes the labels likeliest: least negative log-likelihood of the softmax
-    of logits / T. Parameters: ``logits`` float (N, C), ``label`` int64 (N,).
+    of logits / T, logits of any scale. Parameters: ``logits`` float (N, C), ``label`` int64 (N,).
 
     1 where none is: no samples, all of them right, or none better than at random.
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017).
     """
-    from scipy.optimize import minimize_scalar  # heavy to import, and not wanted for reliability
+    from scipy.optimize import brentq  # heavy to import, and not wanted for reliability
 
-    if (logits.argmax(axis=1) == label).all():
+    leads = logits.astype(np.float64)
+    leads -= leads.max(axis=1, keepdims=True)
+    true = leads[np.arange(len(label)), label]
+    if not (true < 0).any() or true.mean() <= leads.mean():
         return 1.0
-    precise = logits.astype(np.float64)
-    found = minimize_scalar(
-        lambda log: negative_log_likelihood(precise / np.exp(log), label),
-        bounds=LOG_RANGE,
-        method="bounded",
-        options={"xatol": 1e-6},
-    )
-    return float(np.exp(found.x)) if found.x < LOG_RANGE[1] - 1e-3 else 1.0
+
+    def slope(log: float) -> float:
+        """Of the likelihood, which is convex in 1 / T, at ln(1 / T): it rises from below 0."""
+        return float(((softmax(np.exp(log) * leads, axis=1) * leads).sum(axis=1) - true).mean())
+
+    low = high = -float(np.log(-leads.mean()))
+    while slope(low) >= 0:
+        low -= 2.0
+    while slope(high) < 0:
+        high += 2.0
+    return float(np.exp(-brentq(slope, low, high, xtol=1e-9)))
 
 
 def fit_temperatures(logits: np.ndarray, label: np.ndarray) -> tuple[float, ...]:
@@ -84,20 +88,26 @@ def calibration_error_interval(
 ) -> tuple[float, float, float]:
     """The expected calibration error of these samples, with its 95 % interval.
 
-    The upper end is that of the basic bootstrap: chance alone makes an error, and a resample holds
-    it about twice. The lower end is what is left without as much as chance adds in 39 of 40 cases,
-    answers being drawn with the confidences as their chances (bin sums by the normal law); it is 0
-    where chance explains all.
+    Chance alone makes an error, and a resample holds it about twice. So the upper end is the larger
+    of those of the basic bootstrap and of the percentile bootstrap. The lower end is what is left
+    without as much as chance adds in 39 of 40 cases (bin sums by the normal law, their variance the
+    larger of what the confidences and what the answers say); it is 0 where chance explains all.
+    How often the truth lies outside is measured in `offramp.coverage`.
     """
     place = bin_of(confidence)
     whole = calibration_error(confidence, right, place, np.ones((1, len(confidence))))
     found = float(whole[0])
     resampled = calibration_error(confidence, right, place, resamples(len(confidence)))
-    spread = np.sqrt(np.bincount(place, confidence * (1 - confidence), minlength=BINS))
+    n = np.bincount(place, minlength=BINS)
+    hits = np.bincount(place, right, minlength=BINS)
+    stated = np.bincount(place, confidence * (1 - confidence), minlength=BINS)
+    # Half a right and half a wrong answer more: a bin without wrong ones has a variance, too.
+    counted = n * (hits + 0.5) * (n - hits + 0.5) / (n + 1) ** 2
+    spread = np.sqrt(np.maximum(stated, np.where(n, counted, 0.0)))
     noise = np.random.default_rng(SEED).normal(size=(RESAMPLES, BINS)) * spread
     chance = np.quantile(np.abs(noise).sum(axis=1), 0.975) / len(confidence)
-    high = 2 * found - float(np.quantile(resampled, 0.025))
-    return found, max(0.0, found - float(chance)), max(found, high)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return found, max(0.0, found - float(chance)), max(found, float(high), 2 * found - float(low))
 
 
 @lru_cache(2)

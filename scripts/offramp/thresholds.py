@@ -11,7 +11,7 @@ Passes = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def fitting_part(samples: int) -> int:
-    """How many of the first calibration samples fit temperatures; the rest are for thresholds. The
+    """How many of the first validation samples fit what the rest then calibrate or test. The
     samples' order is random, so the first half is a random half."""
     return samples // 2
 

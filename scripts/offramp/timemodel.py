@@ -83,21 +83,25 @@ def _fit_removal(rows: dict[str, np.ndarray], exit_: int) -> np.ndarray:
     return np.linalg.lstsq(design / medians[:, None], np.ones(len(cases)), rcond=None)[0]
 
 
-def stage_seconds(model: TimeModel, reached: np.ndarray, enabled: np.ndarray) -> np.ndarray:
+def stage_seconds(model: TimeModel, reached: np.ndarray, runs: np.ndarray) -> np.ndarray:
     """Predicted seconds of every stage, summed over the batches.
 
     Parameters: ``reached`` int (..., batches, K), how many samples of each batch reach each stage;
-    ``enabled`` bool (K,). Returns float64 (..., K).
+    ``runs`` bool (2, K), at which exits the head runs and at which it is decided who leaves.
+    Returns float64 (..., K). Raises OfframpError for a batch larger than any that was measured.
     """
     exits = reached.shape[-1]
+    check_batch(model, int(reached.max(initial=0)))
     kept = np.concatenate([reached[..., 1:], np.zeros_like(reached[..., :1])], axis=-1)
     seconds = np.empty((*reached.shape[:-2], exits))
     for k in range(exits):
         n, stay = reached[..., k], kept[..., k]
         stage = model.parts[0, k][n]
-        if enabled[k]:
-            stage = stage + model.parts[1, k][n] + model.parts[2, k][n]
-        if enabled[k] and k < exits - 1:
+        if runs[0, k]:
+            stage = stage + model.parts[1, k][n]
+        if runs[1, k]:
+            stage = stage + model.parts[2, k][n]
+        if runs[1, k] and k < exits - 1:
             a, b, c = model.removal[k]
             some_left = (stay > 0) & (stay < n)
             stage = stage + np.where(some_left, np.maximum(a + b * n + c * stay, 0.0), 0.0)
@@ -116,7 +120,7 @@ def reached_by(exits_taken: np.ndarray, batch_size: int, exits: int) -> np.ndarr
     Parameters: ``exits_taken`` int (N,) in 1..K. Returns int64 (batches, K).
     """
     batch = batch_of(len(exits_taken), batch_size)
-    batches = int(batch[-1]) + 1
+    batches = -(-len(exits_taken) // batch_size)
     cell = batch * exits + exits_taken - 1
     left = np.bincount(cell, minlength=batches * exits).reshape(batches, exits)
     return left[:, ::-1].cumsum(axis=1)[:, ::-1]
@@ -126,4 +130,15 @@ def full_network_seconds(model: TimeModel, samples: int, batch_size: int) -> flo
     """Predicted seconds of the full network: all blocks, the final head, and its decision."""
     exits = model.parts.shape[1]
     reached = reached_by(np.full(samples, exits), batch_size, exits)
-    return float(stage_seconds(model, reached, np.arange(exits) == exits - 1).sum())
+    final = np.arange(exits) == exits - 1
+    return float(stage_seconds(model, reached, np.stack([final, final])).sum())
+
+
+def check_batch(model: TimeModel, size: int) -> None:
+    """Raise OfframpError where batches of this size are beyond those the model was measured on."""
+    largest = model.parts.shape[2] - 1
+    if size > largest:
+        raise OfframpError(
+            f"batches of {size} samples, where times were measured up to {largest}: set batch_size "
+            "in the config to the largest you need and run again"
+        )

@@ -175,9 +175,8 @@ def verification_rows(
     exits = logits.shape[1]
     table = outcome_of_tables(case.policy, logits)
     differ, excused = differences(case.policy, logits, table, live)
-    predicted = stage_seconds(
-        model, reached_by(table.exits, batch_size, exits), case.policy.heads_run
-    )
+    reached = reached_by(table.exits, batch_size, exits)
+    predicted = stage_seconds(model, reached, case.policy.runs)
     rows = []
     for k in range(exits + 1):
         here, there = (table.exits == k, live.exits == k) if k else (slice(None), slice(None))
