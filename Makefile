@@ -33,6 +33,7 @@ test: .venv/bench
 	$(BIN)/ruff format --check scripts tests
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Both shipped networks, everything interleaved, up to more than an hour on slow cores; nothing else
@@ -45,10 +46,10 @@ bench: .venv/bench
 # On a machine with a GPU, with any Python that has torch, pytest and pyarrow (PYTHON=...); no Snakemake.
 # data/cifar10 is a run's, or comes packed (CONTRIBUTING.md).
 data/cifar10/train_images.npy:
-	PYTHONPATH=scripts $(PYTHON) -m offramp.packing unpack packed data/cifar10
+	PYTHONPATH=scripts $(PYTHON) -m offramp.training.packing unpack packed data/cifar10
 
 test-gpu: data/cifar10/train_images.npy
-	$(PYTHON) -m pytest -m gpu tests/test_gpu.py -s
+	$(PYTHON) -m pytest -m gpu tests/inference/test_gpu.py -s
 
 train-gpu: data/cifar10/train_images.npy
-	PYTHONPATH=scripts $(PYTHON) -m offramp.seeds
+	PYTHONPATH=scripts $(PYTHON) -m offramp.studies.seeds

@@ -17,10 +17,10 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.update(PYTHONPATH=str(SCRIPTS))
 
 from offramp import OfframpError
-from offramp.config import check_config
-from offramp.datasets import SPLITS, pool_files
-from offramp.recipe import misfits_of, purpose_now
-from offramp.tables import sha256
+from offramp.workflow.config import check_config
+from offramp.data.datasets import SPLITS, pool_files
+from offramp.training.recipe import misfits_of, purpose_now
+from offramp.tables.files import sha256
 
 try:
     check_config(config, yaml.safe_load((RULES / "config.schema.yaml").read_text()))
@@ -116,17 +116,24 @@ def code(script):
         if file not in digests:
             digests[file] = hashlib.sha256(file.read_bytes()).hexdigest()
             waiting |= imported(file)
-    listed = sorted(f"{file.stem} {digest}" for file, digest in digests.items())
+    listed = sorted(f"{file.relative_to(SCRIPTS)} {digest}" for file, digest in digests.items())
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 @cache
 def imported(file):
-    """The library modules that a Python file imports, a frozenset."""
-    found = set()
+    """The library modules that a Python file imports, and the packages they lie in, a frozenset."""
+    here = file.relative_to(SCRIPTS).parts
+    names = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("offramp"):
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            found |= {SCRIPTS / f"{name.replace('.', '/')}.py" for name in names}
-            found.add(SCRIPTS / "offramp/__init__.py")
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = here[: -node.level] if node.level else ()
+            base = ".".join([*package, *filter(None, [node.module])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    found = set()
+    for parts in (name.split(".") for name in names if name.split(".")[0] == "offramp"):
+        found.add(SCRIPTS / f"{'/'.join(parts)}.py")
+        found |= {SCRIPTS.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)}
     return frozenset(path for path in found if path.exists())

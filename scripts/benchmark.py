@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.benchmarks import PARTS, subject_of
-from offramp.job import job_log
-from offramp.machine import prepare
-from offramp.tables import BENCHMARKS, provenance, sha256, write
+from offramp.inference.machine import prepare
+from offramp.studies.benchmarks import PARTS, subject_of
+from offramp.tables.files import provenance, sha256, write
+from offramp.tables.schemas import BENCHMARKS
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.bench_page import page
-from offramp.figures import draw
-from offramp.job import job_log
-from offramp.tables import origin_of, read, same_weights, write
+from offramp.report.bench_page import page
+from offramp.report.figures import draw
+from offramp.tables.files import origin_of, read, same_weights, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

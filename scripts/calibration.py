@@ -4,20 +4,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.calibration import CalibrationData, calibrate_all
-from offramp.datasets import SPLITS
-from offramp.job import job_log
-from offramp.tables import (
-    CALIBRATION,
-    decided_by,
-    provenance,
-    read,
-    read_logits_of,
-    read_scores,
-    same_weights,
-    write,
-)
-from offramp.timemodel import fit_time_model
+from offramp.data.datasets import SPLITS
+from offramp.scoring.scores import decided_by, read_logits_of, read_scores
+from offramp.tables.files import provenance, read, same_weights, write
+from offramp.tables.schemas import CALIBRATION
+from offramp.thresholds.calibration import CalibrationData, calibrate_all
+from offramp.thresholds.time_model import fit_time_model
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offramp.calibration import CalibrationData
-from offramp.coverage import Population, coverage
-from offramp.job import job_log
-from offramp.selection import calibrated_candidates, shared_candidates
-from offramp.tables import decided_by, provenance, read, read_scores, same_weights, write
-from offramp.timemodel import fit_time_model
+from offramp.scoring.scores import decided_by, read_scores
+from offramp.studies.coverage import Population, coverage
+from offramp.tables.files import provenance, read, same_weights, write
+from offramp.thresholds.calibration import CalibrationData
+from offramp.thresholds.selection import calibrated_candidates, shared_candidates
+from offramp.thresholds.time_model import fit_time_model
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,9 +4,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.coverage_page import page
-from offramp.job import job_log
-from offramp.tables import origin_of, read
+from offramp.report.coverage_page import page
+from offramp.tables.files import origin_of, read
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.easy import agreement_table, confusion_by_exit, leaving_table, oracle_table
-from offramp.job import job_log
-from offramp.policy import load_policy, outcome_of_tables
-from offramp.tables import provenance, read, read_logits, same_weights, write
-from offramp.timemodel import fit_time_model
+from offramp.scoring.policy import load_policy, outcome_of_tables
+from offramp.tables.files import provenance, read, read_logits, same_weights, write
+from offramp.thresholds.easy import agreement_table, confusion_by_exit, leaving_table, oracle_table
+from offramp.thresholds.time_model import fit_time_model
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.figures import draw
-from offramp.job import job_log
-from offramp.results import read_results
+from offramp.report.figures import draw
+from offramp.report.results import read_results
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.frontiers import SplitData, curves, equal_accuracy_table, frontiers_table
-from offramp.job import job_log
-from offramp.tables import provenance, read, read_logits, same_weights, write
-from offramp.timemodel import fit_time_model
+from offramp.studies.frontiers import SplitData, curves, equal_accuracy_table, frontiers_table
+from offramp.tables.files import provenance, read, read_logits, same_weights, write
+from offramp.thresholds.time_model import fit_time_model
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

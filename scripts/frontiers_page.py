@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.figures import draw
-from offramp.frontiers_page import page
-from offramp.job import job_log
-from offramp.tables import origin_of, read
+from offramp.report.figures import draw
+from offramp.report.frontiers_page import page
+from offramp.tables.files import origin_of, read
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

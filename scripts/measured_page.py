@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.bench_page import page
-from offramp.job import job_log
-from offramp.tables import origin_of, read
+from offramp.report.bench_page import page
+from offramp.tables.files import origin_of, read
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

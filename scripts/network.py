@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from offramp.datasets import DATASETS
-from offramp.job import job_log
-from offramp.networks import describe, load
-from offramp.tables import provenance, sha256, write
+from offramp.data.datasets import DATASETS
+from offramp.networks.loading import describe, load
+from offramp.tables.files import provenance, sha256, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

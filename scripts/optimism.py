@@ -4,21 +4,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.calibration import CalibrationData, targets_of
-from offramp.job import job_log
-from offramp.joint import costs_of
-from offramp.optimism import optimism
-from offramp.tables import (
-    OPTIMISM,
-    decided_by,
-    provenance,
-    read,
-    read_logits_of,
-    read_scores,
-    same_weights,
-    write,
-)
-from offramp.timemodel import fit_time_model
+from offramp.scoring.scores import decided_by, read_logits_of, read_scores
+from offramp.tables.files import provenance, read, same_weights, write
+from offramp.tables.schemas import OPTIMISM
+from offramp.thresholds.calibration import CalibrationData, targets_of
+from offramp.thresholds.joint import costs_of
+from offramp.thresholds.optimism import optimism
+from offramp.thresholds.time_model import fit_time_model
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.job import job_log
-from offramp.policy import save_policy
-from offramp.selection import choose_policies
-from offramp.tables import decided_by, origin_of, read, read_scores, same_weights
+from offramp.scoring.policy import save_policy
+from offramp.scoring.scores import decided_by, read_scores
+from offramp.tables.files import origin_of, read, same_weights
+from offramp.thresholds.selection import choose_policies
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.backends import for_inference
-from offramp.criteria import CRITERIA, SIGNS
-from offramp.datasets import DATASETS, open_split
-from offramp.job import job_log
-from offramp.machine import prepare
-from offramp.networks import load
-from offramp.policy import shared_cutoff
-from offramp.probe import probe
-from offramp.tables import provenance, sha256, write
+from offramp.data.datasets import DATASETS
+from offramp.data.splits import open_split
+from offramp.inference.backends import for_inference
+from offramp.inference.machine import prepare
+from offramp.inference.probe import probe
+from offramp.networks.loading import load
+from offramp.scoring.criteria import CRITERIA, SIGNS
+from offramp.scoring.policy import shared_cutoff
+from offramp.tables.files import provenance, sha256, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

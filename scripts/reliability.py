@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.job import job_log
-from offramp.tables import origin_of, read, read_logits, same_weights, write
-from offramp.temperatures import reliability_table
-from offramp.thresholds import fitting_part
+from offramp.scoring.scores import fitting_part
+from offramp.scoring.temperatures import reliability_table
+from offramp.tables.files import origin_of, read, read_logits, same_weights, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

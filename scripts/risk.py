@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.job import job_log
-from offramp.risk import risk_table
-from offramp.tables import origin_of, read_logits, write
+from offramp.scoring.risk import risk_table
+from offramp.tables.files import origin_of, read_logits, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

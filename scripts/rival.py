@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.backends import for_inference
-from offramp.datasets import DATASETS, open_split
-from offramp.job import job_log
-from offramp.machine import prepare
-from offramp.networks import load
-from offramp.policy import load_policy
-from offramp.rival import compare
-from offramp.tables import provenance, sha256, write
+from offramp.data.datasets import DATASETS
+from offramp.data.splits import open_split
+from offramp.inference.backends import for_inference
+from offramp.inference.machine import prepare
+from offramp.inference.rival import compare
+from offramp.networks.loading import load
+from offramp.scoring.policy import load_policy
+from offramp.tables.files import provenance, sha256, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -2,11 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.criteria import CRITERIA, scores_of
-from offramp.job import job_log
-from offramp.scores import how_decided, scores_left_out, scores_table, weights_of
-from offramp.tables import origin_of, read, read_logits, same_weights, write
-from offramp.thresholds import fitting_part
+from offramp.scoring.criteria import CRITERIA, scores_of
+from offramp.scoring.scores import (
+    fitting_part,
+    how_decided,
+    scores_left_out,
+    scores_table,
+    weights_of,
+)
+from offramp.tables.files import origin_of, read, read_logits, same_weights, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

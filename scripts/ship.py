@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.datasets import DATASETS, open_split
-from offramp.job import job_log
-from offramp.machine import prepare
-from offramp.networks import load
-from offramp.shipping import ship
-from offramp.tables import origin_of, read
+from offramp.data.datasets import DATASETS
+from offramp.data.splits import open_split
+from offramp.inference.machine import prepare
+from offramp.networks.loading import load
+from offramp.tables.files import origin_of, read
+from offramp.training.shipping import ship
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

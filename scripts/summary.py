@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.job import job_log
-from offramp.results import read_results
-from offramp.summary import write_summary
+from offramp.report.results import read_results
+from offramp.report.summary import write_summary
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.criteria import score_range
-from offramp.datasets import DATASETS, SPLITS
-from offramp.job import job_log
-from offramp.sweep import cutoff_grid, sweep_rows, sweep_split
-from offramp.tables import SWEEP, decided_by, provenance, read, read_scores, same_weights, write
-from offramp.timemodel import fit_time_model
+from offramp.data.datasets import DATASETS, SPLITS
+from offramp.scoring.criteria import score_range
+from offramp.scoring.scores import decided_by, read_scores
+from offramp.tables.files import provenance, read, same_weights, write
+from offramp.tables.schemas import SWEEP
+from offramp.thresholds.sweep import cutoff_grid, sweep_rows, sweep_split
+from offramp.thresholds.time_model import fit_time_model
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.job import job_log
-from offramp.tables import origin_of, read, same_weights, write
+from offramp.tables.files import origin_of, read, same_weights, write
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

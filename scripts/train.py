@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.datasets import open_split
-from offramp.job import job_log
-from offramp.machine import prepare
-from offramp.networks import save
-from offramp.recipe import PURPOSE, keep_trained, purpose_now, put_back
-from offramp.tables import provenance, sha256, write
-from offramp.training import precision, train
+from offramp.data.splits import open_split
+from offramp.inference.machine import prepare
+from offramp.networks.loading import save
+from offramp.tables.files import provenance, sha256, write
+from offramp.training.recipe import PURPOSE, keep_trained, purpose_now, put_back
+from offramp.training.training import precision, train
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -3,14 +3,15 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.backends import for_inference
-from offramp.datasets import DATASETS, open_split
-from offramp.job import job_log
-from offramp.machine import prepare
-from offramp.networks import load
-from offramp.tables import provenance, read, read_logits, same_weights, write
-from offramp.timemodel import fit_time_model
-from offramp.verification import cases_of, verify
+from offramp.data.datasets import DATASETS
+from offramp.data.splits import open_split
+from offramp.inference.backends import for_inference
+from offramp.inference.machine import prepare
+from offramp.inference.verification import cases_of, verify
+from offramp.networks.loading import load
+from offramp.tables.files import provenance, read, read_logits, same_weights, write
+from offramp.thresholds.time_model import fit_time_model
+from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
     from snakemake.script import snakemake

@@ -12,10 +12,10 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from offramp.criteria import CRITERIA, SIGNS
-from offramp.multiexit import MultiExitNetwork
-from offramp.tables import TIMINGS
-from offramp.timemodel import TimeModel
+from offramp.networks.multiexit import MultiExitNetwork
+from offramp.scoring.criteria import CRITERIA, SIGNS
+from offramp.tables.schemas import TIMINGS
+from offramp.thresholds.time_model import TimeModel
 
 # Tests share the machine with other jobs, and one thread keeps toy networks deterministic.
 torch.set_num_threads(1)
@@ -177,12 +177,9 @@ def real_archive() -> Path:
     return folder
 
 
-# Those that start Snakemake come last, so that a broken library shows within seconds.
-SLOW = ("test_slurm", "test_errors", "test_workflow")
-
-
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.module.__name__ in SLOW)
+    """Those that start Snakemake come last, so that a broken library shows within seconds."""
+    items.sort(key=lambda item: item.path.parent.name == "workflow")
 
 
 @pytest.hookimpl(wrapper=True)

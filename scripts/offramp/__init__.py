@@ -1,8 +1,18 @@
 """offramp: run a multi-exit network once, then answer every early-exit question from tables.
 
-The analysis half (criteria, risk, policy, tables, sweep, calibration, joint, timemodel, selection,
-figures, summary) needs no torch; the other half (datasets, branchynet, networks, training,
-forward, probe, cascade) does.
+Rooms, each of which may import those below it and none above:
+
+studies     what is measured by name, not in every run
+inference   a network run, timed and proved (torch)
+training    weights from nothing (torch)
+report      what people read and look at
+workflow    what every rule script shares
+thresholds  which policy
+scoring     who would leave
+networks    blocks and heads (torch)
+tables      files on disk
+data        samples
+common      what knows nothing of exits
 """
 
 __version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""A network run: once for the tables, timed, and live to prove them. With torch."""

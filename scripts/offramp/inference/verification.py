@@ -1,0 +1,259 @@
+"""The proof: the live cascade against the tables, sample by sample and second by second."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from offramp import OfframpError
+from offramp.common.progress import bar, progress
+from offramp.data.splits import Split, load_images
+from offramp.inference.cascade import run_cascade, run_full_network
+from offramp.inference.machine import timed
+from offramp.networks.multiexit import MultiExitNetwork
+from offramp.scoring.criteria import CRITERIA, score_range, spread
+from offramp.scoring.policy import (
+    Outcome,
+    Policy,
+    load_policy,
+    outcome_of_tables,
+    policy_scores,
+)
+from offramp.tables.schemas import VERIFICATION
+from offramp.thresholds.time_model import TimeModel, full_network_seconds, reached_by, stage_seconds
+
+# Live and table agree on a sample, or its score lies within the criterion's tolerance of the
+# threshold, or its two largest logits this near to each other (float32 sums depend on the batch).
+LOGIT_TOLERANCE = 1e-4
+OTHER_CUTOFFS = 10
+
+
+class Case(NamedTuple):
+    """A policy to verify; ``chosen`` says that the run chose it, for a reason of its own."""
+
+    name: str
+    policy: Policy
+    chosen: bool
+
+
+def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
+    """The policies of the given files, and OTHER_CUTOFFS shared cutoffs, spread over the range of
+    the first one's criterion from the middle of its first part to that of its last (at its ends
+    next to nobody or everybody leaves). ``logits`` float32 (N, K, C) are those of the split.
+
+    Raises OfframpError when a policy is not one for this number of side exits.
+    """
+    side_exits = logits.shape[1] - 1
+    cases = []
+    for path in paths:
+        policy = load_policy(path)
+        if len(policy.thresholds) != side_exits:
+            raise OfframpError(
+                f"{path}: {len(policy.thresholds)} thresholds for {side_exits} side exits"
+            )
+        cases.append(Case(Path(path).stem, policy, True))
+    like = cases[0].policy
+    ends = score_range(like.criterion, logits.shape[2], policy_scores(like, logits))
+    places = (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS
+    for cutoff in spread(like.criterion, ends, places).tolist():
+        policy = like._replace(thresholds=(cutoff,) * side_exits)
+        cases.append(Case(f"cutoff {cutoff:.4f}", policy, False))
+    return cases
+
+
+def differences(
+    policy: Policy, logits: np.ndarray, table: Outcome, live: Outcome
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which samples differ in exit or label, and which of those the float exceptions excuse; both
+    bool (N,).
+
+    Where the exits differ, the first of the two decided otherwise, so its score must lie near its
+    threshold, or, under a criterion that counts labels, the two largest logits of some exit up to
+    there near each other; where only the labels differ, those of that exit.
+    """
+    moved = table.exits != live.exits
+    differ = moved | (table.labels != live.labels)
+    excused = np.zeros_like(differ)
+    first = np.minimum(table.exits, live.exits) - 1
+    scores, tolerance = policy_scores(policy, logits), CRITERIA[policy.criterion].tolerance
+    for i in np.flatnonzero(differ):
+        k = first[i]
+        second, largest = np.sort(logits[i, : k + 1])[:, -2:].T
+        tied = largest - second <= LOGIT_TOLERANCE
+        if not moved[i]:
+            excused[i] = tied[k]
+        elif tolerance is None:
+            excused[i] = tied.any()
+        else:
+            # A temperature below 1 stretches what the logits are off by.
+            stretch = max(1.0, 1 / policy.temperatures[k]) if policy.temperatures else 1.0
+            excused[i] = abs(scores[i, k] - policy.thresholds[k]) <= tolerance * stretch
+    return differ, excused
+
+
+@torch.inference_mode()
+def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Tensor) -> None:
+    """Run every block and head once on every batch size that it will meet, and on all ``images``.
+
+    Parameters: ``reached`` int (batches, K), how many samples of every batch to come reach each
+    stage; ``images`` (n, 3, H, W), as many as the largest batch. Each new size costs a kernel's
+    preparation, and its small lasting allocations fragment the heap of large tensors if they come
+    in the middle of the work.
+    """
+    sizes = [np.unique(stage[stage > 0])[::-1].tolist() for stage in reached.T]
+    x = images
+    with bar(desc="warm-up", total=sum(map(len, sizes)), unit="size") as shown:
+        for block, head, met in zip(network.blocks, network.heads, sizes, strict=True):
+            for n in met:
+                head(block(x[:n]))
+                shown.update(1)
+            x = block(x)
+            head(x)
+
+
+def run_interleaved(
+    network: MultiExitNetwork,
+    cases: Sequence[Case],
+    split: Split,
+    batch_size: int,
+    device: torch.device,
+    between: Callable[[int], None] = lambda batch: None,
+) -> tuple[list[Outcome], np.ndarray]:
+    """Run every batch of the split under every case and through the full network, in a new order
+    for each batch, so that all of them meet the same minutes of the machine. ``between`` is called
+    before each batch with its number, for what else is to meet these minutes.
+
+    Returns the cases' outcomes, and seconds float64 (batches, cases + 1), the full network last.
+    """
+    # Filled in place: small results kept between large tensors would fragment the heap.
+    outcomes = [Outcome(*np.zeros((2, len(split.order)), dtype=np.int64)) for _ in cases]
+    runs: list[Any] = [partial(run_cascade, network, case.policy) for case in cases]
+    runs.append(partial(run_full_network, network))
+    batches = list(split.batches(batch_size))
+    seconds, order = np.zeros((len(batches), len(runs))), np.random.default_rng(0)
+    for b in progress(range(len(batches)), "live cascade", "batch"):
+        between(b)
+        x = load_images(split, batches[b], device)
+        for c in order.permutation(len(runs)):
+            result, seconds[b, c] = timed(partial(runs[c], x), device)
+            if c < len(cases):
+                labels, exits = (each.cpu() for each in result)
+                outcomes[c].exits[batches[b]], outcomes[c].labels[batches[b]] = exits, labels
+    return outcomes, seconds
+
+
+def speedups(seconds: np.ndarray) -> np.ndarray:
+    """How many times as fast as the full network each case was, from `run_interleaved`'s seconds
+    (batches, cases + 1): float64 (3, cases), over all batches, and the lower and the higher of the
+    run's two halves, its even and its odd batches (both the whole where there is one batch)."""
+    parts = [seconds, seconds[::2], seconds[1::2] if len(seconds) > 1 else seconds]
+    totals = np.stack([part.sum(axis=0) for part in parts])
+    ratios = totals[:, -1:] / totals[:, :-1]
+    return np.stack([ratios[0], ratios[1:].min(axis=0), ratios[1:].max(axis=0)])
+
+
+def verification_rows(
+    case: Case,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    live: Outcome,
+    model: TimeModel,
+    batch_size: int,
+    seconds: float,
+    speedup: np.ndarray,
+) -> list[dict]:
+    """The rows of `verification.parquet` for one case: exit 0 (overall) to K.
+
+    ``seconds`` were measured; ``speedup`` (3,) is one column of `speedups`. Rows of exits count
+    differing samples by the exit the table gives them.
+    """
+    exits = logits.shape[1]
+    table = outcome_of_tables(case.policy, logits)
+    differ, excused = differences(case.policy, logits, table, live)
+    reached = reached_by(table.exits, batch_size, exits)
+    predicted = stage_seconds(model, reached, case.policy.runs)
+    rows = []
+    for k in range(exits + 1):
+        here, there = (table.exits == k, live.exits == k) if k else (slice(None), slice(None))
+        rows.append(
+            {
+                "policy": case.name,
+                "chosen": case.chosen,
+                "exit": k,
+                "threshold": case.policy.thresholds[k - 1] if 0 < k < exits else None,
+                "n_table": len(table.exits[here]),
+                "n_live": len(live.exits[there]),
+                "correct_table": int((table.labels == labels)[here].sum()),
+                "correct_live": int((live.labels == labels)[there].sum()),
+                "differ": int(differ[here].sum()),
+                "excused": int(excused[here].sum()),
+                "seconds_predicted": float(predicted[k - 1] if k else predicted.sum()),
+            }
+        )
+    full = full_network_seconds(model, len(labels), batch_size)
+    measured, low, high = speedup.tolist()
+    rows[0] |= {
+        "seconds_measured": float(seconds),
+        "speedup_predicted": full / float(predicted.sum()),
+        "speedup_measured": measured,
+        "speedup_low": low,
+        "speedup_high": high,
+    }
+    return rows
+
+
+def verify(
+    network: MultiExitNetwork,
+    cases: Sequence[Case],
+    split: Split,
+    logits: np.ndarray,
+    model: TimeModel,
+    batch_size: int,
+    device: torch.device,
+) -> pa.Table:
+    """Run every case live on the split and hold it against the tables.
+
+    Raises OfframpError when a sample differs that the float exceptions do not excuse.
+    """
+    exits = logits.shape[1]
+    taken = [outcome_of_tables(case.policy, logits).exits for case in cases]
+    taken.append(np.full(len(logits), exits))  # the full network
+    reached = np.concatenate([reached_by(each, batch_size, exits) for each in taken])
+    warm_up(network, reached, load_images(split, slice(0, batch_size), device))
+    outcomes, seconds = run_interleaved(network, cases, split, batch_size, device)
+    fail_on_differences(cases, outcomes, logits, split.order)
+    faster = speedups(seconds)
+    rows = [
+        row
+        for c, (case, live) in enumerate(zip(cases, outcomes, strict=True))
+        for row in verification_rows(
+            case, logits, split.labels, live, model, batch_size, seconds[:, c].sum(), faster[:, c]
+        )
+    ]
+    return pa.Table.from_pylist(rows, schema=VERIFICATION)
+
+
+def fail_on_differences(
+    cases: Sequence[Case], outcomes: Sequence[Outcome], logits: np.ndarray, sample_id: np.ndarray
+) -> None:
+    """Raise OfframpError that names the first samples on which live run and tables disagree."""
+    lines = []
+    for case, live in zip(cases, outcomes, strict=True):
+        table = outcome_of_tables(case.policy, logits)
+        differ, excused = differences(case.policy, logits, table, live)
+        lines += [
+            f"  {case.name}, sample {sample_id[i]}: table exit {table.exits[i]} label "
+            f"{table.labels[i]}, live exit {live.exits[i]} label {live.labels[i]}"
+            for i in np.flatnonzero(differ & ~excused)
+        ]
+    if lines:
+        shown = "\n".join(lines[:10])
+        raise OfframpError(
+            f"the live cascade and the tables disagree on {len(lines)} decisions, first:\n{shown}\n"
+            "The tables were made by other weights, data or code: rerun with --forceall."
+        )

@@ -1,0 +1,1 @@
+"""Blocks and heads, and the weights that ship. With torch."""

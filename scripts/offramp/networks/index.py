@@ -1,0 +1,45 @@
+"""The index of the weights that ship with the project: what belongs to them, not to a config."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from offramp.tables.files import sha256
+
+INDEX = "index.json"
+
+
+def read_index(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The entries by file name; empty when there is no index."""
+    return json.loads(Path(path).read_text()) if Path(path).exists() else {}
+
+
+def misfits(
+    key: str, weights: str | Path, name_key: str, model: str, dataset: str, validation: int
+) -> Iterable[str]:
+    """What keeps listed weights from being used so; nothing is said of files without an entry.
+
+    ``key`` and ``name_key`` are the config's keys of the weights and of their network;
+    ``validation`` is the number of validation samples that the config asks for.
+    """
+    weights = Path(weights)
+    entry = read_index(weights.parent / INDEX).get(weights.name)
+    if entry is None:
+        return
+    for place, wanted, found in (
+        (name_key, entry["model"], model),
+        ("dataset.name", entry["dataset"], dataset),
+    ):
+        if wanted != found:
+            yield f"{place}: {weights} are of {wanted}, not of {found}"
+    if entry["dataset"] == dataset and validation > entry["validation"]:
+        yield (
+            f"dataset.validation: {validation} samples, but {weights} were trained on all except "
+            f"{entry['validation']}; thresholds would be chosen on training data"
+        )
+    if sha256(weights) != entry["sha256"]:
+        yield (
+            f"{key}: {weights} is damaged: its sha256 is not the one in "
+            f"{weights.parent / INDEX}; restore it with git"
+        )

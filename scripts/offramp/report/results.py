@@ -1,0 +1,150 @@
+"""Tables of a run as data frames, for figures and summary."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from offramp.common.intervals import interval, paired_difference
+from offramp.data.datasets import DATASETS, SPLITS
+from offramp.scoring.criteria import CRITERIA
+from offramp.scoring.policy import Policy, exits_of, load_policy
+from offramp.scoring.scores import read_scores
+from offramp.tables.files import origin_of, read, same_weights
+
+# The three exit rules of the oracle table, in words.
+EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
+TABLES = (
+    "network", "sweep", "calibration", "verification", "timings", "temperatures", "reliability",
+    "leaving", "agreement", "oracle", "training", "rival", "coverage",
+)  # fmt: skip
+
+
+class Results(SimpleNamespace):
+    """The tables of a run by name, those that were read; ``policies`` and, as their files say it,
+    ``about`` by the policy's name; ``scores`` holds the criterion's scores (N, K) and correct
+    (N, K) by split; ``origin`` is the verification's, or that of the first table."""
+
+    network: pd.DataFrame
+    sweep: pd.DataFrame
+    calibration: pd.DataFrame
+    verification: pd.DataFrame
+    timings: pd.DataFrame
+    temperatures: pd.DataFrame
+    reliability: pd.DataFrame
+    leaving: pd.DataFrame
+    agreement: pd.DataFrame
+    oracle: pd.DataFrame
+    training: pd.DataFrame
+    rival: pd.DataFrame
+    coverage: pd.DataFrame
+    policies: dict[str, Policy]
+    about: dict[str, dict[str, Any]]
+    scores: dict[str, tuple[np.ndarray, np.ndarray]]
+    origin: dict[str, str]
+
+
+def read_results(paths: Any) -> Results:
+    """Read what ``paths`` names: any of TABLES, and the lists policies and scores.
+
+    Raises OfframpError when the tables are of different weights.
+    """
+    tables = {name: read(getattr(paths, name), name) for name in TABLES if hasattr(paths, name)}
+    policies = getattr(paths, "policies", [])
+    scores = [read_scores(path) for path in getattr(paths, "scores", [])]
+    everything = [*tables.values(), *(table for *_, table in scores)]
+    same_weights(everything)
+    return Results(
+        **{name: table.to_pandas() for name, table in tables.items()},
+        policies={Path(path).stem: load_policy(path) for path in policies},
+        about={Path(path).stem: json.loads(Path(path).read_text()) for path in policies},
+        scores={s: pair[:2] for s, pair in zip(SPLITS if scores else (), scores, strict=True)},
+        origin=origin_of(tables.get("verification", everything[0])),
+    )
+
+
+def add_intervals(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with columns ``low`` and ``high``, the 95 % intervals of their accuracies."""
+    bounds = [interval(c, n) for c, n in zip(rows["correct"], rows["n"], strict=True)]
+    return rows.assign(low=[b[0] for b in bounds], high=[b[1] for b in bounds])
+
+
+def sweep_rows_of(results: Results, split: str, **where: Any) -> pd.DataFrame:
+    """Rows of the sweep on a split, with intervals; ``where`` names further columns' values."""
+    return add_intervals(_where(results.sweep, {"split": split, **where}))
+
+
+def calibration_rows_of(results: Results, split: str, **where: Any) -> pd.DataFrame:
+    """Rows of the calibration on a split, with intervals."""
+    return add_intervals(_where(results.calibration, {"split": split, **where}))
+
+
+def policy_rows(results: Results, name: str, split: str) -> pd.DataFrame:
+    """The rows, exits 0 to K, of a chosen policy on a split.
+
+    Read where the policy came from, sweep or calibration; empty for the policy that disables all
+    exits because no candidate satisfied the rule.
+    """
+    origin = results.about[name]["origin"]
+    if origin is None:
+        return add_intervals(results.sweep.iloc[:0])
+    if "cutoff" in origin:
+        return sweep_rows_of(results, split, cutoff=origin["cutoff"])
+    return calibration_rows_of(results, split, **origin)
+
+
+def full_network(results: Results, split: str) -> dict[str, float]:
+    """The full network on a split: n, correct, accuracy with its interval, predicted seconds."""
+    _, correct = results.scores[split]
+    n, right = len(correct), int(correct[:, -1].sum())
+    low, high = interval(right, n)
+    row = sweep_rows_of(results, split, exit=0).iloc[0]
+    seconds = float(row["seconds"] * row["speedup"])
+    return {
+        "n": n, "correct": right, "accuracy": right / n, "low": low, "high": high,
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+def unit_of(results: Results) -> str:
+    """The unit of scores, cutoffs and thresholds, empty where they have none."""
+    return CRITERIA[results.policies["best"].criterion].unit
+
+
+def labelled(results: Results, what: str) -> str:
+    """``what`` is on an axis of scores, with its unit."""
+    unit = unit_of(results)
+    return f"{what} [{unit}]" if unit else what
+
+
+def class_names(results: Results) -> tuple[str, ...]:
+    """The names of the classes, in the order of the labels."""
+    return DATASETS[results.origin["dataset"]].names
+
+
+def leaving_counts(results: Results) -> np.ndarray:
+    """int64 (K, C, C): how many test samples leave at each exit under the best policy, by true
+    class and predicted label."""
+    rows = results.leaving.sort_values(["exit", "label", "predicted"])
+    classes = rows["label"].nunique()
+    return rows["n"].to_numpy().reshape(-1, classes, classes)
+
+
+def against_full_network(results: Results, name: str, split: str) -> dict[str, float]:
+    """How much more accurate a chosen policy is than the full network on a split, paired: points
+    (a fraction, negative where accuracy is lost) and their 95 % interval."""
+    scores, correct = results.scores[split]
+    exits = exits_of(scores, results.policies[name].thresholds)
+    right = correct[np.arange(len(correct)), exits - 1]
+    points, low, high = paired_difference(right, correct[:, -1])
+    return {"points": points, "low": low, "high": high}
+
+
+def _where(table: pd.DataFrame, conditions: Mapping[str, Any]) -> pd.DataFrame:
+    for column, value in conditions.items():
+        table = table[table[column] == value]
+    return table

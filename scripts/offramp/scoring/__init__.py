@@ -1,0 +1,1 @@
+"""Who would leave: criteria, scores, policies, temperatures, fitted weights."""

@@ -1,0 +1,81 @@
+"""Weights of the criterion `risk`, fitted to validation data: what leaving at an exit may lose."""
+
+import numpy as np
+import pyarrow as pa
+
+from offramp import OfframpError
+from offramp.common.newton import minimum
+from offramp.scoring.criteria import SIGNS, Weights, signs
+from offramp.scoring.expected import expected_correct
+from offramp.scoring.scores import PARTS, part_of
+from offramp.tables.schemas import RISK
+
+# How strongly weights are held near 0, in samples: weights of signs that are scaled to spread 1.
+RIDGE = 20.0
+# Two samples for every part.
+LEAST = 2 * PARTS
+
+
+def risk_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
+    """The weights of every side exit, fitted to all samples (part 0) and to all but one of PARTS.
+    ``logits`` float32 (N, K, C) and ``label`` int64 (N,) of the validation split."""
+    if len(label) < LEAST:
+        raise OfframpError(
+            f"the criterion risk is fitted to validation samples, and {len(label)} are too few: "
+            f"set dataset.validation to {LEAST} or more, or take another criterion"
+        )
+    part, rows = part_of(len(label)), []
+    for left_out in range(PARTS + 1):
+        some = part != left_out
+        lost = expected_loss(logits[some], label[some])
+        for k, weights in enumerate(fit_risk(logits[some], lost), 1):
+            rows.append({"part": left_out, "exit": k, "weights": list(weights)})
+    return pa.Table.from_pylist(rows, schema=RISK)
+
+
+def expected_loss(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
+    """What leaving at each side exit is expected to lose of each sample, float64 (N, K-1), 0 to 1:
+    how right the full network's answer is, less how right the exit's, where that is positive."""
+    right = expected_correct(logits, label)
+    return np.clip(right[:, -1:] - right[:, :-1], 0.0, 1.0)
+
+
+def fit_risk(logits: np.ndarray, lost: np.ndarray) -> Weights:
+    """The weights of every side exit, as `offramp.scoring.criteria.risk` uses them.
+
+    Parameters: ``logits`` float32 (N, K, C), ``lost`` float64 (N, K-1) in [0, 1]. A logistic
+    regression on an exit's signs and its answer, with a ridge that lets few samples say little.
+    Sources: Cox, "The Regression Analysis of Binary Sequences" (1958); le Cessie and van
+    Houwelingen, "Ridge Estimators in Logistic Regression" (1992).
+    """
+    classes = logits.shape[2]
+    found = []
+    for k in range(logits.shape[1] - 1):
+        here = logits[:, k].astype(np.float64)
+        columns = np.hstack([signs(here), np.eye(classes)[here.argmax(axis=1)]])
+        middle, size = columns.mean(axis=0), columns.std(axis=0)
+        size[size == 0] = 1.0  # an answer never given
+        fitted = _logistic(
+            np.column_stack([(columns - middle) / size, np.ones(len(here))]), lost[:, k]
+        )
+        weights = fitted[:-1] / size
+        weights[SIGNS:] += fitted[-1] - middle @ weights
+        found.append(tuple(weights.tolist()))
+    return tuple(found)
+
+
+def _logistic(columns: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Weights (P,) of the columns (N, P) under which the shares (N,) are likeliest; the last
+    column's is free, the others are held by RIDGE."""
+    held = np.append(np.full(columns.shape[1] - 1, RIDGE), 0.0)
+
+    def value(found: np.ndarray) -> tuple[float, np.ndarray]:
+        linear = columns @ found
+        loss = np.logaddexp(0, linear).sum() - share @ linear + held @ found**2 / 2
+        return float(loss), 1 / (1 + np.exp(-linear))
+
+    def slopes(found: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        curvature = (columns * (chance * (1 - chance))[:, None]).T @ columns
+        return columns.T @ (chance - share) + held * found, curvature + np.diag(held)
+
+    return minimum(value, slopes, np.zeros(columns.shape[1]))

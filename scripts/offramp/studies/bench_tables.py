@@ -1,0 +1,170 @@
+"""Benchmarks of the tables: one pass against reruns, the dump against a bare forward pass, and the
+cascade against one as it is often written."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from scipy.stats import entropy as scipy_entropy
+from torch import Tensor
+
+from offramp.data.splits import Split, load_images
+from offramp.inference.cascade import run_cascade
+from offramp.inference.forward import dump_split
+from offramp.networks.multiexit import MultiExitNetwork
+from offramp.scoring.policy import shared_cutoff
+from offramp.scoring.scores import read_scores
+from offramp.studies import bench_memory
+from offramp.studies.bench_live import each, in_turn, load_batches, row
+from offramp.tables.files import read, write
+from offramp.tables.schemas import SWEEP
+from offramp.thresholds.sweep import cutoff_grid, sweep_rows, sweep_split
+from offramp.thresholds.time_model import fit_time_model
+
+# The middles of the fifths of 0 to ln 10, so that their mean stands for that of a whole sweep.
+RERUN_CUTOFFS = (0.23, 0.69, 1.15, 1.61, 2.07)
+DUMPED = 6_000
+MEMORY_IMAGES = (6_000, 60_000)
+
+
+def sweep_against_reruns(
+    network: MultiExitNetwork,
+    scores_path: str,
+    timings_path: str,
+    split: Split,
+    classes: int,
+    batch_size: int,
+    device: torch.device,
+) -> list[dict]:
+    """All cutoffs of the test split, from Parquet to Parquet, against a loop of masks over the same
+    tables (which counts only, and times nothing) and against live runs of single cutoffs."""
+    cutoffs = cutoff_grid(100, 0.6, (0.0, math.log(classes)))
+    batches = load_batches(split, len(split.order), batch_size, device)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def sweep() -> None:
+            values, correct, _ = read_scores(scores_path)
+            model = fit_time_model(read(timings_path, "timings"))
+            result = sweep_split(values, correct, cutoffs, model, batch_size)
+            table = pa.table(sweep_rows("test", "entropy", cutoffs, result), schema=SWEEP)
+            write(f"{folder}/sweep.parquet", table, "sweep", {})
+
+        contenders: dict[str, Callable[[], Any]] = {
+            f"sweep of {len(cutoffs)} cutoffs": sweep,
+            f"loop of masks over {len(cutoffs)} cutoffs": lambda: _masks(
+                *read_scores(scores_path)[:2], cutoffs
+            ),
+        }
+        for cutoff in RERUN_CUTOFFS:
+            policy = shared_cutoff(cutoff, len(network.heads) - 1)
+            contenders[f"live run of cutoff {cutoff:g}"] = each(
+                partial(run_cascade, network, policy), batches
+            )
+        where = {"images": len(split.order), "batch_size": batch_size}
+        return in_turn("sweep", contenders, device, repeats=3, **where)
+
+
+def _masks(values: np.ndarray, correct: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
+    """n and correct of every cutoff and exit, as one writes it first."""
+    counts = np.zeros((len(cutoffs), values.shape[1], 2), dtype=np.int64)
+    for m, cutoff in enumerate(cutoffs):
+        here = np.ones(len(values), dtype=bool)
+        for k in range(values.shape[1]):
+            last = k == values.shape[1] - 1
+            leaves = here if last else here & (values[:, k] <= cutoff)
+            counts[m, k] = leaves.sum(), (leaves & correct[:, k]).sum()
+            here = here & ~leaves
+    return counts
+
+
+def dump_against_forward(
+    network: MultiExitNetwork, split: Split, classes: int, batch_size: int, device: torch.device
+) -> list[dict]:
+    """The pipeline's dump of logits and timings against a bare forward pass over the same images,
+    loading them included on both sides."""
+    images = min(DUMPED, len(split.order))
+    some = Split(split.images, split.labels[:images], split.order[:images])
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for rows in some.batches(batch_size):
+            for logits in network(load_images(some, rows, device)):
+                logits.cpu()
+
+    with tempfile.TemporaryDirectory() as folder:
+        contenders = {
+            "bare forward pass": forward,
+            "dump": lambda: dump_split(
+                network, some, "train", classes, batch_size, device, f"{folder}/logits.parquet", {}
+            ),
+        }
+        where = {"images": images, "batch_size": batch_size}
+        return in_turn("dump", contenders, device, **where)
+
+
+def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
+    """Peak memory of a dump of few and of many images, each in a process of its own."""
+    rows = []
+    for images in MEMORY_IMAGES:
+        asked = {"params": params, "weights": weights, "data": data, "images": images}
+        peak = subprocess.run(
+            [sys.executable, "-m", bench_memory.__name__],
+            input=json.dumps(asked),
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        ).stdout
+        where = {"images": images, "batch_size": params["batch_size"]}
+        rows.append(row("memory", "dump", 1, float(peak.split()[-1]), "MiB", **where))
+    return rows
+
+
+def students_cascade(
+    plain: MultiExitNetwork,
+    network: MultiExitNetwork,
+    split: Split,
+    cutoff: float,
+    batch_size: int,
+    device: torch.device,
+) -> list[dict]:
+    """The cascade of ``network`` at one cutoff against one as it is often written: ``plain`` in
+    torch's default layout, softmax, scipy's entropy, boolean masks."""
+    batches = load_batches(split, 2_048, batch_size, device)
+    policy = shared_cutoff(cutoff, len(network.heads) - 1)
+    plain = plain.to(memory_format=torch.contiguous_format)
+    contiguous = [x.contiguous() for x in batches]
+    contenders = {
+        "as a student writes it": each(lambda x: _student(plain, cutoff, x), contiguous),
+        "offramp": each(partial(run_cascade, network, policy), batches),
+    }
+    where = {"images": sum(map(len, batches)), "batch_size": batch_size}
+    return in_turn("student", contenders, device, repeats=3, **where)
+
+
+@torch.no_grad()
+def _student(network: MultiExitNetwork, cutoff: float, x: Tensor) -> Tensor:
+    labels = torch.zeros(len(x), dtype=torch.int64)
+    index = torch.arange(len(x))
+    for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True)):
+        x = block(x)
+        logits = head(x)
+        entropies = scipy_entropy(torch.softmax(logits, 1).cpu().numpy(), axis=1)
+        leaves = torch.from_numpy(
+            entropies <= (math.inf if k == len(network.heads) - 1 else cutoff)
+        )
+        labels[index[leaves]] = logits[leaves].argmax(1).cpu()
+        x, index = x[~leaves], index[~leaves]
+        if len(index) == 0:
+            break
+    return labels

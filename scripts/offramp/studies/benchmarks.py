@@ -1,0 +1,133 @@
+"""All benchmarks of a network, in parts that can be run again one by one."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.compute as pc
+import torch
+
+from offramp import OfframpError
+from offramp.data.datasets import DATASETS
+from offramp.data.splits import Split, open_split
+from offramp.inference.backends import BACKENDS, for_inference
+from offramp.networks.loading import load
+from offramp.networks.multiexit import MultiExitNetwork
+from offramp.scoring.policy import Policy, exits_of, load_policy
+from offramp.scoring.scores import read_scores
+from offramp.studies.bench_live import answers, overhead, peak, profile, speed
+from offramp.studies.bench_model import time_model
+from offramp.studies.bench_tables import (
+    dump_against_forward,
+    dump_memory,
+    students_cascade,
+    sweep_against_reruns,
+)
+from offramp.studies.bench_thresholds import thresholds_of_others
+from offramp.tables.files import read, read_logits
+from offramp.thresholds.time_model import TimeModel, fit_time_model
+
+
+class Subject(NamedTuple):
+    """What is measured: the network ready for inference, a policy, test images, and the tables.
+
+    ``scores`` has entropy and correctness (N, K) of val and test; ``multiply_adds`` int (2, K) is
+    of one image, blocks and heads; ``paths`` are the rule's inputs and ``params`` its parameters.
+    """
+
+    network: MultiExitNetwork
+    policy: Policy
+    test: Split
+    scores: Mapping[str, tuple[np.ndarray, np.ndarray]]
+    model: TimeModel
+    multiply_adds: np.ndarray
+    paths: Any
+    params: Any
+    device: torch.device
+
+
+def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
+    """Read what every part needs.
+
+    Raises OfframpError when the policy decides by anything but the entropy of raw logits.
+    """
+    policy = load_policy(paths.policy)
+    if (policy.criterion, policy.temperatures) != ("entropy", None):
+        raise OfframpError("benchmarks: only of entropy on raw logits; leave criterion as it is")
+    scores = {
+        split: read_scores(path)[:2]
+        for split, path in zip(("val", "test"), paths.scores, strict=True)
+    }
+    parts = read(paths.network, "network")
+    multiply_adds = np.stack(
+        [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
+    )
+    model = fit_time_model(read(paths.timings, "timings"))
+    network = for_inference(_loaded(paths, params, device), params.backend)
+    test = _split(paths, params, "test")
+    return Subject(network, policy, test, scores, model, multiply_adds, paths, params, device)
+
+
+def _loaded(paths: Any, params: Any, device: torch.device) -> MultiExitNetwork:
+    return load(params.model, DATASETS[params.dataset].classes, paths.weights, device)
+
+
+def _split(paths: Any, params: Any, name: str) -> Split:
+    return open_split(Path(paths.data[0]).parent, params.dataset, name, params.validation)
+
+
+def _time_model(s: Subject) -> list[dict]:
+    return time_model(s.network, s.scores["test"][0], s.model, s.multiply_adds, s.test, s.device)
+
+
+def _backends(s: Subject) -> list[dict]:
+    """Speed and answers on every backend that is installed and runs on the device."""
+    networks = {s.params.backend: s.network}
+    for backend in BACKENDS.keys() - {s.params.backend}:
+        try:
+            networks[backend] = for_inference(_loaded(s.paths, s.params, s.device), backend)
+        except OfframpError as error:
+            print(f"without {backend}: {error}")
+    logits = read_logits(s.paths.logits[1])[2]
+    rows = speed(networks, s.policy, s.test, s.device)
+    return rows + answers(networks, s.policy, s.test, logits, s.params.batch_size, s.device)
+
+
+def _machine(s: Subject) -> list[dict]:
+    size, exits = s.params.batch_size, exits_of(s.scores["test"][0], s.policy.thresholds)
+    rows = overhead(s.network, s.test, size, s.device)
+    rows += peak(s.network, s.policy, exits, s.multiply_adds, s.test, size, s.device)
+    return rows + profile(s.network, s.policy, s.test, size, s.device)
+
+
+def _tables(s: Subject) -> list[dict]:
+    size, classes = s.params.batch_size, DATASETS[s.params.dataset].classes
+    train = _split(s.paths, s.params, "train")
+    rows = sweep_against_reruns(
+        s.network, s.paths.scores[1], s.paths.timings, s.test, classes, size, s.device
+    )
+    rows += dump_against_forward(s.network, train, classes, size, s.device)
+    folder = str(Path(s.paths.data[0]).parent)
+    return rows + dump_memory(dict(s.params.items()), s.paths.weights, folder)
+
+
+def _thresholds(s: Subject) -> list[dict]:
+    (_, labels, logits, _), (_, _, on_test, _) = map(read_logits, s.paths.logits)
+    known = logits, labels, on_test, s.scores
+    return thresholds_of_others(*known, s.multiply_adds, s.model, s.params.batch_size)
+
+
+def _student(s: Subject) -> list[dict]:
+    plain, cutoff = _loaded(s.paths, s.params, s.device), s.params.report_cutoff
+    return students_cascade(plain, s.network, s.test, cutoff, s.params.batch_size, s.device)
+
+
+PARTS: dict[str, Callable[[Subject], list[dict]]] = {
+    "backends": _backends,
+    "machine": _machine,
+    "time_model": _time_model,
+    "tables": _tables,
+    "thresholds": _thresholds,
+    "student": _student,
+}

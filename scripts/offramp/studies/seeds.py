@@ -1,0 +1,149 @@
+"""Training of several networks and seeds side by side, without Snakemake: `make train-gpu`.
+
+python -m offramp.studies.seeds --data data/cifar10 --out results/gpu
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from offramp import OfframpError
+from offramp.common.progress import progress
+from offramp.data.splits import open_split
+from offramp.inference.machine import prepare
+from offramp.networks.loading import save
+from offramp.tables.files import origin_of, provenance, read, sha256, write
+from offramp.training.recipe import PURPOSE, purpose
+from offramp.training.training import precision, train
+
+ROOT = Path(__file__).parents[3]
+# A recipe is config.yaml's `train`, overridden by that of the network's example.
+CONFIGS = {
+    "branchynet": ROOT / "config.yaml",
+    "cpunet": ROOT / "examples/cpu.yaml",
+    "cpunet_static": ROOT / "examples/rival.yaml",
+}
+
+
+def recipe_of(model: str, seed: int, epochs: int | None) -> dict[str, Any]:
+    """A network's own recipe under a seed; ``epochs`` None takes the recipe's."""
+    base, own = (
+        yaml.safe_load(path.read_text())["train"] for path in (ROOT / "config.yaml", CONFIGS[model])
+    )
+    return base | own | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
+
+
+def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
+    """Train one network under one seed; weights and curves into a folder of their own, where a run
+    that is cut off goes on."""
+    device, machine = prepare({"device": given.device, "threads": given.threads})
+    folder = folder_of(given.out, model, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = recipe_of(model, seed, given.epochs)
+    dataset = given.data.name
+    splits = [open_split(given.data, dataset, name, None) for name in ("train", "val")]
+    config = {"model": {"name": model}, "dataset": {"name": dataset}, "train": settings}
+    origin = provenance(config, "", "train") | machine
+    resume = folder / "resume.pt"
+    network, curves = train(model, dataset, splits[0], splits[1], settings, device, resume)
+    weights = folder / "weights.safetensors"
+    save(network, weights, {"model": model, "dataset": dataset})
+    origin |= {
+        "how": "`make train-gpu`",
+        "weights_sha256": sha256(weights),
+        "dtype": precision(device, settings),
+        "recipe": json.dumps(settings),
+        PURPOSE: json.dumps(purpose(model, dataset, None, settings)),
+    }
+    write(folder / "training.parquet", curves, "training", origin)
+    resume.unlink()
+
+
+def train_all(given: argparse.Namespace) -> None:
+    """All networks and seeds, each in a process of its own: one alone leaves most of a GPU idle.
+
+    Raises OfframpError that names the logs of those that failed.
+    """
+    wanted = [
+        (model, seed)
+        for model in given.networks
+        for seed in given.seeds
+        if not (folder_of(given.out, model, seed) / "training.parquet").exists()
+    ]
+    running = {}
+    for model, seed in wanted:
+        log = folder_of(given.out, model, seed).with_suffix(".log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "offramp.studies.seeds", "--one", model, str(seed)]
+        command += ["--data", given.data, "--out", given.out, "--device", given.device]
+        command += ["--threads", str(given.threads)]
+        command += [] if given.epochs is None else ["--epochs", str(given.epochs)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
+        with log.open("w") as file:
+            running[log] = subprocess.Popen([*map(str, command)], env=environment, stderr=file)
+    failed = [str(log) for log in progress(running, "train", "network") if running[log].wait()]
+    if failed:
+        raise OfframpError(f"not trained; see {', '.join(failed)}")
+
+
+def folder_of(out: Path, model: str, seed: int) -> Path:
+    """Where one training's files go."""
+    return out / f"{model}_{seed}"
+
+
+def final_accuracies(curves: str | Path) -> list[float]:
+    """Validation accuracy per exit after the last epoch of a training table."""
+    rows = read(curves, "training").to_pylist()
+    last = max(row["epoch"] for row in rows)
+    return [row["val_accuracy"] for row in rows if row["epoch"] == last]
+
+
+def report(given: argparse.Namespace) -> None:
+    """A line a training: validation accuracy of every exit, and minutes. The accuracies of all
+    seeds go into the first one's table, whose card will say how far they spread."""
+    for model in given.networks:
+        paths = {s: folder_of(given.out, model, s) / "training.parquet" for s in given.seeds}
+        found = {seed: final_accuracies(path) for seed, path in paths.items()}
+        for seed, path in paths.items():
+            accuracy = " ".join(f"{a:.2%}" for a in found[seed])
+            rows: list[Mapping] = read(path, "training").to_pylist()
+            minutes = sum(row["seconds"] for row in rows if row["exit"] == 1) / 60
+            print(f"{model}, seed {seed}: val {accuracy}; {minutes:.1f} minutes")
+        first = paths[given.seeds[0]]
+        curves = read(first, "training")
+        write(first, curves, "training", origin_of(curves) | {"seeds": json.dumps(found)})
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--data", type=Path, default=Path("data/cifar10"), help="its name is the dataset's"
+    )
+    parser.add_argument("--out", type=Path, default=Path("results/gpu"))
+    parser.add_argument("--networks", nargs="+", choices=CONFIGS, default=["branchynet", "cpunet"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--epochs", type=int, help="fewer than the recipe's, for a try")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each training")
+    parser.add_argument("--one", nargs=2, metavar=("NETWORK", "SEED"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    given = arguments()
+    try:
+        if given.one:
+            train_one(given.one[0], int(given.one[1]), given)
+        else:
+            train_all(given)
+            report(given)
+    except OfframpError as error:
+        sys.exit(f"error: {error}")

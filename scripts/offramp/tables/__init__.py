@@ -1,0 +1,1 @@
+"""Files on disk: schemas, reading, writing, provenance."""

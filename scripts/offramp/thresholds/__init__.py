@@ -1,0 +1,1 @@
+"""Which policy: time, sweep, calibration, guarantees, selection."""

@@ -1,0 +1,1 @@
+"""What every rule script shares: the config and the job."""

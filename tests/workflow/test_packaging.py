@@ -1,0 +1,154 @@
+"""Locks, conda environments and the package itself hold together."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+LOCKS = {name: (ROOT / f"locks/{name}.txt").read_text() for name in ("main", "torch")}
+CONDA_NAMES = {"pytorch": "torch"}
+
+
+def locked_versions() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for text in LOCKS.values():
+        for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE):
+            found.setdefault(name, set()).add(version)
+    return found
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_every_locked_package_has_a_hash_and_no_address(name):
+    entries = re.split(r"\n(?=\S)", LOCKS[name].strip())
+    packages = [entry for entry in entries if "==" in entry.splitlines()[0]]
+    assert len(packages) > 10
+    assert all("--hash=sha256:" in entry for entry in packages)
+    assert "://" not in LOCKS[name]
+
+
+def test_torch_and_torchvision_are_locked_apart():
+    assert "torch==" in LOCKS["torch"] and "torchvision==" in LOCKS["torch"]
+    assert not re.search(r"^(torch|torchvision|nvidia-\S+)==", LOCKS["main"], re.MULTILINE)
+
+
+@pytest.mark.parametrize("environment", ["torch", "analysis"])
+def test_conda_pins_are_the_locked_versions(environment):
+    listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"]
+    pins = dict(re.fullmatch(r"(\S+) =(\S+)", entry).groups() for entry in listed)
+    del pins["python"]
+    versions = locked_versions()
+    wrong = {n: v for n, v in pins.items() if v not in versions[CONDA_NAMES.get(n, n)]}
+    assert not wrong
+
+
+@pytest.mark.parametrize("environment", ["torch", "analysis"])
+def test_conda_environments_hold_what_their_scripts_import(environment):
+    listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"]
+    names = {entry.split()[0] for entry in listed}
+    have = {"yaml" if n == "pyyaml" else "sklearn" if n == "scikit-learn" else n for n in names}
+    have = {CONDA_NAMES.get(n, n) for n in have} | {"offramp"}
+    wanted = set()
+    for script in scripts_of(environment):
+        wanted |= third_party(ROOT / f"scripts/{script}.py")
+    assert wanted <= have
+
+
+def test_the_rooms_import_only_what_lies_below_them_and_the_analysis_half_no_torch():
+    linter = Path(sys.executable).with_name("lint-imports")
+    known = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    found = subprocess.run(
+        [linter, ROOT / "pyproject.toml", "--no-cache"], capture_output=True, text=True, env=known
+    )
+    assert found.returncode == 0 and "2 kept, 0 broken" in found.stdout, found.stdout
+
+
+def test_no_module_of_the_analysis_half_has_torch_imported_when_it_is():
+    rooms = ("common", "tables", "scoring", "thresholds", "report", "workflow")
+    files = [f for room in rooms for f in (ROOT / "scripts/offramp" / room).glob("[a-z]*.py")]
+    modules = [f"offramp.{file.parent.name}.{file.stem}" for file in files]
+    assert {"offramp.thresholds.joint", "offramp.scoring.risk"} <= set(modules)
+    asked = f"import sys, {', '.join(modules)}; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", asked]
+    assert subprocess.check_output(command, text=True, cwd=ROOT / "scripts") == "False\n"
+
+
+def test_no_room_has_more_than_a_dozen_modules():
+    for room in (ROOT / "scripts/offramp").iterdir():
+        if room.is_dir():
+            assert len(list(room.glob("[a-z]*.py"))) <= 12, room.name
+
+
+def test_the_analysis_environment_has_no_torch():
+    assert "torch" not in (ROOT / "envs/analysis.yaml").read_text()
+
+
+def scripts_of(environment: str) -> list[str]:
+    rules = "\n".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    pairs = re.findall(r"envs/(\w+)\.yaml.*?scripts/(\w+)\.py", rules, re.DOTALL)
+    found = [script for name, script in pairs if name == environment]
+    assert found
+    return found
+
+
+def third_party(file: Path, seen: set[Path] | None = None) -> set[str]:
+    """Top-level modules that a file imports at its top, directly or through the library."""
+    seen = set() if seen is None else seen
+    seen.add(file)
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            for name in names:
+                path = ROOT / "scripts" / f"{name.replace('.', '/')}.py"
+                if name.startswith("offramp") and path.exists() and path not in seen:
+                    found |= third_party(path, seen)
+    return found - set(__import__("sys").stdlib_module_names)
+
+
+FAKE_PYTHON = """#!/bin/sh
+# python -m venv DIR: a folder with a pip and a uv that only note how they were called.
+mkdir -p .venv/bin
+printf 'export PATH="$PWD/.venv/bin:$PATH"\\n' > .venv/bin/activate
+printf '#!/bin/sh\\necho "pip $@" >> calls\\n' > .venv/bin/pip
+printf '#!/bin/sh\\necho "uv $@" >> calls\\nexit %s\\n' "$UV_FAILS" > .venv/bin/uv
+chmod +x .venv/bin/*
+"""
+LOCKED = "pip install --require-hashes -r locks/torch.txt"
+
+
+@pytest.mark.parametrize(
+    ("torch", "uv_fails", "wanted"),
+    [
+        (None, 0, ["uv pip install --torch-backend auto -r locks/torch.in"]),
+        ("TORCH=cpu", 0, ["uv pip install --torch-backend cpu -r locks/torch.in"]),
+        (None, 1, ["uv pip install --torch-backend auto -r locks/torch.in", LOCKED]),
+        ("TORCH=locked", 1, [LOCKED]),
+    ],
+)
+def test_torch_comes_without_cuda_unless_that_cannot_be_had(tmp_path, torch, uv_fails, wanted):
+    (tmp_path / "Makefile").write_text((ROOT / "Makefile").read_text())
+    (tmp_path / "locks").mkdir()
+    for name in ("locks/main.txt", "locks/torch.txt", "pyproject.toml"):
+        (tmp_path / name).write_text("")
+    python = tmp_path / "python"
+    python.write_text(FAKE_PYTHON)
+    python.chmod(0o755)
+    run = subprocess.run(
+        ["make", "venv", "PYTHON=./python", *([torch] if torch else [])],
+        cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": "/usr/bin:/bin", "UV_FAILS": str(uv_fails)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert [call for call in calls if "torch" in call] == wanted
+    fell_back = "taking the locked build of the ordinary one instead, with CUDA" in run.stderr
+    assert fell_back == (len(wanted) == 2)
