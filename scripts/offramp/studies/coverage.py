@@ -39,8 +39,8 @@ POOL = 100_000
 # Draws on which thresholds are chosen are a tenth as many from here on.
 MANY = 20_000
 BATCH = 64
-# Each case's draws are shared out to so many jobs.
-PARTS = 8
+# Draws a job makes: a job costs the time it takes to send it its population.
+AT_A_TIME = 200
 
 
 class Effort(NamedTuple):
@@ -92,15 +92,20 @@ class Case(NamedTuple):
 def coverage(network: Population, effort: str) -> pa.Table:
     """Every promise on every population: a table of schema COVERAGE."""
     cases = [*counted_cases(EFFORTS[effort]), *chosen_cases(network, EFFORTS[effort])]
-    parts = [(number, part) for number in range(len(cases)) for part in range(PARTS)]
-    jobs = (joblib.delayed(outcomes)(cases[number], number, part) for number, part in parts)
+    parts = [
+        (number, first)
+        for number, case in enumerate(cases)
+        for first in range(0, case.draws, AT_A_TIME)
+    ]
+    jobs = (joblib.delayed(outcomes)(cases[number], number, first) for number, first in parts)
     # A process for every core; threads of their own would only wait for each other.
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         stream = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")(jobs)
         found = [next(stream) for _ in progress(parts, "promises", "part")]
     rows = []
     for number, case in enumerate(cases):
-        here = [o for part in found[PARTS * number : PARTS * (number + 1)] for o in part]
+        own = (part for (of, _), part in zip(parts, found, strict=True) if of == number)
+        here = [outcome for part in own for outcome in part]
         broken = sum(outcome[0] for outcome in here)
         low, high = interval(broken, len(here))
         speedups = [speedup for _, speedup in here if np.isfinite(speedup)]
@@ -114,9 +119,9 @@ def coverage(network: Population, effort: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=COVERAGE)
 
 
-def outcomes(case: Case, number: int, part: int) -> list[Outcome]:
-    """Those of one part of a case's draws, each with a seed of its own."""
-    draws = range(part, case.draws, PARTS)
+def outcomes(case: Case, number: int, first: int) -> list[Outcome]:
+    """Those of some of a case's draws, from ``first`` on, each with a seed of its own."""
+    draws = range(first, min(first + AT_A_TIME, case.draws))
     return [case.outcome(np.random.default_rng([SEED, number, draw])) for draw in draws]
 
 
