@@ -19,7 +19,7 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 from offramp import OfframpError
 from offramp.workflow.config import check_config
 from offramp.data.datasets import SPLITS, pool_files
-from offramp.training.recipe import misfits_of, purpose_now
+from offramp.training.recipe import keep_once, misfits_of, purpose_now
 from offramp.tables.files import sha256
 
 try:
@@ -38,6 +38,8 @@ WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]
 CURVES = Path(RESULTS, "training.parquet")
 TRAINED_ALREADY = CURVES.exists() and Path(RESULTS, "model/weights.safetensors").exists()
 OTHERWISE = misfits_of(CURVES, config) if TRAINED_ALREADY else []
+if TRAINED_ALREADY and not OTHERWISE and os.access(RESULTS, os.W_OK):
+    keep_once(Path(RESULTS, "model/weights.safetensors"), CURVES)
 
 # A job that takes timings takes the whole budget, every other job one unit, so that nothing runs
 # beside a timing. On one machine the budget is its CPUs: more jobs at once only slow each other.

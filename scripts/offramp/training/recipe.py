@@ -91,6 +91,12 @@ def keep_trained(weights: str | Path, curves: str | Path) -> None:
         _copy(file, kept / file.name)
 
 
+def keep_once(weights: str | Path, curves: str | Path) -> None:
+    """`keep_trained`, if nothing is kept: an older version's training has no copy yet."""
+    if not (Path(weights).parent / KEPT / Path(curves).name).exists():
+        keep_trained(weights, curves)
+
+
 def put_back(weights: str | Path, curves: str | Path, now: Mapping[str, Any]) -> bool:
     """Put back what `keep_trained` kept, if it was trained for this very purpose; is it there?"""
     kept = Path(weights).parent / KEPT
