@@ -19,11 +19,11 @@ with job_log(snakemake.log[0]):
     params = snakemake.params
     timings = read(snakemake.input.timings, "timings")
     found = dict(zip(SPLITS, map(read_scores, snakemake.input.scores), strict=True))
-    tables = {split: table for split, (*_, table) in found.items()}
-    splits = {split: CalibrationData(*data) for split, (*data, _) in found.items()}
+    tables = {split: scored.table for split, scored in found.items()}
+    splits = {split: CalibrationData(s.scores, s.correct) for split, s in found.items()}
     logits, label = read_logits_of(tables["val"], snakemake.input.logits)
     splits["val"] = splits["val"]._replace(logits=logits, label=label)
-    criterion, *_ = decided_by(tables["val"])
+    criterion = decided_by(tables["val"]).criterion
     model = fit_time_model(timings)
     rows = calibrate_all(splits, criterion, params.calibration, model, params.batch_size)
     origin = provenance(snakemake.config, same_weights([timings, *tables.values()]))

@@ -20,8 +20,9 @@ with job_log(snakemake.log[0]):
     timings = read(paths.timings, "timings")
     sweep, calibration = read(paths.sweep, "sweep"), read(paths.calibration, "calibration")
     found = [read_scores(path) for path in (paths.val, paths.test)]
-    scores, correct = (np.concatenate([part[i] for part in found]) for i in (0, 1))
-    decided = decided_by(found[0][-1])
+    scores = np.concatenate([split.scores for split in found])
+    correct = np.concatenate([split.correct for split in found])
+    decided = decided_by(found[0].table)
     known = [*shared_candidates(sweep, *decided), *calibrated_candidates(calibration, *decided)]
     network = Population(
         "network",
@@ -30,6 +31,6 @@ with job_log(snakemake.log[0]):
         params.batch_size,
         [(c.policy, c.origin) for c in known if c.origin.get("calibrated_on", "train") == "train"],
     )
-    tables = [timings, sweep, calibration, *(table for *_, table in found)]
+    tables = [timings, sweep, calibration, *(split.table for split in found)]
     origin = provenance(snakemake.config, same_weights(tables), "val, test")
     write(snakemake.output[0], coverage(network, params.effort), "coverage", origin)

@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     paths, outputs = snakemake.input, snakemake.output
-    _, label, logits, table = read_logits(paths.logits)
+    found = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
     policy, model = load_policy(paths.policy), fit_time_model(timings)
-    outcome, predicted = outcome_of_tables(policy, logits), logits.argmax(axis=2)
-    correct = predicted == label[:, None]
-    origin = provenance(snakemake.config, same_weights([table, timings]), "test")
+    outcome, predicted = outcome_of_tables(policy, found.logits), found.logits.argmax(axis=2)
+    correct = predicted == found.label[:, None]
+    origin = provenance(snakemake.config, same_weights([found.table, timings]), "test")
     origin |= {"policy": Path(paths.policy).stem}
-    counts = confusion_by_exit(outcome, label, *logits.shape[1:])
+    counts = confusion_by_exit(outcome, found.label, *found.logits.shape[1:])
     write(outputs.leaving, leaving_table(counts), "leaving", origin)
-    write(outputs.agreement, agreement_table(predicted, label), "agreement", origin)
+    write(outputs.agreement, agreement_table(predicted, found.label), "agreement", origin)
     oracle = oracle_table(correct, outcome, policy, model, snakemake.params.batch_size)
     write(outputs.oracle, oracle, "oracle", origin)

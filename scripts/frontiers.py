@@ -16,9 +16,10 @@ with job_log(snakemake.log[0]):
     timings, temperatures, risk = tables = [read(getattr(paths, name), name) for name in names]
     splits = []
     for path in (paths.val, paths.test):
-        _, label, logits, table = read_logits(path)
-        splits.append(SplitData(logits, label, logits.argmax(axis=2) == label[:, None]))
-        tables.append(table)
+        known = read_logits(path)
+        right = known.logits.argmax(axis=2) == known.label[:, None]
+        splits.append(SplitData(known.logits, known.label, right))
+        tables.append(known.table)
     model = fit_time_model(timings)
     found = curves(*splits, temperatures["temperature"].to_pylist(), risk, model, size)
     origin = provenance(snakemake.config, same_weights(tables), "test")

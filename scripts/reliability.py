@@ -15,10 +15,10 @@ with job_log(snakemake.log[0]):
     temperatures = read(paths.temperatures, "temperatures")
     splits, tables = {}, [temperatures]
     for split in ("val", "test"):
-        _, label, logits, table = read_logits(getattr(paths, split))
-        rest = slice(fitting_part(len(label)) if split == "val" else 0, None)
-        splits[split] = logits[rest], label[rest]
-        tables.append(table)
+        known = read_logits(getattr(paths, split))
+        rest = slice(fitting_part(len(known.label)) if split == "val" else 0, None)
+        splits[split] = known.logits[rest], known.label[rest]
+        tables.append(known.table)
     same_weights(tables)
     found = reliability_table(splits, temperatures["temperature"].to_pylist())
-    write(snakemake.output[0], found, "reliability", origin_of(table) | {"split": "val, test"})
+    write(snakemake.output[0], found, "reliability", origin_of(tables[-1]) | {"split": "val, test"})

@@ -10,5 +10,5 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0]):
-    _, label, logits, table = read_logits(snakemake.input[0])
-    write(snakemake.output[0], risk_table(logits, label), "risk", origin_of(table))
+    val = read_logits(snakemake.input[0])
+    write(snakemake.output[0], risk_table(val.logits, val.label), "risk", origin_of(val.table))

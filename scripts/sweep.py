@@ -21,13 +21,15 @@ with job_log(snakemake.log[0]):
     timings = read(snakemake.input.timings, "timings")
     model = fit_time_model(timings)
     found = dict(zip(SPLITS, map(read_scores, snakemake.input.scores), strict=True))
-    values, _, table = found["val"]
-    criterion, *_ = decided_by(table)
-    ends = score_range(criterion, DATASETS[params.dataset].classes, values[:, :-1])
+    criterion = decided_by(found["val"].table).criterion
+    # Not val's: what tests the cutoffs has no say in them.
+    ends = score_range(criterion, DATASETS[params.dataset].classes, found["train"].scores[:, :-1])
     cutoffs = cutoff_grid(params.sweep["cutoffs"], params.sweep["report_cutoff"], ends, criterion)
     pieces = []
-    for split, (scores, correct, _) in found.items():
-        result = sweep_split(scores, correct, cutoffs, model, params.batch_size)
+    for split, known in found.items():
+        result = sweep_split(known.scores, known.correct, cutoffs, model, params.batch_size)
         pieces.append(pa.table(sweep_rows(split, criterion, cutoffs, result), schema=SWEEP))
-    origin = provenance(snakemake.config, same_weights([timings, *(t for *_, t in found.values())]))
+    origin = provenance(
+        snakemake.config, same_weights([timings, *(s.table for s in found.values())])
+    )
     write(snakemake.output[0], pa.concat_tables(pieces), "sweep", origin)

@@ -10,6 +10,6 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0]):
-    _, label, logits, table = read_logits(snakemake.input[0])
-    found = temperatures_table(logits, label)
-    write(snakemake.output[0], found, "temperatures", origin_of(table))
+    val = read_logits(snakemake.input[0])
+    found = temperatures_table(val.logits, val.label)
+    write(snakemake.output[0], found, "temperatures", origin_of(val.table))

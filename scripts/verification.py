@@ -23,10 +23,10 @@ with job_log(snakemake.log[0]):
     network = for_inference(load(params.model, classes, paths.weights, device), params.backend)
     folder = Path(snakemake.input.data[0]).parent
     split = open_split(folder, params.dataset, "test", params.validation)
-    sample_id, _, logits, table = read_logits(paths.logits)
+    test = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
-    cases = cases_of(paths.policies, logits)
+    cases = cases_of(paths.policies, test.logits)
     model = fit_time_model(timings)
-    rows = verify(network, cases, split, logits, model, params.batch_size, device)
-    origin = provenance(snakemake.config, same_weights([table, timings]), "test") | machine
+    rows = verify(network, cases, split, test.logits, model, params.batch_size, device)
+    origin = provenance(snakemake.config, same_weights([test.table, timings]), "test") | machine
     write(snakemake.output[0], rows, "verification", origin)

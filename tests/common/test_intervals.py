@@ -103,6 +103,14 @@ def test_more_losses_raise_it_and_it_lies_above_what_was_counted(counted):
     assert more > here - 1e-12
 
 
+def test_where_gains_far_exceed_losses_one_loss_more_does_not_lower_it():
+    """An audit's case, at the confidence of many candidates together."""
+    for sure in (0.99, 0.9992):
+        bounds = [drop_bound(lost, 16, 180, sure) for lost in range(4)]
+        assert bounds == sorted(bounds) and bounds[0] < 0
+    assert drop_bound(0, 9, 30, 0.99) < drop_bound(0, 8, 30, 0.99) < 0.02
+
+
 def test_a_choice_among_many_is_quick():
     draw = np.random.default_rng(1)
     for n, seconds in ((5_000, 2.0), (50_000, 5.0)):

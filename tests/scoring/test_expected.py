@@ -62,6 +62,19 @@ def test_exits_of_different_scales_are_pooled_as_one():
     np.testing.assert_allclose(found * factors[:, 0], plain, rtol=0.01, atol=1e-3)
 
 
+@pytest.mark.timeout(60)
+def test_an_exit_that_always_says_the_same_gets_no_say():
+    logits, label, _ = pooled_data(600, np.array([0.4, 0.8]), 5)
+    flat = np.full((600, 1, 5), 0.3)
+    found = fit_pool(np.concatenate([logits.astype(np.float64), flat], axis=1), label)[0]
+    np.testing.assert_allclose(found[:2], fit_pool(logits, label)[0], rtol=1e-6)
+    assert abs(found[2]) < 10
+    shifted = logits + 1e6 * np.random.default_rng(0).normal(size=(600, 1, 1))
+    np.testing.assert_allclose(fit_pool(shifted, label)[0], fit_pool(logits, label)[0], rtol=1e-4)
+    balanced = np.tile(np.float32([[1, 2, 3], [0, 1, 0]]), (9, 1, 1))
+    assert np.isfinite(fit_pool(balanced, np.tile(np.arange(3), 3))[0]).all()
+
+
 def test_a_search_that_does_not_arrive_says_so(monkeypatch):
     monkeypatch.setattr("offramp.common.newton.STEPS", 1)
     logits, label, _ = pooled_data(200, [0.3, 0.6], 1)

@@ -125,6 +125,26 @@ def test_where_no_temperature_is_likeliest_it_is_one():
     assert fit_temperature(-right, label) == 1.0
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("scale", [1e-200, 1e-5, 1.0, 1e5])
+def test_logits_exactly_as_good_as_chance_have_none_either(scale):
+    for classes in (3, 5, 7):
+        for seed in range(20):
+            row = np.random.default_rng(seed).normal(size=classes)
+            balanced = np.tile(np.arange(classes), 3)
+            assert fit_temperature(scale * np.tile(row, (3 * classes, 1)), balanced) == 1.0
+    assert fit_temperature(np.ones((4, 3)), np.arange(4) % 3) == 1.0
+
+
+def test_a_sample_without_wrong_answers_does_not_make_the_error_certain():
+    missed = 0
+    for seed in range(100):
+        right = np.random.default_rng(seed).random(60) < 0.99
+        low, high = calibration_error_interval(np.full(60, 0.999), right)[1:]
+        missed += not low <= 0.009 <= high
+    assert missed <= 10
+
+
 def test_the_tables_have_a_row_per_exit_and_bins_that_add_up():
     logits, label = sampled(600, 3.0)
     exits = np.stack([logits, logits / 3], axis=1)

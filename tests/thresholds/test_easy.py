@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
-from offramp.report.figures import draw_agreement, draw_confusion, draw_leaving
+from offramp.report.closer_figures import draw_agreement, draw_confusion, draw_leaving
 from offramp.report.results import leaving_counts
-from offramp.report.summary import _easy_classes, easy
+from offramp.report.summary import easy
+from offramp.report.summary_page import _easy_classes
 from offramp.scoring.criteria import entropy
 from offramp.scoring.policy import Policy, outcome_of_tables
 from offramp.thresholds.easy import (

@@ -37,7 +37,7 @@ def slow_total(scores, correct, thresholds, costs):
     cost = 0.0
     for k in range(exits):
         reach, stay = (sum(t > j for t in taken) / n for j in (k, k + 1))
-        shares = np.linspace(0, 1, costs.decide.shape[1])
+        shares = np.linspace(0, 1, costs.decide.shape[1]) ** 2
         for runs, line in (
             (True, costs.stage[0, k]), (heads[k], costs.stage[1, k]), (on[k], costs.decide[k])
         ):  # fmt: skip
@@ -184,6 +184,16 @@ def test_costs_are_what_the_time_model_predicts_of_the_samples_in_batches(batch_
             for _ in range(20)
         ]
         assert expected == pytest.approx(np.mean(real), rel=0.01)
+
+
+@pytest.mark.parametrize("came", [1, 5, 25, 50, 500])
+def test_large_batches_of_which_few_come_to_a_stage_are_priced(came):
+    sizes = np.arange(5_001)
+    parts = np.zeros((3, 2, 5_001))
+    parts[0, 1, 1:] = 5.5 + sizes[1:]
+    bill = bill_of(costs_of(TimeModel(parts, np.zeros((1, 3))), 5_000), 50_000)
+    often = 10 * (1 - (1 - came / 50_000) ** 5_000)
+    assert bill.block[1, came] == pytest.approx(5.5 * often + came, rel=0.005)
 
 
 def test_small_batches_are_not_taken_to_need_every_block():

@@ -137,9 +137,13 @@ def _no_worse(
     # The root of (bound - more)^2 = z^2 (more + 2 gains + 1 - more^2 / (n + 2)) on its lower side.
     a, b = 1 + z**2 / (n + 2), 2 * bound + z**2
     c = bound**2 - z**2 * (2 * ends + 1)
-    roots = (b - np.sqrt(np.maximum(b**2 - 4 * a * c, 0.0))) / (2 * a)
+    inside = b**2 - 4 * a * c
+    roots = (b - np.sqrt(np.maximum(inside, 0.0))) / (2 * a)
+    # Squaring added roots on which more exceeds the bound; and at some gains there is none.
+    most = np.where((inside >= 0) & (roots <= bound + 1e-9), np.floor(roots + ends + 1e-9), -1.0)
+    most[np.searchsorted(ends, gained)] = max(most[np.searchsorted(ends, gained)], lost)
     # More gains never make a sample worse, which the approximation forgets at high confidence.
-    return ends, np.maximum.accumulate(np.floor(roots + ends + 1e-9))
+    return ends, np.maximum.accumulate(most)
 
 
 def _gains(n: int, rates: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

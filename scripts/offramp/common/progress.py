@@ -7,14 +7,14 @@ from typing import IO, Any
 
 from tqdm import tqdm
 
-# A job's stderr goes to its log; job.py puts a handle on the user's own terminal here.
-terminal: IO[str] | None = None
+# The user's own terminal, where a job's stderr goes to its log.
+_terminal: IO[str] | None = None
 
 
 def bar(**options: Any) -> tqdm:
     """A tqdm bar on the terminal if there is one, else plain lines on stderr every ten seconds."""
-    if terminal is not None:
-        return tqdm(file=terminal, dynamic_ncols=True, **options)
+    if _terminal is not None:
+        return tqdm(file=_terminal, dynamic_ncols=True, **options)
     return tqdm(file=Lines(), mininterval=10, ncols=100, **options)
 
 
@@ -38,8 +38,7 @@ class Lines:
         sys.stderr.flush()
 
 
-def open_terminal() -> IO[str] | None:
-    """A handle on stderr as it is now, if it is a terminal."""
-    if not sys.stderr.isatty():
-        return None
-    return os.fdopen(os.dup(sys.stderr.fileno()), "w")
+def keep_terminal() -> None:
+    """Show bars on stderr as it is now, if it is a terminal, wherever stderr goes from here on."""
+    global _terminal
+    _terminal = os.fdopen(os.dup(sys.stderr.fileno()), "w") if sys.stderr.isatty() else None

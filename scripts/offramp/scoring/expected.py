@@ -34,8 +34,12 @@ def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndar
     Source: Heskes, "Selecting Weighting Factors in Logarithmic Opinion Pools" (1998).
     """
     by_class, (samples, exits, classes) = _by_class(logits), logits.shape
+    size = np.abs(by_class).max(axis=(0, 1), initial=0.0)
+    by_class -= by_class.mean(axis=0)  # what all classes share says nothing
     scale = by_class.std(axis=(0, 1))
-    scale[scale == 0] = 1.0
+    constant = scale <= 1e-12 * size
+    scale[constant] = 1.0
+    by_class[:, :, constant] = 0.0
     by_class /= scale
     tempered = 1 / fit_temperature(by_class.mean(axis=2).T, label)
     shares = np.bincount(label, minlength=classes) / samples

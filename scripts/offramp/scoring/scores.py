@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -63,44 +64,62 @@ def scores_left_out(table: pa.Table, logits: np.ndarray) -> np.ndarray:
     return scores
 
 
-def read_scores(path: str | Path) -> tuple[np.ndarray, np.ndarray, pa.Table]:
-    """scores float64 (N, K), correct bool (N, K), and the table itself."""
+class Scored(NamedTuple):
+    """What a scores table holds: ``scores`` float64 (N, K), ``correct`` bool (N, K), and the
+    ``table`` itself."""
+
+    scores: np.ndarray
+    correct: np.ndarray
+    table: pa.Table
+
+
+class Decided(NamedTuple):
+    """What decides in a scores table, as a `Policy` holds it: the ``criterion``; the
+    ``temperatures`` of the side exits, None for raw logits; and a fitted criterion's ``weights``
+    for new data, else None."""
+
+    criterion: str
+    temperatures: tuple[float, ...] | None
+    weights: Weights | None
+
+
+def read_scores(path: str | Path) -> Scored:
+    """Read a scores table."""
     table = read(path, "scores")
     exits = sum(name.startswith("correct_") for name in table.column_names)
     scores, correct = (
         np.column_stack(
             [table[f"{column}_{k}"].to_numpy(zero_copy_only=False) for k in range(1, exits + 1)]
         )
-        for column in (decided_by(table)[0], "correct")
+        for column in (decided_by(table).criterion, "correct")
     )
-    return scores, correct, table
+    return Scored(scores, correct, table)
 
 
 def read_logits_of(scores: pa.Table, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     """logits float32 (N, K, C) and label int64 (N,) of the samples in a scores table of the same
     split, which lacks those that fitted temperatures; both are in the split's order. Raises
     OfframpError when the scores are of other logits."""
-    sample_id, label, logits, table = read_logits(path)
-    same_weights([scores, table])
+    found = read_logits(path)
+    same_weights([scores, found.table])
     wanted = scores["sample_id"].to_numpy()
-    rows = np.isin(sample_id, wanted)
-    right = logits[rows, -1].argmax(axis=1) == label[rows]
+    rows = np.isin(found.sample_id, wanted)
+    logits, label = found.logits[rows], found.label[rows]
+    right = logits[:, -1].argmax(axis=1) == label
     known = scores[f"correct_{logits.shape[1]}"].to_numpy(zero_copy_only=False)
-    if not (np.array_equal(sample_id[rows], wanted) and np.array_equal(right, known)):
+    if not (np.array_equal(found.sample_id[rows], wanted) and np.array_equal(right, known)):
         raise OfframpError(f"{path}: not the logits of the scores; rerun with --forceall")
-    return logits[rows], label[rows]
+    return logits, label
 
 
-def decided_by(scores: pa.Table) -> tuple[str, tuple[float, ...] | None, Weights | None]:
-    """What decides in a scores table, as a `Policy` holds it: the criterion; the temperatures of
-    the side exits, None for raw logits; and a fitted criterion's weights for new data, else None.
-    Raises OfframpError for a table that does not say."""
+def decided_by(scores: pa.Table) -> Decided:
+    """What decides in a scores table. Raises OfframpError for one that does not say."""
     origin = origin_of(scores)
     if not {"criterion", "temperatures"} <= origin.keys():
         raise OfframpError("a scores table of an older version names no criterion; rerun `scores`")
     temperatures = json.loads(origin["temperatures"])
     weights = json.loads(origin.get("weights", "null"))
-    return (
+    return Decided(
         origin["criterion"],
         tuple(temperatures) if temperatures else None,
         tuple(map(tuple, weights)) if weights else None,

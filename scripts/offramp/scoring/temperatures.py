@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 from scipy.special import log_softmax, softmax
 
+from offramp.common.intervals import interval
 from offramp.scoring.scores import fitting_part
 from offramp.tables.schemas import RELIABILITY, TEMPERATURES
 
 BINS = 15
+# How far 1 / T is searched from the logits' own scale, as a power of e.
+WIDE = 30.0
 RESAMPLES = 500
 SEED = 42
 
@@ -26,19 +29,22 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
     from scipy.optimize import brentq  # heavy to import, and not wanted for reliability
 
     leads = logits.astype(np.float64)
-    leads -= leads.max(axis=1, keepdims=True)
+    leads -= leads.max(axis=1, keepdims=True, initial=-np.inf)
     true = leads[np.arange(len(label)), label]
-    if not (true < 0).any() or true.mean() <= leads.mean():
+    if not (true < 0).any():
         return 1.0
 
     def slope(log: float) -> float:
-        """Of the likelihood, which is convex in 1 / T, at ln(1 / T): it rises from below 0."""
+        """Of the negative log-likelihood, which is convex in 1 / T, at ln(1 / T)."""
         return float(((softmax(np.exp(log) * leads, axis=1) * leads).sum(axis=1) - true).mean())
 
-    low = high = -float(np.log(-leads.mean()))
-    while slope(low) >= 0:
-        low -= 2.0
-    while slope(high) < 0:
+    # The mean size of a lead makes the search independent of the logits' scale.
+    size = -float(leads.mean())
+    middle = -float(np.log(size))
+    low, high = middle - WIDE, middle
+    if slope(low) >= -1e-9 * size:
+        return 1.0
+    while slope(high) < 0 and high < middle + WIDE:
         high += 2.0
     return float(np.exp(-brentq(slope, low, high, xtol=1e-9)))
 
@@ -89,7 +95,8 @@ def calibration_error_interval(
     """The expected calibration error of these samples, with its 95 % interval.
 
     Chance alone makes an error, and a resample holds it about twice. So the upper end is the larger
-    of those of the basic bootstrap and of the percentile bootstrap. The lower end is what is left
+    of those of the basic bootstrap, of the percentile bootstrap and of the exact interval of the
+    mean gap. The lower end is what is left
     without as much as chance adds in 39 of 40 cases (bin sums by the normal law, their variance the
     larger of what the confidences and what the answers say); it is 0 where chance explains all.
     How often the truth lies outside is measured in `offramp.studies.coverage`.
@@ -107,7 +114,12 @@ def calibration_error_interval(
     noise = np.random.default_rng(SEED).normal(size=(RESAMPLES, BINS)) * spread
     chance = np.quantile(np.abs(noise).sum(axis=1), 0.975) / len(confidence)
     low, high = np.quantile(resampled, [0.025, 0.975])
-    return found, max(0.0, found - float(chance)), max(found, float(high), 2 * found - float(low))
+    # Nor is it less than how far the mean confidence may lie from the accuracy, which counts where
+    # resamples hold nothing but right answers.
+    least, most = interval(int(right.sum()), len(right))
+    apart = max(float(confidence.mean()) - least, most - float(confidence.mean()))
+    upper = max(found, float(high), 2 * found - float(low), apart)
+    return found, max(0.0, found - float(chance)), upper
 
 
 @lru_cache(2)

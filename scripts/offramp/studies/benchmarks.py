@@ -89,7 +89,7 @@ def _backends(s: Subject) -> list[dict]:
             networks[backend] = for_inference(_loaded(s.paths, s.params, s.device), backend)
         except OfframpError as error:
             print(f"without {backend}: {error}")
-    logits = read_logits(s.paths.logits[1])[2]
+    logits = read_logits(s.paths.logits[1]).logits
     rows = speed(networks, s.policy, s.test, s.device)
     return rows + answers(networks, s.policy, s.test, logits, s.params.batch_size, s.device)
 
@@ -113,8 +113,8 @@ def _tables(s: Subject) -> list[dict]:
 
 
 def _thresholds(s: Subject) -> list[dict]:
-    (_, labels, logits, _), (_, _, on_test, _) = map(read_logits, s.paths.logits)
-    known = logits, labels, on_test, s.scores
+    val, test = map(read_logits, s.paths.logits)
+    known = val.logits, val.label, test.logits, s.scores
     return thresholds_of_others(*known, s.multiply_adds, s.model, s.params.batch_size)
 
 

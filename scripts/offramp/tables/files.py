@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -117,8 +117,18 @@ def same_weights(inputs: Iterable[pa.Table]) -> str:
     return found.pop()
 
 
-def read_logits(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, pa.Table]:
-    """sample_id int64 (N,), label int64 (N,), logits float32 (N, K, C), and the table itself.
+class Logits(NamedTuple):
+    """What a logits table holds: ``sample_id`` int64 (N,), ``label`` int64 (N,), ``logits`` float32
+    (N, K, C), and the ``table`` itself."""
+
+    sample_id: np.ndarray
+    label: np.ndarray
+    logits: np.ndarray
+    table: pa.Table
+
+
+def read_logits(path: str | Path) -> Logits:
+    """Read a logits table.
 
     Raises OfframpError when a logit is not finite.
     """
@@ -135,4 +145,4 @@ def read_logits(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, p
             f"{path}: logits that are not finite, first at sample {sample}, exit {exit_ + 1}; "
             "check the weights, then delete the file and rerun"
         )
-    return table["sample_id"].to_numpy(), table["label"].to_numpy(), logits, table
+    return Logits(table["sample_id"].to_numpy(), table["label"].to_numpy(), logits, table)

@@ -43,9 +43,10 @@ def calibrate_guaranteed(
     search has to pass the test on exactly the samples up to t, which happens with no more than that
     exit's share of the allowed error. Nothing is asked of how accuracy depends on a threshold; it
     need not be monotone.
-    No later exit is disturbed: a search has seen the samples up to the first that failed, and of
-    those who stay that one alone (with all who tie with it); it counts as wrong at every later
-    exit. The others are as good as new. If the very first test of an exit fails, too much has been
+    No later exit is disturbed: a search has seen the samples up to the first that failed, and the
+    threshold lies just below that one's score. So of those who stay it has seen that one alone
+    (with all who tie with it), which counts as wrong at every later exit, and the others are as
+    good as new. If the very first test of an exit fails, too much has been
     seen, and later exits stay disabled. The shares of the error add up to 1 - confidence; what an
     exit that is not tried leaves goes to those after it.
     Sources: Angelopoulos et al., "Learn then Test" (2021), fixed-sequence testing; Clopper and
@@ -95,9 +96,9 @@ def surest(here: Sorted, target: float) -> tuple[float, float]:
 def last_passed(
     here: Sorted, start: float, target: float, error: float
 ) -> tuple[float | None, float]:
-    """The largest threshold from ``start`` on up to which every test passes at level ``error``, and
-    the score at which the first fails, inf if none does; (None, inf) where already the first
-    fails."""
+    """The largest threshold from ``start`` on up to which every test passes at level ``error``:
+    just below the score at which the first fails; and that score, inf if none does. (None, inf)
+    where already the first fails."""
     begin = int(np.searchsorted(here.scores, start, side="right"))
     if begin == 0 or not passes(here.right[begin - 1 : begin], np.array([begin]), target, error)[0]:
         return None, np.inf
@@ -106,10 +107,8 @@ def last_passed(
         places = first + np.flatnonzero(here.ends[first : first + CHUNK])
         good = passes(here.right[places], places + 1, target, error)
         if not good.all():
-            bad = int(good.argmin())
-            if bad:
-                threshold = float(here.scores[places[bad - 1]])
-            return threshold, float(here.scores[places[bad]])
+            failed = float(here.scores[places[good.argmin()]])
+            return float(np.nextafter(failed, -np.inf)), failed
         threshold = float(here.scores[places[-1]]) if len(places) else threshold
     return threshold, np.inf
 

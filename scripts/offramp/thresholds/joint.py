@@ -22,7 +22,7 @@ ROUNDING = 1e-6
 
 class Costs(NamedTuple):
     """What stages cost, in any one unit, as a share of the samples reaches them: ``stage`` float64
-    (2, K, R + 1), the mean over all samples at shares 0, 1/R, .., 1, of the block and of the head;
+    (2, K, R + 1), the mean over all samples at `shares_of` R, of the block and of the head;
     ``decide`` likewise (K, R + 1), of the decision at an enabled exit; ``removal`` float64 (K-1, 3)
     as in `TimeModel`, per batch; and the ``batch_size``. Where the criterion ``looks_back``, heads
     run up to the last enabled side exit."""
@@ -42,12 +42,18 @@ def costs_of(model: TimeModel, batch_size: int, criterion: str = "entropy") -> C
     come is paid as often as anyone comes, at any batch size.
     """
     check_batch(model, batch_size)
-    shares = np.linspace(0, 1, SHARES + 1)
+    shares = shares_of(SHARES)
     n = np.arange(batch_size + 1)
     chance = binomial(shares, batch_size)
     means = model.parts[:, :, : len(n)] @ chance.T / batch_size
     looks_back = CRITERIA[criterion].looks_back
     return Costs(means[:2], means[2], model.removal, batch_size, looks_back)
+
+
+def shares_of(steps: int) -> np.ndarray:
+    """Shares from 0 to 1, float64 (steps + 1,), the closer the nearer to 0: where few samples of
+    large batches come to a stage, what a batch costs bends most."""
+    return np.linspace(0, 1, steps + 1) ** 2
 
 
 def binomial(shares: np.ndarray, n: int) -> np.ndarray:
@@ -106,7 +112,7 @@ class Bill(NamedTuple):
 def bill_of(costs: Costs, samples: int) -> Bill:
     """Costs for a number of samples."""
     shares = np.arange(samples + 1) / max(samples, 1)
-    grid = np.linspace(0, 1, costs.decide.shape[1])
+    grid = shares_of(costs.decide.shape[1] - 1)
     block, head, decide = (
         samples * np.array([np.interp(shares, grid, line) for line in part])
         for part in (*costs.stage, costs.decide)

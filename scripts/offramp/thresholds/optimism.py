@@ -24,7 +24,7 @@ def optimism(
     The bootstrap's optimism: thresholds fitted to RESAMPLES samples of the data, drawn with
     replacement, lose so much more on the data than on their own sample, in the mean. Losses are
     against the full network on the same samples. An estimate, and on few samples too small a one;
-    how often a choice that stands on it keeps its promise, `offramp.promise_benchmark` counts.
+    how often it is too small, `offramp.studies.coverage` counts.
     Source: Efron, "Estimating the Error Rate of a Prediction Rule" (1983).
     """
     draw = np.random.default_rng(SEED)

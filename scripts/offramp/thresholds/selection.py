@@ -270,6 +270,8 @@ def _describe(
         "expected": {
             "split": "val",
             "n": candidate.n,
+            "lost": candidate.lost,
+            "gained": candidate.gained,
             "accuracy": candidate.accuracy - optimism,
             "optimism": optimism,
             "seconds": candidate.seconds,

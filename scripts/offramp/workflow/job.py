@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from offramp import OfframpError
-from offramp.common import progress
+from offramp.common.progress import keep_terminal
 
 
 @contextmanager
@@ -15,7 +15,7 @@ def job_log(path: str) -> Iterator[None]:
 
     An OfframpError ends the job with its message alone, anything else with its traceback.
     """
-    progress.terminal = progress.open_terminal()
+    keep_terminal()
     sys.stdout.flush()
     sys.stderr.flush()
     with open(path, "w") as log:

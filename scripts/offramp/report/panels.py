@@ -1,0 +1,44 @@
+"""What figures share: colours, marks, panels, curves."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+DARK, MIDDLE, LIGHT = "#12355b", "#c8553d", "#9aa0a6"
+# How each chosen policy is marked, everywhere.
+MARKS = {
+    "report_cutoff": ("o", "report cutoff"),
+    "best_cutoff": ("*", "best cutoff"),
+    "target": ("s", "calibrated target"),
+    "best_train": ("D", "best train-calibrated"),
+    "best": ("P", "best of all"),
+}
+
+
+def error_lengths(values: pd.Series, low: pd.Series, high: pd.Series) -> np.ndarray:
+    """What matplotlib wants of error bars: distances down and up, none below 0."""
+    return np.maximum(np.array([values - low, high - values], dtype=float), 0)
+
+
+def new_panels(
+    rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **shared: Any
+) -> tuple[Figure, Any]:
+    """A figure of its own, not one of pyplot's, and its axes."""
+    figure = Figure(figsize=figsize)
+    return figure, figure.subplots(rows, columns, **shared)
+
+
+def draw_curve(axes: Axes, rows: pd.DataFrame, x: str, color: str, line: str, label: str) -> None:
+    """Accuracy in percent over a column, with its interval as a band."""
+    axes.fill_between(
+        rows[x], 100 * rows["low"], 100 * rows["high"], color=color, alpha=0.2, linewidth=0
+    )
+    axes.plot(rows[x], 100 * rows["accuracy"], color=color, linestyle=line, label=label)
+
+
+def total_time(samples: float) -> str:
+    """The label of an axis."""
+    return f"total time for {samples:,} test samples [s]"

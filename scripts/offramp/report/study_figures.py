@@ -1,0 +1,160 @@
+"""Figures asked for by name: training, baselines, criteria, promises, benchmarks."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from offramp.common.intervals import interval
+from offramp.report.bench_page import prediction_errors
+from offramp.report.frontiers_page import CHOSEN_IN_WORDS, name_of
+from offramp.report.panels import DARK, LIGHT, MIDDLE, draw_curve, new_panels, total_time
+from offramp.report.results import (
+    Results,
+)
+
+
+def draw_training(results: Results) -> Figure:
+    """Loss and validation accuracy of every exit over the epochs."""
+    curves = results.training
+    figure, (left, right) = new_panels(1, 2, figsize=(8.4, 3.8))
+    last = int(curves["exit"].max())
+    shades = mpl.colormaps["cividis"](np.linspace(0.85, 0.0, last))
+    for k in range(1, last + 1):
+        rows = curves[curves["exit"] == k]
+        label = f"exit {k}" if k < last else f"final exit {k}"
+        left.plot(rows["epoch"], rows["loss"], color=shades[k - 1], label=label)
+        right.plot(rows["epoch"], 100 * rows["val_accuracy"], color=shades[k - 1], label=label)
+    left.set(xlabel="epoch", ylabel="cross-entropy, training images [nats]", ylim=(0, None))
+    right.set(xlabel="epoch", ylabel="accuracy, validation images [%]")
+    final = curves[curves["epoch"] == curves["epoch"].max()]
+    right.set_ylim(max(0, 100 * final["val_accuracy"].min() - 25), None)
+    right.legend(loc="lower right")
+    for axes in (left, right):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def draw_rival(results: Results) -> Figure:
+    """Time against accuracy of cascade, full network and rival, measured in turn; behind them the
+    sweep."""
+    rival, sweep = results.rival, results.sweep
+    figure, axes = new_panels()
+    shared = sweep[(sweep["split"] == "test") & (sweep["exit"] == 0)]
+    axes.plot(
+        shared["seconds"], 100 * shared["accuracy"], color=LIGHT, label="cascade, every cutoff"
+    )
+    styles = {
+        "cascade": ("P", MIDDLE, "cascade, best policy"),
+        "full": ("X", "black", "full network"),
+        "rival": ("s", DARK, "plain network, no side exits"),
+    }
+    for name, (marker, color, label) in styles.items():
+        rows = rival[rival["network"] == name]
+        correct, n = int(rows["correct"].to_numpy()[0]), int(rows["n"].to_numpy()[0])
+        low, high = interval(correct, n)
+        runs, accuracy = rows["seconds"].to_numpy(), correct / n
+        seconds = float(np.median(runs))
+        axes.errorbar(
+            seconds, 100 * accuracy, fmt=marker, color=color, markersize=8, capsize=2, label=label,
+            xerr=[[seconds - runs.min()], [runs.max() - seconds]],
+            yerr=[[100 * (accuracy - low)], [100 * (high - accuracy)]],
+        )  # fmt: skip
+    axes.set(xlabel=total_time(n), ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_coverage(results: Results) -> Figure:
+    """How often each promise was broken, against how often it may be, by the number of samples."""
+    rows = results.coverage[~results.coverage["stated"].isna()]
+    promises = list(dict.fromkeys(rows["promise"]))
+    columns = 3
+    figure, panels = new_panels(
+        -(-len(promises) // columns), columns, figsize=(8.4, 2.1 * -(-len(promises) // columns)),
+        sharex=True, squeeze=False,
+    )  # fmt: skip
+    for axes, promise in zip(panels.flat, promises, strict=False):
+        here = rows[rows["promise"] == promise]
+        for _, line in here.groupby("population", sort=False):
+            axes.plot(line["n"], 100 * line["rate"], color=MIDDLE, marker=".", linewidth=0.8)
+        stated = 100 * here["stated"].iloc[0]
+        axes.axhline(stated, color="black", linestyle=":")
+        axes.set_title(promise, fontsize="small")
+        axes.set(xscale="log", ylim=(0, max(1.5 * stated, 105 * here["rate"].max())))
+    for axes in panels.flat[len(promises) :]:
+        axes.axis("off")
+    figure.supylabel("broken [% of draws]; dotted: may be broken", fontsize="medium")
+    figure.supxlabel("samples", fontsize="medium")
+    return figure
+
+
+def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Time against accuracy of entropy policies, by way to choose thresholds; from the frontiers
+    table."""
+    figure, axes = new_panels()
+    rows = tables["frontiers"]
+    rows = rows[(rows["criterion"] == "entropy") & ~rows["scaled"]]
+    styles = {"shared": (LIGHT, "--"), "empirical": (MIDDLE, "-."), "joint": (DARK, "-")}
+    for method, (color, line) in styles.items():
+        curve = rows[rows["method"] == method].sort_values("seconds")
+        curve = curve.rename(columns={"accuracy_low": "low", "accuracy_high": "high"})
+        draw_curve(axes, curve, "seconds", color, line, CHOSEN_IN_WORDS[method])
+    best = 100 * rows["accuracy"].max()
+    axes.set(xlabel=total_time(rows["n"].iloc[0]) + ", predicted", ylim=(best - 6, best + 1))
+    axes.set(ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
+    axes.legend(loc="lower right")
+    return figure
+
+
+def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
+    """Seconds at half a point lost, by criterion and method; from the equal-accuracy table."""
+    rows = tables["equal_accuracy"]
+    rows = rows[rows["points_lost"] == 0.5]
+    names = list(dict.fromkeys(name_of(row) for row in rows.to_dict("records")))
+    figure, axes = new_panels()
+    styles = {
+        "shared": ("o", LIGHT, 0.2),
+        "empirical": ("^", MIDDLE, 0.0),
+        "joint": ("s", DARK, -0.2),
+    }
+    for method, (marker, color, shift) in styles.items():
+        here = rows[(rows["method"] == method) & rows["seconds"].notna()]
+        heights = [names.index(name_of(row)) + shift for row in here.to_dict("records")]
+        # No error bars: of a crooked curve the interval need not hold the value.
+        axes.hlines(heights, here["seconds_low"], here["seconds_high"], color=color)
+        axes.plot(
+            here["seconds"], heights, marker, color=color, markersize=5,
+            label=CHOSEN_IN_WORDS[method],
+        )  # fmt: skip
+    full = (rows["seconds"] * rows["speedup"]).dropna()
+    if len(full):
+        axes.axvline(full.iloc[0], color="black", linestyle=":", label="full network")
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.set(xlabel="predicted time at 0.5 points lost [s], 95 % interval", xlim=(0, None))
+    figure.legend(loc="outside lower center", ncols=4)
+    return figure
+
+
+def draw_benchmarks(rows: pd.DataFrame) -> Figure:
+    """Predicted over measured speed-ups of held-out policies, by batch size and way to predict."""
+    errors = prediction_errors(rows[rows["benchmark"] == "time model"])
+    sizes = list(dict.fromkeys(errors["batch_size"]))
+    figure, panels = new_panels(1, len(sizes), sharey=True, squeeze=False)
+    marks = {
+        "time model of the pipeline": ("o", DARK, "pipe-\nline's\nmodel"),
+        "time model, probed between the runs": ("o", MIDDLE, "probed\nin be-\ntween"),
+        "constant per exit": ("s", MIDDLE, "con-\nstant\nper exit"),
+        "multiply-adds": ("^", LIGHT, "mul-\ntiply-\nadds"),
+    }
+    for axes, size in zip(panels[0], sizes, strict=True):
+        for place, (name, (mark, color, _)) in enumerate(marks.items()):
+            here = errors[(errors["batch_size"] == size) & (errors["contender"] == name)]
+            spots = place + np.linspace(-0.25, 0.25, len(here))
+            axes.plot(spots, 100 * here["error"], mark, color=color, markersize=4)
+        axes.axhline(0, color="black", linewidth=0.8)
+        axes.set_xticks(range(len(marks)), [label for *_, label in marks.values()], fontsize=7)
+        axes.set_title(f"batch size {int(size)}", fontsize=10)
+    panels[0, 0].set_ylabel("predicted over measured speed-up, error [%]")
+    return figure
