@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 from snakemake.utils import available_cpu_count
-from workflow_helpers import rule_texts
+from workflow_helpers import ROOT, UNUSED, rule_texts
 
 from offramp.tables.files import write
 from offramp.tables.schemas import TRAINING
@@ -20,26 +20,9 @@ from offramp.tables.schemas import TRAINING
 # The fixtures are costly: one worker makes them.
 pytestmark = pytest.mark.xdist_group("slurm")
 
-ROOT = Path(__file__).parents[2]
 CONFIG = "examples/digits.yaml"
 # Not submitted: local rules, and those that a run of the example has no need of.
-LOCAL = {
-    "all",
-    "benchmark",
-    "benchmark_run",
-    "benchmarks_page",
-    "measured_page",
-    "download",
-    "figure_coverage",
-    "figure_rival",
-    "frontiers",
-    "frontiers_page",
-    "coverage",
-    "coverage_page",
-    "risk",
-    "rival",
-    "ship",
-}
+LOCAL = {"all", "download"} | UNUSED
 TIMING = {"logits", "probe", "verification"}
 SLURM = ["sbatch", "sacct", "sacctmgr", "scancel", "scontrol", "sinfo", "squeue"]
 
