@@ -33,7 +33,7 @@ test: .venv/bench
 	$(BIN)/ruff format --check scripts tests
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Both shipped networks, everything interleaved, up to more than an hour on slow cores; nothing else

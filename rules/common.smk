@@ -19,7 +19,7 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 from offramp import OfframpError
 from offramp.workflow.config import check_config
 from offramp.data.datasets import SPLITS, pool_files
-from offramp.training.recipe import keep_once, misfits_of, purpose_now
+from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
 
 try:
@@ -37,7 +37,7 @@ WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]
 # A finished training, and why it is not the one that the config asks for.
 CURVES = Path(RESULTS, "training.parquet")
 TRAINED_ALREADY = CURVES.exists() and Path(RESULTS, "model/weights.safetensors").exists()
-OTHERWISE = misfits_of(CURVES, config) if TRAINED_ALREADY else []
+OTHERWISE = mismatches_of(CURVES, config) if TRAINED_ALREADY else []
 if TRAINED_ALREADY and not OTHERWISE and os.access(RESULTS, os.W_OK):
     keep_once(Path(RESULTS, "model/weights.safetensors"), CURVES)
 

@@ -9,7 +9,7 @@ from offramp.inference.backends import for_inference
 from offramp.inference.machine import prepare
 from offramp.inference.probe import probe
 from offramp.networks.loading import load
-from offramp.scoring.criteria import CRITERIA, SIGNS
+from offramp.scoring.criteria import CRITERIA, FEATURES
 from offramp.scoring.policy import shared_cutoff
 from offramp.tables.files import provenance, sha256, write
 from offramp.workflow.job import job_log
@@ -27,7 +27,7 @@ with job_log(snakemake.log[0]):
     side = len(network.heads) - 1
     # What is divided by and weighed takes no part in how long that takes.
     temperatures = (1.0,) * side if params.temperatures else None
-    known = ((0.0,) * (SIGNS + classes),) * side if CRITERIA[params.criterion].fitted else None
+    known = ((0.0,) * (FEATURES + classes),) * side if CRITERIA[params.criterion].fitted else None
     policy = shared_cutoff(0.0, side, params.criterion, temperatures, known)
     timings = probe(network, policy, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(weights), "probe") | machine

@@ -13,7 +13,7 @@ from hypothesis import settings
 from torch import nn
 
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.scoring.criteria import CRITERIA, SIGNS
+from offramp.scoring.criteria import CRITERIA, FEATURES
 from offramp.tables.schemas import TIMINGS
 from offramp.thresholds.time_model import TimeModel
 
@@ -73,7 +73,7 @@ def some_weights(criterion: str, side_exits: int, classes: int):
             draw.normal(-2, 1, (side_exits, classes)),
         ]
     )
-    assert rows.shape == (side_exits, SIGNS + classes)
+    assert rows.shape == (side_exits, FEATURES + classes)
     return tuple(map(tuple, rows.tolist()))
 
 

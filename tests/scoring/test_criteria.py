@@ -138,8 +138,8 @@ def slow_score(criterion: str, exits: list[list[float]]) -> float:
     if criterion == "risk":
         ahead = min(sorted(exits[-1])[-1] - sorted(exits[-1])[-2], 30.0)
         known = some_weights("risk", len(exits), len(p))[-1]
-        signs = (loop_entropy(exits[-1]), 1 - (first - second), ahead)
-        value = sum(w * sign for w, sign in zip(known[:3], signs, strict=True))
+        features = (loop_entropy(exits[-1]), 1 - (first - second), ahead)
+        value = sum(w * sign for w, sign in zip(known[:3], features, strict=True))
         return 1 / (1 + math.exp(-value - known[3 + exits[-1].index(max(exits[-1]))]))
     if criterion == "patience":
         labels = [row.index(max(row)) for row in exits]

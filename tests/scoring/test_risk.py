@@ -5,8 +5,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from offramp import OfframpError
-from offramp.scoring.criteria import risk, scores_of, signs
-from offramp.scoring.expected import expected_correct
+from offramp.scoring.criteria import features, risk, scores_of
+from offramp.scoring.pool import expected_correct
 from offramp.scoring.risk import RIDGE, expected_loss, fit_risk, risk_table
 from offramp.scoring.scores import PARTS, part_of, scores_left_out, weights_of
 
@@ -29,7 +29,7 @@ def test_the_weights_are_those_of_a_logistic_regression_with_a_ridge():
     lost = expected_loss(logits, label)
     for k, weights in enumerate(fit_risk(logits, lost)):
         here = logits[:, k].astype(np.float64)
-        columns = np.hstack([signs(here), np.eye(CLASSES)[here.argmax(axis=1)]])
+        columns = np.hstack([features(here), np.eye(CLASSES)[here.argmax(axis=1)]])
         columns = (columns - columns.mean(axis=0)) / columns.std(axis=0)
         # A share is as many samples of both kinds.
         oracle = LogisticRegression(C=1 / RIDGE, tol=1e-10, max_iter=10_000).fit(

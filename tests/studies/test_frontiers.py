@@ -6,8 +6,8 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
 from offramp.report.frontiers_page import page
 from offramp.scoring.criteria import CRITERIA, scores_of
-from offramp.scoring.expected import expected_correct
 from offramp.scoring.policy import exits_of, shared_cutoff
+from offramp.scoring.pool import expected_correct
 from offramp.scoring.risk import risk_table
 from offramp.scoring.scores import scores_left_out, weights_of
 from offramp.studies import frontiers

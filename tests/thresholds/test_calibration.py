@@ -6,8 +6,8 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from offramp.scoring.expected import expected_correct
 from offramp.scoring.policy import Policy, exits_of
+from offramp.scoring.pool import expected_correct
 from offramp.thresholds.calibration import (
     CalibrationData,
     at_least,

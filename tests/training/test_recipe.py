@@ -15,7 +15,7 @@ from offramp.training.recipe import (
     PURPOSE,
     changes,
     keep_trained,
-    misfits_of,
+    mismatches_of,
     purpose,
     purpose_of,
     put_back,
@@ -47,16 +47,16 @@ def test_every_network_s_code_is_looked_for_where_it_stands():
 
 def test_another_model_recipe_split_or_dataset_is_named(tmp_path):
     curves = trained(tmp_path / "training.parquet", **{PURPOSE: json.dumps(now())})
-    assert misfits_of(curves, CONFIG) == []
+    assert mismatches_of(curves, CONFIG) == []
     other = {**CONFIG, "train": {**SETTINGS, "epochs": 5}}
-    assert misfits_of(curves, other) == ["train.epochs: 3 then, 5 now"]
+    assert mismatches_of(curves, other) == ["train.epochs: 3 then, 5 now"]
     fewer = {**CONFIG, "dataset": {"name": "digits", "validation": 100}}
-    assert misfits_of(curves, fewer) == ["training samples: 1258 then, 1338 now"]
-    (model, code) = misfits_of(curves, {**CONFIG, "model": {"name": "cpunet"}})
+    assert mismatches_of(curves, fewer) == ["training samples: 1258 then, 1338 now"]
+    (model, code) = mismatches_of(curves, {**CONFIG, "model": {"name": "cpunet"}})
     assert model == 'model.name: "branchynet" then, "cpunet" now'
     assert code.startswith("the network's code: ")
     assert "dataset.name" in " ".join(
-        misfits_of(curves, {**CONFIG, "dataset": {"name": "cifar10", "validation": None}})
+        mismatches_of(curves, {**CONFIG, "dataset": {"name": "cifar10", "validation": None}})
     )
 
 
@@ -73,7 +73,7 @@ def test_comments_docstrings_and_layout_are_no_other_network(tmp_path):
 def test_what_an_older_table_did_not_note_is_passed_over(tmp_path):
     about = {"model": "branchynet", "dataset": "digits", "recipe": json.dumps(SETTINGS)}
     curves = trained(tmp_path / "training.parquet", **about)
-    assert misfits_of(curves, CONFIG) == []
+    assert mismatches_of(curves, CONFIG) == []
     assert purpose_of(curves).keys() <= now().keys()
     assert changes({"train.seed": 8}, now()) == ["train.seed: 8 then, 7 now"]
 
@@ -82,7 +82,7 @@ def test_what_an_older_table_did_not_note_is_passed_over(tmp_path):
 def test_a_table_that_cannot_be_read_does_not_pass_for_another_training(tmp_path, damage):
     curves = tmp_path / "training.parquet"
     curves.write_bytes(damage)
-    (line,) = misfits_of(curves, CONFIG)
+    (line,) = mismatches_of(curves, CONFIG)
     assert "can't be read" in line and "not known" in line
 
 

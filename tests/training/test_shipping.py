@@ -13,7 +13,7 @@ from conftest import real_archive
 from offramp.common.markdown import parts_table
 from offramp.data.download import get_dataset
 from offramp.data.splits import Split, load_images, open_split
-from offramp.networks.index import misfits
+from offramp.networks.index import mismatches
 from offramp.networks.loading import build, describe, load, read_state
 from offramp.tables.files import sha256
 from offramp.tables.schemas import TRAINING
@@ -122,7 +122,7 @@ def test_correct_of_is_per_sample_and_exit(trained, splits):
 
 
 def objections(weights, *wanted):
-    return list(misfits("model.weights", weights, "model.name", *wanted))
+    return list(mismatches("model.weights", weights, "model.name", *wanted))
 
 
 def test_fitting_weights_and_unlisted_files_are_not_objected_to(shipped):

@@ -7,7 +7,7 @@ import torch
 from offramp import OfframpError
 from offramp.data.splits import Split, load_images
 from offramp.training.augmentation import augmented_batches, cut_out, shift_and_mirror
-from offramp.training.learners import Learners
+from offramp.training.optimisers import Optimisers
 from offramp.training.training import joint_loss, precision, rate_factor, train
 
 SETTINGS = {
@@ -253,7 +253,7 @@ def test_learners_step_convolutions_as_torchs_muon_does_their_matrices(dtype, to
     start = layer.weight.detach().permute(0, 2, 3, 1).flatten(1)
     matrix = torch.nn.Parameter(start * scale / start.norm())
     bias = layer.bias.detach().clone()
-    learners = Learners(layer, {"convolutions": 0.1, "others": 0.01}, dtype)
+    optimisers = Optimisers(layer, {"convolutions": 0.1, "others": 0.01}, dtype)
     muon = torch.optim.Muon([matrix], 0.05, weight_decay=0.0, momentum=0.8)
     for step in range(3):
         loss = layer(torch.randn(4, 3, 8, 8)).square().mean()
@@ -261,7 +261,7 @@ def test_learners_step_convolutions_as_torchs_muon_does_their_matrices(dtype, to
         matrix.grad = gradient.permute(0, 2, 3, 1).flatten(1)
         muon.step()
         matrix.data *= scale / matrix.data.norm()
-        learners.step(loss, 0.5)
+        optimisers.step(loss, 0.5)
         found = layer.weight.detach().permute(0, 2, 3, 1).flatten(1)
         torch.testing.assert_close(found, matrix.detach(), rtol=0, atol=tolerance)
         if step == 0:

@@ -29,7 +29,7 @@ def test_a_finished_training_stands_whatever_happens_to_the_code(tree):
     shutil.rmtree(weights.with_name("trained"))  # as an older version left it
     with (tree / "scripts/train.py").open("a") as file:
         file.write("# Another comment.\n")
-    for module in ("training/training", "training/learners", "networks/branchynet"):
+    for module in ("training/training", "training/optimisers", "networks/branchynet"):
         with (tree / f"scripts/offramp/{module}.py").open("a") as file:
             file.write("# Another comment.\n")
     (tree / "data/digits/all_labels.npy").touch()

@@ -15,7 +15,7 @@ def read_index(path: str | Path) -> dict[str, dict[str, Any]]:
     return json.loads(Path(path).read_text()) if Path(path).exists() else {}
 
 
-def misfits(
+def mismatches(
     key: str, weights: str | Path, name_key: str, model: str, dataset: str, validation: int
 ) -> Iterable[str]:
     """What keeps listed weights from being used so; nothing is said of files without an entry.

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# How many signs `risk` weighs; a lead so large says no more when it grows.
-SIGNS, MOST_AHEAD = 3, 30.0
+# How many features `risk` weighs; a lead so large says no more when it grows.
+FEATURES, MOST_AHEAD = 3, 30.0
 
 
 def entropy(logits: Any, xp: ModuleType = np) -> Any:
@@ -97,21 +97,21 @@ def agreement(logits: Any, xp: ModuleType = np) -> Any:
 
 def risk(logits: Any, weights: Sequence[float], xp: ModuleType = np) -> Any:
     """What answering here is expected to lose against the full network's answer, as a share of a
-    right one, within [0, 1]: logistic(w . signs + b of the class that is answered).
+    right one, within [0, 1]: logistic(w . features + b of the class that is answered).
 
-    ``logits`` (..., C), float64; ``weights`` the exit's, w of SIGNS entries and then b of C, as
+    ``logits`` (..., C), float64; ``weights`` the exit's, w of FEATURES entries and then b of C, as
     `offramp.scoring.risk.fit_risk` finds them; returns (...). One number means the same at every
     exit.
     Source: Jitkrittum et al., "When Does Confidence-Based Cascade Deferral Suffice?" (2023), for
     what is predicted.
     """
     known = np.asarray(weights) if xp is np else logits.new_tensor(weights)
-    value = signs(logits, xp) @ known[:SIGNS] + known[SIGNS:][logits.argmax(-1)]
+    value = features(logits, xp) @ known[:FEATURES] + known[FEATURES:][logits.argmax(-1)]
     return 1 / (1 + xp.exp(-value))
 
 
-def signs(logits: Any, xp: ModuleType = np) -> Any:
-    """What tells how sure an answer is, (..., SIGNS) of ``logits`` (..., C), float64: entropy,
+def features(logits: Any, xp: ModuleType = np) -> Any:
+    """What tells how sure an answer is, (..., FEATURES) of ``logits`` (..., C), float64: entropy,
     margin, and how far the largest logit is above the second, at most MOST_AHEAD."""
     ordered = _descending(logits, xp)
     ahead = xp.clip(ordered[..., 0] - ordered[..., 1], 0.0, MOST_AHEAD)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offramp import OfframpError
-from offramp.scoring.criteria import CRITERIA, SIGNS, Weights, scores_of
+from offramp.scoring.criteria import CRITERIA, FEATURES, Weights, scores_of
 
 SCHEMA = {"schema": "policy", "schema_version": 1}
 
@@ -143,10 +143,12 @@ def _checked_weights(path: str | Path, found: dict[str, Any]) -> Weights | None:
             raise OfframpError(f"{path}: weights: {criterion} has none")
         return None
     rows, exits = weights if isinstance(weights, list) else [], len(found["thresholds"])
-    fits = [isinstance(row, list) and all(map(_finite, row)) and len(row) > SIGNS for row in rows]
-    if len(rows) != exits or not all(fits) or len(set(map(len, rows))) > 1:
+    fits = [
+        isinstance(row, list) and all(map(_finite, row)) and len(row) > FEATURES for row in rows
+    ]
+    if not len(rows) == len(lists) == exits or not all(fits) or len(set(map(len, lists))) > 1:
         raise OfframpError(
-            f"{path}: weights: want {exits} lists of {SIGNS} numbers and one per class"
+            f"{path}: weights: want {exits} lists of {FEATURES} numbers and one per class"
         )
     return tuple(map(tuple, rows))
 

@@ -5,12 +5,12 @@ import pyarrow as pa
 
 from offramp import OfframpError
 from offramp.common.newton import minimum
-from offramp.scoring.criteria import SIGNS, Weights, signs
-from offramp.scoring.expected import expected_correct
+from offramp.scoring.criteria import FEATURES, Weights, features
+from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import PARTS, part_of
 from offramp.tables.schemas import RISK
 
-# How strongly weights are held near 0, in samples: weights of signs that are scaled to spread 1.
+# How strongly weights are held near 0, in samples: weights of features that are scaled to spread 1.
 RIDGE = 20.0
 # Two samples for every part.
 LEAST = 2 * PARTS
@@ -44,7 +44,7 @@ def fit_risk(logits: np.ndarray, lost: np.ndarray) -> Weights:
     """The weights of every side exit, as `offramp.scoring.criteria.risk` uses them.
 
     Parameters: ``logits`` float32 (N, K, C), ``lost`` float64 (N, K-1) in [0, 1]. A logistic
-    regression on an exit's signs and its answer, with a ridge that lets few samples say little.
+    regression on an exit's features and its answer, with a ridge that lets few samples say little.
     Sources: Cox, "The Regression Analysis of Binary Sequences" (1958); le Cessie and van
     Houwelingen, "Ridge Estimators in Logistic Regression" (1992).
     """
@@ -52,14 +52,14 @@ def fit_risk(logits: np.ndarray, lost: np.ndarray) -> Weights:
     found = []
     for k in range(logits.shape[1] - 1):
         here = logits[:, k].astype(np.float64)
-        columns = np.hstack([signs(here), np.eye(classes)[here.argmax(axis=1)]])
+        columns = np.hstack([features(here), np.eye(classes)[here.argmax(axis=1)]])
         middle, size = columns.mean(axis=0), columns.std(axis=0)
         size[size == 0] = 1.0  # an answer never given
         fitted = _logistic(
             np.column_stack([(columns - middle) / size, np.ones(len(here))]), lost[:, k]
         )
         weights = fitted[:-1] / size
-        weights[SIGNS:] += fitted[-1] - middle @ weights
+        weights[FEATURES:] += fitted[-1] - middle @ weights
         found.append(tuple(weights.tolist()))
     return tuple(found)
 

@@ -43,7 +43,7 @@ def row(
     return {**named, **empty, **where, "value": float(value), "unit": unit}
 
 
-def in_turn(
+def interleaved(
     benchmark: str,
     contenders: Mapping[str, Callable[[], Any]],
     device: torch.device,
@@ -109,7 +109,7 @@ def speed(
                 run_cascade_regrouped, network, policy, batches, batch_size
             )
         where = {"batch_size": batch_size, "images": min(images, len(split.order))}
-        rows += in_turn("speed", contenders, device, **where)
+        rows += interleaved("speed", contenders, device, **where)
     return rows
 
 
@@ -195,7 +195,7 @@ def peak(
     for channels, side in PEAK_CONVOLUTIONS:
         name = f"convolution of {channels} channels, {side}x{side}"
         contenders[name], work[name] = _convolution(channels, side, device)
-    rows = in_turn("peak", contenders, device, batch_size=batch_size)
+    rows = interleaved("peak", contenders, device, batch_size=batch_size)
     for found in rows:
         gflops = 2e-9 * work[found["contender"]] / found["value"]
         found |= {"value": gflops, "unit": "Gflop/s"}

@@ -25,7 +25,7 @@ from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import shared_cutoff
 from offramp.scoring.scores import read_scores
 from offramp.studies import bench_memory
-from offramp.studies.bench_live import each, in_turn, load_batches, row
+from offramp.studies.bench_live import each, interleaved, load_batches, row
 from offramp.tables.files import read, write
 from offramp.tables.schemas import SWEEP
 from offramp.thresholds.sweep import cutoff_grid, sweep_rows, sweep_split
@@ -71,7 +71,7 @@ def sweep_against_reruns(
                 partial(run_cascade, network, policy), batches
             )
         where = {"images": len(split.order), "batch_size": batch_size}
-        return in_turn("sweep", contenders, device, repeats=3, **where)
+        return interleaved("sweep", contenders, device, repeats=3, **where)
 
 
 def _masks(values: np.ndarray, correct: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def dump_against_forward(
             ),
         }
         where = {"images": images, "batch_size": batch_size}
-        return in_turn("dump", contenders, device, **where)
+        return interleaved("dump", contenders, device, **where)
 
 
 def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
@@ -149,7 +149,7 @@ def students_cascade(
         "offramp": each(partial(run_cascade, network, policy), batches),
     }
     where = {"images": sum(map(len, batches)), "batch_size": batch_size}
-    return in_turn("student", contenders, device, repeats=3, **where)
+    return interleaved("student", contenders, device, repeats=3, **where)
 
 
 @torch.no_grad()

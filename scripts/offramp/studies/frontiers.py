@@ -11,8 +11,8 @@ from scipy.optimize import isotonic_regression
 from offramp.common.intervals import interval
 from offramp.common.progress import progress
 from offramp.scoring.criteria import CRITERIA, scores_of
-from offramp.scoring.expected import expected_correct
 from offramp.scoring.policy import Policy, exits_of, shared_cutoff
+from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import fitting_part, scores_left_out, weights_of
 from offramp.tables.schemas import EQUAL_ACCURACY, FRONTIERS
 from offramp.thresholds.calibration import calibrate

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from offramp.scoring.expected import expected_correct
 from offramp.scoring.policy import Policy
+from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import fitting_part
 from offramp.thresholds.evaluation import evaluate, evaluation_rows
 from offramp.thresholds.guarantee import calibrate_guaranteed

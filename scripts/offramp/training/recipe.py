@@ -73,7 +73,7 @@ def purpose_now(config: Mapping[str, Any]) -> dict[str, Any]:
     return purpose(config["model"]["name"], data["name"], data["validation"], config["train"])
 
 
-def misfits_of(curves: str | Path, config: Mapping[str, Any]) -> list[str]:
+def mismatches_of(curves: str | Path, config: Mapping[str, Any]) -> list[str]:
     """Why a finished training, by its table, is not the one that a config asks for; a line each."""
     try:
         return changes(purpose_of(curves), purpose_now(config))

@@ -21,7 +21,7 @@ from offramp.networks.multiexit import MultiExitNetwork
 from offramp.tables.schemas import TRAINING
 from offramp.training.augmentation import augmented_batches
 from offramp.training.evaluation import correct_of
-from offramp.training.learners import Learners
+from offramp.training.optimisers import Optimisers
 from offramp.training.recipe import changes, purpose
 
 WARM_UP_SHARE = 0.05
@@ -59,11 +59,11 @@ def train(
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     network.to(device)
     dtype = getattr(torch, precision(device, settings))
-    learners = Learners(network, settings["learning_rate"], dtype)
+    optimisers = Optimisers(network, settings["learning_rate"], dtype)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every batch of an epoch has the same size
     about = purpose(model, dataset, len(validation.order), settings)
-    history = _restore(Path(resume), about, network, learners)
+    history = _restore(Path(resume), about, network, optimisers)
     images = torch.from_numpy(split.images[split.order]).to(device)
     labels = torch.from_numpy(split.labels).to(device)
     steps = math.ceil(len(images) / settings["batch_size"])
@@ -78,17 +78,17 @@ def train(
             start = time.perf_counter()
             flip = DATASETS[dataset].flip
             batches = augmented_batches(images, labels, flip, settings, epoch)
-            result = _epoch(network, learners, batches, settings, epoch * steps, shown)
+            result = _epoch(network, optimisers, batches, settings, epoch * steps, shown)
             result["val_accuracy"] = correct_of(network, validation, device).mean(axis=0).tolist()
             result["seconds"] = time.perf_counter() - start
             history.append(result)
             _report(result, epoch, epochs)
             shown.set_postfix_str("val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"]))
-            _store(Path(resume), about, network, learners, history)
+            _store(Path(resume), about, network, optimisers, history)
     return network.eval(), _curves(history)
 
 
-def _epoch(network, learners, batches, settings, steps_before, shown) -> dict:
+def _epoch(network, optimisers, batches, settings, steps_before, shown) -> dict:
     """One pass over the training samples; mean loss and accuracy per exit while learning."""
     # Dropout draws from the global generator: seeded here for the sake of a resumed run.
     torch.manual_seed(settings["seed"] * 100_003 + steps_before)
@@ -103,7 +103,7 @@ def _epoch(network, learners, batches, settings, steps_before, shown) -> dict:
             logits = [z.float() for z in network(x)]
         losses = torch.stack([cross_entropy(z, labels) for z in logits])
         loss = joint_loss(logits, losses, settings, progress)
-        learners.step(loss, rate_factor(progress))
+        optimisers.step(loss, rate_factor(progress))
         loss_sum += losses.detach() * len(x)
         hits += torch.stack([(z.argmax(1) == labels).sum() for z in logits])
         samples += len(x)
@@ -167,11 +167,12 @@ def _report(result: dict, epoch: int, epochs: int) -> None:
         print(f"epoch {epoch + 1}/{epochs}: {where} accuracy per exit {accuracy}", file=sys.stderr)
 
 
-def _store(path: Path, about: dict, network, learners: Learners, history: list) -> None:
+def _store(path: Path, about: dict, network, optimisers: Optimisers, history: list) -> None:
     state = {
         "purpose": about,
         "network": network.state_dict(),
-        "learners": learners.state_dict(),
+        # The name that older versions gave them.
+        "learners": optimisers.state_dict(),
         "history": history,
     }
     part = path.with_suffix(".part")
@@ -179,8 +180,8 @@ def _store(path: Path, about: dict, network, learners: Learners, history: list) 
     part.replace(path)
 
 
-def _restore(path: Path, about: dict, network, learners: Learners) -> list[dict]:
-    """The history so far, network and learners set to where it ends; none when it is to begin."""
+def _restore(path: Path, about: dict, network, optimisers: Optimisers) -> list[dict]:
+    """The history so far, network and optimisers set to where it ends; none when it is to begin."""
     if not path.exists():
         return []
     try:
@@ -188,7 +189,7 @@ def _restore(path: Path, about: dict, network, learners: Learners) -> list[dict]
         changed = changes(state["purpose"], about)
         if not changed:
             network.load_state_dict(state["network"])
-            learners.load_state_dict(state["learners"])
+            optimisers.load_state_dict(state["learners"])
             print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
             return state["history"]
         reason = "is of another training (" + "; ".join(changed) + ")"

@@ -11,7 +11,7 @@ from jsonschema.exceptions import ValidationError
 
 from offramp import OfframpError
 from offramp.data.datasets import DATASETS, split_sizes
-from offramp.networks.index import misfits
+from offramp.networks.index import mismatches
 from offramp.scoring.criteria import CRITERIA
 
 
@@ -88,7 +88,7 @@ def _weights_misfits(key: str, config: Mapping[str, Any], validation: int) -> It
         return
     if Path(weights).is_file():
         names = f"{key}.weights", weights, f"{key}.{name_key}", chosen[name_key]
-        yield from misfits(*names, config["dataset"]["name"], validation)
+        yield from mismatches(*names, config["dataset"]["name"], validation)
     else:
         way_out = "name a weights file, or train" if key == "model" else "name a weights file"
         yield f"{key}.weights: no file {weights}; {way_out}"

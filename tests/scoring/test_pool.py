@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 
 from offramp.scoring.criteria import scores_of
-from offramp.scoring.expected import _moments, expected_correct, fit_pool
+from offramp.scoring.pool import _moments, expected_correct, fit_pool
 from offramp.thresholds.calibration import CalibrationData, calibrate_jointly
 from offramp.thresholds.evaluation import loss
 from offramp.thresholds.joint import linear_costs

@@ -13,7 +13,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 5
 
 
-class Learners:
+class Optimisers:
     """Both optimizers of a network as one.
 
     Muon takes matrices: it learns views of the convolutions' memory, one row per output channel.
