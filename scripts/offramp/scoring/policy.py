@@ -146,7 +146,7 @@ def _checked_weights(path: str | Path, found: dict[str, Any]) -> Weights | None:
     fits = [
         isinstance(row, list) and all(map(_finite, row)) and len(row) > FEATURES for row in rows
     ]
-    if not len(rows) == len(lists) == exits or not all(fits) or len(set(map(len, lists))) > 1:
+    if len(rows) != exits or not all(fits) or len(set(map(len, rows))) > 1:
         raise OfframpError(
             f"{path}: weights: want {exits} lists of {FEATURES} numbers and one per class"
         )
