@@ -90,7 +90,7 @@ def tables_of(path: Path) -> dict[str, Rows]:
     """The first table under each heading of a page, as rows by column name; a column without one is
     called by its place."""
     found: dict[str, Rows] = {}
-    title, header = "", []
+    title, header = "", list[str]()
     for line in path.read_text().splitlines():
         if line.startswith("#"):
             title, header = line.lstrip("# "), []
@@ -137,7 +137,9 @@ def config_keys(keys: Mapping[str, Any], path: str = "") -> Iterator[dict[str, s
             yield {"name": path + name, "default": "", "description": key["description"]}
             yield from config_keys(key["properties"], f"{path}{name}.")
             continue
-        values = " One of " + ", ".join(f"`{v}`" for v in key["enum"]) + "." if "enum" in key else ""
+        values = (
+            " One of " + ", ".join(f"`{v}`" for v in key["enum"]) + "." if "enum" in key else ""
+        )
         default = f"`{json.dumps(key['default'])}`" if "default" in key else ""
         yield {
             "name": path + name,
