@@ -15,6 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 Rows = list[dict[str, str]]
 NETWORKS = ("branchynet", "cpunet")
+# A longer default stands beside the description, so that its column stays narrow.
+LONGEST = 40
 # Records of a single file.
 SINGLE = ("checkpoint", "rival", "frontiers", "gpu", "commands")
 
@@ -137,15 +139,13 @@ def config_keys(keys: Mapping[str, Any], path: str = "") -> Iterator[dict[str, s
             yield {"name": path + name, "default": "", "description": key["description"]}
             yield from config_keys(key["properties"], f"{path}{name}.")
             continue
-        values = (
-            " One of " + ", ".join(f"`{v}`" for v in key["enum"]) + "." if "enum" in key else ""
-        )
+        words = key["description"]
+        if "enum" in key:
+            words += " One of " + ", ".join(f"`{value}`" for value in key["enum"]) + "."
         default = f"`{json.dumps(key['default'])}`" if "default" in key else ""
-        yield {
-            "name": path + name,
-            "default": default,
-            "description": key["description"] + values,
-        }
+        if len(default) > LONGEST:
+            words, default = f"{words} Default: {default}.", "a list"
+        yield {"name": path + name, "default": default, "description": words}
 
 
 def percent(share: float, digits: int = 2) -> str:
