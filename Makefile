@@ -1,4 +1,5 @@
-# `make demo` and `make test`, and `make bench` to measure. README gives the plain commands behind them.
+# `make demo` and `make test`, `make bench` to measure, `make docs` to render README and docs. The plain
+# commands behind them are in docs/getting-started.md.
 PYTHON ?= python3
 # Which build of torch and torchvision: auto (a CUDA build where there is a GPU, else the CPU build, a
 # tenth of the size; PyTorch's own index), cpu, or locked (the ordinary index's, by hash; with CUDA).
@@ -6,7 +7,7 @@ TORCH ?= auto
 LOCKED := pip install --require-hashes -r locks/torch.txt
 BIN := .venv/bin
 
-.PHONY: venv demo test bench test-gpu train-gpu
+.PHONY: venv demo test bench docs record test-gpu train-gpu
 
 venv: .venv/complete
 
@@ -42,6 +43,16 @@ BENCH ?= benchmarks.md
 bench: .venv/bench
 	. $(BIN)/activate && snakemake --cores 4 results/$(BENCH)
 	. $(BIN)/activate && snakemake --cores 4 results/cpu/$(BENCH) --configfile examples/cpu.yaml
+
+# README and the pages with numbers, from docs/templates/ and docs/record/: a second, no run, no torch.
+# `make record` first takes that record from complete runs in results/ and results/cpu/. Any Python with
+# jinja2 and pyyaml will do.
+DOCS := PYTHONPATH=scripts $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+docs:
+	$(DOCS) -m offramp.docs
+
+record:
+	$(DOCS) -m offramp.record
 
 # On a machine with a GPU, with any Python that has torch, pytest and pyarrow (PYTHON=...); no Snakemake.
 # data/cifar10 is a run's, or comes packed (CONTRIBUTING.md).
