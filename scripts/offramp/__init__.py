@@ -2,17 +2,18 @@
 
 Rooms, each of which may import those below it and none above:
 
-studies     what is measured by name, not in every run
-inference   a network run, timed and proved (torch)
-training    weights from nothing (torch)
-report      what people read and look at
-workflow    what every rule script shares
-thresholds  which policy
-scoring     who would leave
-networks    blocks and heads (torch)
-tables      files on disk
-data        samples
-common      what knows nothing of exits
+documentation  README and docs, from the record
+studies        what is measured by name, not in every run
+inference      a network run, timed and proved (torch)
+training       weights from nothing (torch)
+report         what people read and look at
+workflow       what every rule script shares
+thresholds     which policy
+scoring        who would leave
+networks       blocks and heads (torch)
+tables         files on disk
+data           samples
+common         what knows nothing of exits
 """
 
 __version__ = "0.1.0"

@@ -9,9 +9,11 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from offramp import docs, record, tables
+from offramp.documentation import pages as docs
+from offramp.documentation import record
+from offramp.tables import schemas as tables
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RENDERED = docs.pages(ROOT)
 GUIDES = sorted((ROOT / "docs/guides").glob("*.md"))
 PAGES = [

@@ -1,0 +1,1 @@
+"""README and docs, rendered from the record of real runs."""
