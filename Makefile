@@ -57,7 +57,7 @@ record:
 # On a machine with a GPU, with any Python that has torch, pytest and pyarrow (PYTHON=...); no Snakemake.
 # data/cifar10 is a run's, or comes packed (CONTRIBUTING.md).
 data/cifar10/train_images.npy:
-	PYTHONPATH=scripts $(PYTHON) -m offramp.training.training.packing unpack packed data/cifar10
+	PYTHONPATH=scripts $(PYTHON) -m offramp.training.packing unpack packed data/cifar10
 
 test-gpu: data/cifar10/train_images.npy
 	$(PYTHON) -m pytest -m gpu tests/inference/test_gpu.py -s

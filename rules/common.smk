@@ -19,8 +19,8 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 from offramp import OfframpError
 from offramp.workflow.config import check_config
 from offramp.data.datasets import SPLITS, pool_files
-from offramp.training.training.recipe import keep_once, mismatches_of, purpose_now
-from offramp.tables.files.files import sha256
+from offramp.training.recipe import keep_once, mismatches_of, purpose_now
+from offramp.tables.files import sha256
 
 try:
     check_config(config, yaml.safe_load((RULES / "config.schema.yaml").read_text()))

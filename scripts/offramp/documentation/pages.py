@@ -1,7 +1,8 @@
 """README and docs, rendered from their templates and the record of real runs: `make docs`.
 
 The templates lie in docs/templates/, the record in docs/record/ (taken from results by
-`offramp.documentation.record`). Numbers stand in the record alone, so new weights can't leave old sentences.
+`offramp.documentation.record`). Numbers stand in the record alone, so new weights can't leave old
+sentences.
 """
 
 import json
