@@ -16,10 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 Rows = list[dict[str, str]]
 NETWORKS = ("branchynet", "cpunet")
+RUNS = (*NETWORKS, "checkpoint")
 # A longer default stands beside the description, so that its column stays narrow.
 LONGEST = 40
 # Records of a single file.
-SINGLE = ("checkpoint", "rival", "frontiers", "gpu", "commands")
+SINGLE = ("rival", "frontiers", "gpu", "commands")
 
 
 def pages(root: Path) -> dict[str, str]:
@@ -48,7 +49,7 @@ def record(root: Path) -> dict[str, Any]:
     """All that templates may speak of."""
     folder = root / "docs/record"
     facts = {name: json.loads((folder / f"{name}.json").read_text()) for name in SINGLE}
-    for name in NETWORKS:
+    for name in RUNS:
         summary = json.loads((folder / name / "summary.json").read_text())
         facts[name] = summary | json.loads((folder / name / "run.json").read_text())
     schema = yaml.safe_load((root / "rules/config.schema.yaml").read_text())

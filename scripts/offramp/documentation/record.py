@@ -2,17 +2,37 @@
 
 import json
 import shutil
+import statistics
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from offramp.tables.files import read
+
 # The networks in docs/record/, the folders that their runs fill, and the command.
 RUNS = {
     "branchynet": ("results", "snakemake --cores 4"),
     "cpunet": ("results/cpu", "snakemake --cores 4 --configfile examples/cpu.yaml"),
+    "checkpoint": ("results/checkpoint", "snakemake --cores 4 --configfile mine.yaml"),
 }
+# The row of the frontiers, in words, by criterion and method; at so many points lost.
+CRITERIA_SHOWN = {
+    ("entropy", "empirical"): "entropy, the same accuracy at every exit",
+    ("entropy", "joint"): "entropy, thresholds chosen together",
+    ("max_probability", "joint"): "max probability, chosen together",
+    ("margin", "joint"): "margin, chosen together",
+    ("energy", "joint"): "energy, chosen together",
+    ("patience", "joint"): "patience, chosen together",
+    ("agreement", "joint"): "agreement, chosen together",
+    ("risk", "shared"): "one shared cutoff of the risk",
+    ("risk", "joint"): "risk, chosen together",
+}
+POINTS_LOST = 0.5
+CONTESTANTS = {"cascade": "cascade", "rival": "plain network", "full": "full network"}
 # What is shown of a run, where the run made it.
 PICTURES = (
     "figures/time_accuracy.svg",
@@ -32,6 +52,10 @@ def take_all(root: Path) -> list[Path]:
             taken.append(root / results)
     if (root / "results/coverage.md").exists():
         take_coverage(root / "results", root / "docs")
+    if all((root / results / "equal_accuracy.parquet").exists() for results, _ in RUNS.values()):
+        write_json(root / "docs/record/frontiers.json", frontiers(root))
+    if (root / "results/cpu/rival.parquet").exists():
+        write_json(root / "docs/record/rival.json", rival(root, root / "results/cpu"))
     return taken
 
 
@@ -61,6 +85,59 @@ def take_coverage(results: Path, docs: Path) -> None:
     page = (results / "coverage.md").read_text().replace("figures/coverage.svg", "coverage.svg")
     (docs / "coverage.md").write_text(page)
     shutil.copyfile(results / "figures/coverage.svg", docs / "coverage.svg")
+
+
+def frontiers(root: Path) -> dict[str, Any]:
+    """How many times as fast as the best shared cutoff of the entropy each criterion is, at equal
+    accuracy, with its interval, by network."""
+    found: dict[str, dict[tuple[str, str], list[float]]] = {}
+    for network, (results, _) in RUNS.items():
+        table = read(root / results / "equal_accuracy.parquet", "equal_accuracy")
+        found[network] = {
+            (row["criterion"], row["method"]): [
+                round(row[f"over_shared{end}"], 2) for end in ("", "_low", "_high")
+            ]
+            for row in table.to_pylist()
+            if row["points_lost"] == POINTS_LOST
+            and not row["scaled"]
+            and (row["criterion"], row["method"]) in CRITERIA_SHOWN
+        }
+    rows = [
+        {"criterion": words} | {network: found[network][kind] for network in RUNS}
+        for kind, words in CRITERIA_SHOWN.items()
+    ]
+    about = _about(root, root / "results/equal_accuracy.parquet", "snakemake results/frontiers.md")
+    return about | {"points_lost": POINTS_LOST, "rows": rows}
+
+
+def rival(root: Path, results: Path) -> dict[str, Any]:
+    """The cascade, a plain network and the full one, each with its seconds over the repeats."""
+    rows = read(results / "rival.parquet", "rival").to_pylist()
+    networks = []
+    for name, words in CONTESTANTS.items():
+        here = [row for row in rows if row["network"] == name]
+        seconds = [row["seconds"] for row in here]
+        ends = (min(seconds), max(seconds)) if len(seconds) > 1 else (None, None)
+        networks.append(
+            {"name": words, "accuracy": here[0]["correct"] / here[0]["n"]}
+            | {"seconds": statistics.median(seconds), "low": ends[0], "high": ends[1]}
+        )
+    plain = next(row for row in rows if row["network"] == "rival")
+    worse = (-plain[f"difference{end}"] for end in ("", "_high", "_low"))
+    recipe = yaml.safe_load((root / "examples/rival.yaml").read_text())
+    command = "snakemake results/cpu/figures/rival.svg --configfile examples/cpu.yaml"
+    return _about(root, results / "rival.parquet", command) | {
+        "epochs": recipe["train"]["epochs"],
+        "networks": networks,
+        "plain_worse": {
+            end: round(100 * value, 2)
+            for end, value in zip(("points", "low", "high"), worse, strict=True)
+        },
+    }
+
+
+def _about(folder: Path, file: Path, command: str) -> dict[str, str]:
+    return {"measured": day_of(file), "commit": commit_of(folder), "command": command}
 
 
 def write_json(path: Path, value: Any) -> None:
