@@ -64,7 +64,8 @@ RERUN_BY = {
     "training/training": set(),
     "tables/files": FROM_WEIGHTS | {"figure_training"},
     "inference/cascade": FROM_LOGITS,
-    "thresholds/sweep": ANALYSIS,
+    "thresholds/sweep": FROM_THRESHOLDS | {"sweep"},
+    "thresholds/evaluation": ANALYSIS,
     "thresholds/calibration": ANALYSIS - {"sweep"},
     "thresholds/optimism": FROM_THRESHOLDS | {"optimism"},
     "thresholds/easy": {
