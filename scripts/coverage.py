@@ -23,7 +23,7 @@ with job_log(snakemake.log[0]):
     scores = np.concatenate([split.scores for split in found])
     correct = np.concatenate([split.correct for split in found])
     decided = decided_by(found[0].table)
-    known = [*shared_candidates(sweep, *decided), *calibrated_candidates(calibration, *decided)]
+    known = [*shared_candidates(sweep, decided), *calibrated_candidates(calibration, decided)]
     network = Population(
         "network",
         CalibrationData(scores, correct),

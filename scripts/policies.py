@@ -25,7 +25,7 @@ with job_log(snakemake.log[0]):
         params.report_cutoff,
         params.target,
         params.selection,
-        *decided_by(scores),
+        decided_by(scores),
     )
     for path in snakemake.output:
         policy, about = chosen[Path(path).stem]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from offramp.common.intervals import accuracy_bound, drop_bound
 from offramp.scoring.policy import Policy, exits_of
+from offramp.scoring.scores import Decided
 from offramp.thresholds.calibration import CalibrationData, calibrate_all, targets_of
 from offramp.thresholds.joint import costs_of
 from offramp.thresholds.optimism import optimism
@@ -24,6 +25,7 @@ from offramp.thresholds.selection import (
 from offramp.thresholds.sweep import sweep_rows, sweep_split
 
 N = 20
+ENTROPY = Decided("entropy", None, None)
 
 
 def candidate(seconds: float, correct: int, n: int = N, **more) -> Candidate:
@@ -259,14 +261,14 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
     limits = {"confidence": 0.9, "max_loss": max_loss, "min_accuracy": 0.5}
     found = choose_policies(
         pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.9,
-        {"rule": "fastest_within_loss", **limits}, "entropy", None,
+        {"rule": "fastest_within_loss", **limits}, ENTROPY,
     )  # fmt: skip
     assert found["report_cutoff"][0].thresholds == (0.5, 0.5)
     assert found["target"][1]["origin"]["target"] == 0.9
     assert found["target"][1]["expected"]["optimism"] == 0.01
     below = choose_policies(
         pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.85,
-        {"rule": "fastest_within_loss", **limits}, "entropy", None,
+        {"rule": "fastest_within_loss", **limits}, ENTROPY,
     )  # fmt: skip
     assert below["target"][1]["expected"]["optimism"] == 0.0
     values, correct = data["val"]
@@ -317,7 +319,7 @@ def test_a_handful_of_validation_samples_will_do(samples, method):
     for rule in RULES:
         selection = {"rule": rule, "confidence": 0.9, "max_loss": 0.005, "min_accuracy": 0.5}
         found = choose_policies(
-            sweep, calibration, luck, val.scores, val.correct, 0.5, 0.8, selection, "entropy", None
+            sweep, calibration, luck, val.scores, val.correct, 0.5, 0.8, selection, ENTROPY
         )
         if rule == "fastest_within_loss":
             enabled = [t for t in found["best"][0].thresholds if t is not None]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from offramp.common.intervals import accuracy_bound, drop_bound
 from offramp.scoring.policy import Policy, exits_of, shared_cutoff
-from offramp.scoring.scores import fitting_part
+from offramp.scoring.scores import Decided, fitting_part
 from offramp.thresholds.evaluation import evaluate
 from offramp.thresholds.time_model import TimeModel
 
@@ -148,7 +148,7 @@ def choose_policies(
     report_cutoff: float,
     target: float,
     selection: Mapping[str, Any],
-    *decided: Any,
+    decided: Decided,
 ) -> dict[str, tuple[Policy, dict]]:
     """The chosen policies by name, each with where it came from and what to expect of it.
 
@@ -158,8 +158,8 @@ def choose_policies(
     `decided_by` of these. When no candidate satisfies the rule, all exits are disabled and
     ``satisfied`` is false.
     """
-    shared = [judged(c, scores, correct) for c in shared_candidates(sweep, *decided)]
-    fitted = [judged(c, scores, correct) for c in calibrated_candidates(calibration, *decided)]
+    shared = [judged(c, scores, correct) for c in shared_candidates(sweep, decided)]
+    fitted = [judged(c, scores, correct) for c in calibrated_candidates(calibration, decided)]
     by_family = families(shared + fitted)
     cutoff = next(c for c in shared if c.origin["cutoff"] == report_cutoff)
     on_val = next(c for c in by_family["val"] if c.origin["target"] == target)
@@ -194,7 +194,7 @@ def _chosen(
     return _describe(best, why | {"satisfied": True}, loss_at_most=loss_at_most(best, each))
 
 
-def shared_candidates(sweep: pa.Table, *decided: Any) -> list[Candidate]:
+def shared_candidates(sweep: pa.Table, decided: Decided) -> list[Candidate]:
     """Every cutoff of a sweep, with its figures on the validation split; ``decided`` is the
     `decided_by` of its scores."""
     rows = [row for row in sweep.to_pylist() if row["split"] == "val" and row["exit"] == 0]
@@ -211,26 +211,18 @@ def shared_candidates(sweep: pa.Table, *decided: Any) -> list[Candidate]:
     ]
 
 
-def calibrated_candidates(calibration: pa.Table, criterion: str, *fitted: Any) -> list[Candidate]:
-    """Every calibrated set of thresholds, with its figures on the whole validation split.
-    ``criterion`` and what else was ``fitted``, temperatures and weights, are the `decided_by` of
-    its scores."""
+def calibrated_candidates(calibration: pa.Table, decided: Decided) -> list[Candidate]:
+    """Every calibrated set of thresholds, with its figures on the whole validation split;
+    ``decided`` is the `decided_by` of its scores."""
     rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
     exits = max(row["exit"] for row in rows)
     candidates = []
     for overall in range(0, len(rows), exits + 1):
         row = rows[overall]
         thresholds = tuple(r["threshold"] for r in rows[overall + 1 : overall + exits])
+        policy = Policy(decided.criterion, thresholds, decided.temperatures, decided.weights)
         origin = {key: row[key] for key in ("calibrated_on", "target", "method")}
-        candidates.append(
-            Candidate(
-                Policy(criterion, thresholds, *fitted),
-                origin,
-                row["seconds"],
-                row["correct"],
-                row["n"],
-            )
-        )
+        candidates.append(Candidate(policy, origin, row["seconds"], row["correct"], row["n"]))
     return candidates
 
 
