@@ -85,14 +85,14 @@ if TRAINED:
     refuse_another_training()
 
 
-def rival_weights(wildcards):
+def baseline_weights(wildcards):
     """The plain network's weights file, which counts by its content, not its date."""
-    if config["rival"] is None:
+    if config["baseline"] is None:
         raise WorkflowError(
-            "rival is null in the config: name a plain network's model and weights there, as "
+            "baseline is null in the config: name a plain network and its weights there, as "
             "examples/cpu.yaml does"
         )
-    return ancient(config["rival"]["weights"])
+    return ancient(config["baseline"]["weights"])
 
 
 def model_params():

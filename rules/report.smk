@@ -17,7 +17,7 @@ FIGURES = {
 }
 BY_NAME = {
     "training": ("Training", ["training"]),
-    "rival": ("Look closer", ["rival", "sweep"]),
+    "baseline": ("Look closer", ["baseline", "sweep"]),
     "coverage": ("Look closer", ["coverage"]),
 }
 # What the summary reads.

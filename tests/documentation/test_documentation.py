@@ -117,7 +117,7 @@ def keys(schema: dict, config: dict | None, path: str = ""):
 def test_every_key_of_the_config_is_described_with_its_default(name, key, value):
     assert key["description"].endswith(".")
     is_section = "properties" in key and "default" not in key
-    if not is_section and not name.startswith("rival."):  # a rival has no default
+    if not is_section and not name.startswith("baseline."):  # a baseline has no default
         assert key["default"] == value
 
 

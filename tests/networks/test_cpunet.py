@@ -140,11 +140,11 @@ def test_shapes_and_multiply_adds_are_those_counted_by_hand(network):
         assert shapes == (features[k - 1], features[k])
 
 
-def test_the_static_rival_has_one_exit_and_is_of_the_same_family(images):
-    rival = build("cpunet_static", 10)
-    rival.fit_to(images)
-    (logits,) = rival.eval()(images)
+def test_the_static_baseline_has_one_exit_and_is_of_the_same_family(images):
+    baseline = build("cpunet_static", 10)
+    baseline.fit_to(images)
+    (logits,) = baseline.eval()(images)
     assert logits.shape == (20, 10)
-    assert {type(m) for m in rival.modules()} <= {
+    assert {type(m) for m in baseline.modules()} <= {
         type(m) for m in build("cpunet", 10).modules()
-    } | {type(rival)}
+    } | {type(baseline)}

@@ -22,19 +22,21 @@ from workflow_tables import (
 pytest_plugins = ["workflow_helpers"]
 
 
-def test_a_rival_is_measured_in_turn_and_drawn(tree):
+def test_a_baseline_is_measured_in_turn_and_drawn(tree):
     own = f"{RESULTS}/model/weights.safetensors"
-    target = f"{RESULTS}/figures/rival.svg"
+    target = f"{RESULTS}/figures/baseline.svg"
     without = snakemake(tree, target, "-n")
-    assert without.code != 0 and "name a plain network's model and weights" in without.output
-    rival = config_file(tree, "rival.yaml", {"rival": {"model": "branchynet", "weights": own}})
-    configs = (*CONFIGS, rival)
+    assert without.code != 0 and "name a plain network and its weights" in without.output
+    baseline = config_file(
+        tree, "baseline.yaml", {"baseline": {"name": "branchynet", "weights": own}}
+    )
+    configs = (*CONFIGS, baseline)
     run = succeed(tree, target, "--cores", "2", configs=configs)
-    assert set(run.jobs) == {"rival", "figure_rival"}
-    rows = frame(tree, "rival")
+    assert set(run.jobs) == {"baseline", "figure_baseline"}
+    rows = frame(tree, "baseline")
     test = read(tree, "scores/test").to_pandas()
-    # The rival is the very network, so it must be right where the full network is.
-    for name in ("full", "rival"):
+    # The baseline is the very network, so it must be right where the full network is.
+    for name in ("full", "baseline"):
         found = rows[rows["network"] == name]
         assert set(found["correct"]) == {test[f"correct_{EXITS}"].sum()}
         assert set(found["repeat"]) == ({1} if name == "full" else {1, 2, 3})
@@ -45,8 +47,8 @@ def test_a_rival_is_measured_in_turn_and_drawn(tree):
         best["thresholds"],
     )
     assert set(rows.loc[rows["network"] == "cascade", "correct"]) == {right[0]}
-    assert (tree / RESULTS / "figures/rival.svg").stat().st_size
-    assert metadata(tree, "rival")["rival"] == "branchynet"
+    assert (tree / RESULTS / "figures/baseline.svg").stat().st_size
+    assert metadata(tree, "baseline")["baseline"] == "branchynet"
 
 
 def test_the_promises_are_put_to_the_test_by_name(tree):

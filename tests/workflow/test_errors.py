@@ -72,8 +72,8 @@ def fail(folder, *arguments, **options):
         ({"model": {"weights": "nowhere/net.pt"}}, ["model.weights", "nowhere/net.pt", "train"]),
         ({"train": {"exit_weights": [0, 0]}}, ["train.exit_weights", "not all 0"]),
         (
-            {"rival": {"model": "branchynet", "weights": "nowhere/r.pt"}},
-            ["rival.weights", "nowhere/r.pt"],
+            {"baseline": {"name": "branchynet", "weights": "nowhere/r.pt"}},
+            ["baseline.weights", "nowhere/r.pt"],
         ),
         ({"calibration": {"targets": [0.5, 1.5]}}, ["calibration.targets", "1.5"]),
     ],
@@ -84,6 +84,17 @@ def test_a_wrong_config_is_refused_by_the_key_before_any_job(clone, settings, wo
     assert [word for word in words if word not in run.output] == []
     assert not run.started
     assert not (clone / "results/logs").exists()
+
+
+def test_keys_of_the_version_before_are_accepted_with_their_new_names(clone):
+    old = {"rival": {"model": "cpunet_static", "weights": "weights/cpunet_static.safetensors"}}
+    cifar = {"dataset": {"name": "cifar10"}, "results": "results/old"}
+    run = succeed(
+        clone, "results/old/baseline.parquet", "-n",
+        configs=["examples/cpu.yaml", config_file(clone, "old.yaml", old | cifar)],
+    )  # fmt: skip
+    assert "config: rival is baseline now, and rival.model is baseline.name" in run.output
+    assert "baseline" in run.jobs
 
 
 # The download

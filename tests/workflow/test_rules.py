@@ -30,7 +30,7 @@ def test_a_shipped_network_downloads_and_does_not_train(clone, configs):
     assert "cifar10" in run.output
 
 
-@pytest.mark.parametrize("configs", [(), ("examples/cpu.yaml",), ("examples/rival.yaml",)])
+@pytest.mark.parametrize("configs", [(), ("examples/cpu.yaml",), ("examples/baseline.yaml",)])
 def test_each_network_can_be_trained_from_nothing(clone, configs):
     run = succeed(clone, "train", "-n", configs=configs)
     assert run.jobs == {"download": 1, "train": 1}
@@ -52,7 +52,7 @@ def test_the_report_shows_every_figure_under_its_task(tree):
 def test_every_figure_has_a_category_and_a_caption():
     text = (ROOT / "rules/report.smk").read_text()
     found = dict(re.findall(r'^    "(\w+)": \("([^"]+)"', text, re.MULTILINE))
-    by_name = {"training": "Training", "rival": "Look closer", "coverage": "Look closer"}
+    by_name = {"training": "Training", "baseline": "Look closer", "coverage": "Look closer"}
     assert found == FIGURES | by_name
     for name in found:
         assert (ROOT / f"rules/captions/{name}.rst").read_text().strip(), name

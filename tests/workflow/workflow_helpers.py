@@ -38,13 +38,13 @@ UNUSED = {
     "benchmarks_page",
     "measured_page",
     "figure_coverage",
-    "figure_rival",
+    "figure_baseline",
     "frontiers",
     "frontiers_page",
     "coverage",
     "coverage_page",
     "risk",
-    "rival",
+    "baseline",
     "ship",
 }
 

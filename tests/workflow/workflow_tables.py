@@ -50,7 +50,7 @@ TABLES = {
     "training": "train",
 }
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
-TIMING_RULES = {"logits", "probe", "verification", "rival", "benchmark", "benchmark_run"}
+TIMING_RULES = {"logits", "probe", "verification", "baseline", "benchmark", "benchmark_run"}
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
 FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary"}
@@ -77,7 +77,7 @@ RERUN_BY = {
     },
     "report/figures": DRAWN | {"figure_training"},
     "scoring/risk": set(),
-    "inference/rival": set(),
+    "inference/baseline": set(),
     "report/summary": {"summary"},
 }
 

@@ -20,7 +20,7 @@ RUNS = (*NETWORKS, "checkpoint")
 # A longer default stands beside the description, so that its column stays narrow.
 LONGEST = 40
 # Records of a single file.
-SINGLE = ("rival", "frontiers", "gpu", "commands")
+SINGLE = ("baseline", "frontiers", "gpu", "commands")
 
 
 def pages(root: Path) -> dict[str, str]:

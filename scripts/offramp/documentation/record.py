@@ -32,12 +32,12 @@ CRITERIA_SHOWN = {
     ("risk", "joint"): "risk, chosen together",
 }
 POINTS_LOST = 0.5
-CONTESTANTS = {"cascade": "cascade", "rival": "plain network", "full": "full network"}
+CONTESTANTS = {"cascade": "cascade", "baseline": "plain network", "full": "full network"}
 # What is shown of a run, where the run made it.
 PICTURES = (
     "figures/time_accuracy.svg",
     "figures/leaving.svg",
-    "figures/rival.png",
+    "figures/baseline.png",
     "figures/frontier.png",
     "figures/benchmarks.png",
 )
@@ -54,8 +54,8 @@ def take_all(root: Path) -> list[Path]:
         take_coverage(root / "results", root / "docs")
     if all((root / results / "equal_accuracy.parquet").exists() for results, _ in RUNS.values()):
         write_json(root / "docs/record/frontiers.json", frontiers(root))
-    if (root / "results/cpu/rival.parquet").exists():
-        write_json(root / "docs/record/rival.json", rival(root, root / "results/cpu"))
+    if (root / "results/cpu/baseline.parquet").exists():
+        write_json(root / "docs/record/baseline.json", baseline(root, root / "results/cpu"))
     return taken
 
 
@@ -110,9 +110,9 @@ def frontiers(root: Path) -> dict[str, Any]:
     return about | {"points_lost": POINTS_LOST, "rows": rows}
 
 
-def rival(root: Path, results: Path) -> dict[str, Any]:
+def baseline(root: Path, results: Path) -> dict[str, Any]:
     """The cascade, a plain network and the full one, each with its seconds over the repeats."""
-    rows = read(results / "rival.parquet", "rival").to_pylist()
+    rows = read(results / "baseline.parquet", "baseline").to_pylist()
     networks = []
     for name, words in CONTESTANTS.items():
         here = [row for row in rows if row["network"] == name]
@@ -122,11 +122,11 @@ def rival(root: Path, results: Path) -> dict[str, Any]:
             {"name": words, "accuracy": here[0]["correct"] / here[0]["n"]}
             | {"seconds": statistics.median(seconds), "low": ends[0], "high": ends[1]}
         )
-    plain = next(row for row in rows if row["network"] == "rival")
+    plain = next(row for row in rows if row["network"] == "baseline")
     worse = (-plain[f"difference{end}"] for end in ("", "_high", "_low"))
-    recipe = yaml.safe_load((root / "examples/rival.yaml").read_text())
-    command = "snakemake results/cpu/figures/rival.svg --configfile examples/cpu.yaml"
-    return _about(root, results / "rival.parquet", command) | {
+    recipe = yaml.safe_load((root / "examples/baseline.yaml").read_text())
+    command = "snakemake results/cpu/figures/baseline.svg --configfile examples/cpu.yaml"
+    return _about(root, results / "baseline.parquet", command) | {
         "epochs": recipe["train"]["epochs"],
         "networks": networks,
         "plain_worse": {

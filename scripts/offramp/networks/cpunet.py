@@ -141,7 +141,7 @@ class CPUNet(MultiExitNetwork):
 
 
 class CPUNetStatic(MultiExitNetwork):
-    """The rival: CPUNet's family without side exits, one block and one head, made as small as it
+    """The baseline: CPUNet's family without side exits, one block and one head, made as small as it
     takes to be as fast as CPUNet's cascade."""
 
     def __init__(self, classes: int):

@@ -37,7 +37,7 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
     "confusion": closer_figures.draw_confusion,
     "agreement": closer_figures.draw_agreement,
     "training": study_figures.draw_training,
-    "rival": study_figures.draw_rival,
+    "baseline": study_figures.draw_baseline,
     "coverage": study_figures.draw_coverage,
     "frontier": study_figures.draw_frontier,
     "criteria": study_figures.draw_criteria,

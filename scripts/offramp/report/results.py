@@ -20,7 +20,7 @@ from offramp.tables.files import origin_of, read, same_weights
 EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
 TABLES = (
     "network", "sweep", "calibration", "verification", "timings", "temperatures", "reliability",
-    "leaving", "agreement", "oracle", "training", "rival", "coverage",
+    "leaving", "agreement", "oracle", "training", "baseline", "coverage",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ class Results(SimpleNamespace):
     agreement: pd.DataFrame
     oracle: pd.DataFrame
     training: pd.DataFrame
-    rival: pd.DataFrame
+    baseline: pd.DataFrame
     coverage: pd.DataFrame
     policies: dict[str, Policy]
     about: dict[str, dict[str, Any]]

@@ -35,10 +35,10 @@ def draw_training(results: Results) -> Figure:
     return figure
 
 
-def draw_rival(results: Results) -> Figure:
-    """Time against accuracy of cascade, full network and rival, measured in turn; behind them the
+def draw_baseline(results: Results) -> Figure:
+    """Time against accuracy of cascade, full network and baseline, interleaved; behind them the
     sweep."""
-    rival, sweep = results.rival, results.sweep
+    baseline, sweep = results.baseline, results.sweep
     figure, axes = new_panels()
     shared = sweep[(sweep["split"] == "test") & (sweep["exit"] == 0)]
     axes.plot(
@@ -47,10 +47,10 @@ def draw_rival(results: Results) -> Figure:
     styles = {
         "cascade": ("P", MIDDLE, "cascade, best policy"),
         "full": ("X", "black", "full network"),
-        "rival": ("s", DARK, "plain network, no side exits"),
+        "baseline": ("s", DARK, "plain network, no side exits"),
     }
     for name, (marker, color, label) in styles.items():
-        rows = rival[rival["network"] == name]
+        rows = baseline[baseline["network"] == name]
         correct, n = int(rows["correct"].to_numpy()[0]), int(rows["n"].to_numpy()[0])
         low, high = interval(correct, n)
         runs, accuracy = rows["seconds"].to_numpy(), correct / n

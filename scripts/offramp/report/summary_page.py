@@ -303,7 +303,7 @@ def _origin(origin: Mapping[str, Any]) -> str:
 
 def _live_sentence(live: Mapping[str, float]) -> str:
     return (
-        f"Live, every batch in turn with the full network: accuracy {_percent(live)}, "
+        f"Live, interleaved with the full network: accuracy {_percent(live)}, "
         f"{live['speedup_measured']:.2f}x as fast ({live['speedup_low']:.2f} and "
         f"{live['speedup_high']:.2f} in the run's two halves; predicted "
         f"{live['speedup_predicted']:.2f}), {_seconds(live['seconds_measured'])} "

@@ -1,5 +1,5 @@
 """Benchmarks of the live cascade: against its own parts, its full network, other backends, and the
-machine's peak. All that is compared in one table runs in turn in one run."""
+machine's peak. All that is compared in one table runs interleaved in one run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

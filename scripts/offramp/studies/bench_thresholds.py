@@ -28,7 +28,7 @@ CUTOFFS = 2_000
 # Where a loss is promised: this many accuracies, from MAX_LOSS above the full network's to MAX_LOSS
 # below (what is fitted to the data looks better on them than it is).
 TARGETS = 21
-# How often each is timed, in turn.
+# How often each is timed, interleaved.
 TURNS = 3
 
 

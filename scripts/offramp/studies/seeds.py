@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 CONFIGS = {
     "branchynet": ROOT / "config.yaml",
     "cpunet": ROOT / "examples/cpu.yaml",
-    "cpunet_static": ROOT / "examples/rival.yaml",
+    "cpunet_static": ROOT / "examples/baseline.yaml",
 }
 
 

@@ -97,7 +97,7 @@ TRAINING = pa.schema(
 )
 
 
-RIVAL = pa.schema(
+BASELINE = pa.schema(
     {
         "network": pa.string(),
         "repeat": pa.int32(),

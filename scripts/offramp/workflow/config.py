@@ -15,9 +15,19 @@ from offramp.networks.index import mismatches
 from offramp.scoring.criteria import CRITERIA
 
 
-def check_config(config: Mapping[str, Any], schema: dict[str, Any]) -> None:
+def renamed(config: dict[str, Any]) -> Iterable[str]:
+    """Give keys of the version before their new names, and say so, a line each."""
+    rival = config.pop("rival", None)
+    if rival:
+        config["baseline"] = {"name" if k == "model" else k: v for k, v in rival.items()}
+        yield "config: rival is baseline now, and rival.model is baseline.name"
+
+
+def check_config(config: dict[str, Any], schema: dict[str, Any]) -> None:
     """Raise OfframpError that names every key that is wrong, and how. Which criteria there are, the
-    library says."""
+    library says. Keys of the version before are renamed in place, with a line on stderr."""
+    for line in renamed(config):
+        print(line, file=sys.stderr)
     properties = schema["properties"] | {"criterion": {"enum": list(CRITERIA)}}
     errors = Draft202012Validator(schema | {"properties": properties}).iter_errors(config)
     problems = [line for error in errors for line in _explain(error)]
@@ -58,7 +68,7 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
             f"calibration.temperatures: {config['criterion']} is itself fitted to the logits as "
             "they are; set this to false"
         )
-    for key in ("model", "rival"):
+    for key in ("model", "baseline"):
         if config[key]:
             yield from _weights_misfits(key, config, sizes["val"])
 
@@ -82,12 +92,11 @@ def _cutoff_misfits(config: Mapping[str, Any], classes: int) -> Iterable[str]:
 
 def _weights_misfits(key: str, config: Mapping[str, Any], validation: int) -> Iterable[str]:
     chosen = config[key]
-    name_key = {"model": "name", "rival": "model"}[key]
     weights = chosen["weights"]
     if key == "model" and weights == "train":
         return
     if Path(weights).is_file():
-        names = f"{key}.weights", weights, f"{key}.{name_key}", chosen[name_key]
+        names = f"{key}.weights", weights, f"{key}.name", chosen["name"]
         yield from mismatches(*names, config["dataset"]["name"], validation)
     else:
         way_out = "name a weights file, or train" if key == "model" else "name a weights file"

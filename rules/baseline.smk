@@ -1,16 +1,16 @@
-rule rival:
+rule baseline:
     """The cascade at its best policy, its full network, and a plain network, in turn; by name."""
     input:
         data=DATA,
         weights=weights_input,
-        rival=rival_weights,
+        baseline=baseline_weights,
         policy=f"{RESULTS}/policies/best.json",
     output:
-        f"{RESULTS}/rival.parquet",
+        f"{RESULTS}/baseline.parquet",
     log:
-        f"{RESULTS}/logs/rival.log",
+        f"{RESULTS}/logs/baseline.log",
     benchmark:
-        f"{RESULTS}/benchmarks/rival.tsv"
+        f"{RESULTS}/benchmarks/baseline.tsv"
     conda:
         "../envs/torch.yaml"
     threads: 4
@@ -20,9 +20,9 @@ rule rival:
         runtime=30,
     params:
         **model_params(),
-        code=code("rival"),
+        code=code("baseline"),
         batch_size=config["batch_size"],
-        rival=config["rival"],
-        rival_weights=sha256(config["rival"]["weights"]) if config["rival"] else None,
+        baseline=config["baseline"],
+        baseline_weights=sha256(config["baseline"]["weights"]) if config["baseline"] else None,
     script:
-        "../scripts/rival.py"
+        "../scripts/baseline.py"

@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 
 from offramp.common.intervals import interval, paired_difference
 from offramp.data.splits import Split, load_images
-from offramp.inference.rival import REPEATS, compare
+from offramp.inference.baseline import REPEATS, compare
 from offramp.scoring.policy import Policy
 
 CPU = torch.device("cpu")
@@ -55,29 +55,31 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says(rate):
 
 
 def test_the_comparison_reads_each_networks_own_answers():
-    network, rival = toy_network(3, seed=1), toy_network(1, seed=2)
+    network, baseline = toy_network(3, seed=1), toy_network(1, seed=2)
     draw = np.random.default_rng(0)
     images = draw.integers(0, 256, (90, 32, 32, 3), dtype=np.uint8)
     split = Split(images, draw.integers(0, 10, 90), np.arange(90))
     with torch.inference_mode():
         x = load_images(split, slice(0, 90), CPU)
         side, _, final = network(x)
-        (plain,) = rival(x)
+        (plain,) = baseline(x)
     p = side.double().softmax(1)
     entropy = -(p * p.log()).sum(1)
     cutoff = float(entropy.median()) + 1e-6
     leaves = entropy <= cutoff
     assert 0 < leaves.sum() < 90
 
-    table = compare(network, Policy("entropy", (cutoff, None)), rival, split, 40, CPU).to_pandas()
+    table = compare(
+        network, Policy("entropy", (cutoff, None)), baseline, split, 40, CPU
+    ).to_pandas()
     assert table.groupby("network").size().to_dict() == {
-        "cascade": REPEATS, "full": 1, "rival": REPEATS
+        "cascade": REPEATS, "full": 1, "baseline": REPEATS
     }  # fmt: skip
     assert (table["seconds"] > 0).all()
     answers = {
         "cascade": torch.where(leaves, side.argmax(1), final.argmax(1)),
         "full": final.argmax(1),
-        "rival": plain.argmax(1),
+        "baseline": plain.argmax(1),
     }
     right = {name: labels.numpy() == split.labels for name, labels in answers.items()}
     for name, hits in right.items():

@@ -1,4 +1,4 @@
-"""Rule `rival`: the cascade at its best policy against a plain network as fast as it."""
+"""Rule `baseline`: the cascade at its best policy against a plain network as fast as it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from offramp.data.datasets import DATASETS
 from offramp.data.splits import open_split
 from offramp.inference.backends import for_inference
+from offramp.inference.baseline import compare
 from offramp.inference.machine import prepare
-from offramp.inference.rival import compare
 from offramp.networks.loading import load
 from offramp.scoring.policy import load_policy
 from offramp.tables.files import provenance, sha256, write
@@ -21,9 +21,14 @@ with job_log(snakemake.log[0]):
     device, machine = prepare(params)
     classes = DATASETS[params.dataset].classes
     network = for_inference(load(params.model, classes, paths.weights, device), params.backend)
-    rival = for_inference(load(params.rival["model"], classes, paths.rival, device), params.backend)
+    baseline = for_inference(
+        load(params.baseline["name"], classes, paths.baseline, device), params.backend
+    )
     split = open_split(Path(paths.data[0]).parent, params.dataset, "test", params.validation)
-    rows = compare(network, load_policy(paths.policy), rival, split, params.batch_size, device)
+    rows = compare(network, load_policy(paths.policy), baseline, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine
-    origin |= {"rival": params.rival["model"], "rival_weights_sha256": sha256(paths.rival)}
-    write(snakemake.output[0], rows, "rival", origin)
+    origin |= {
+        "baseline": params.baseline["name"],
+        "baseline_weights_sha256": sha256(paths.baseline),
+    }
+    write(snakemake.output[0], rows, "baseline", origin)

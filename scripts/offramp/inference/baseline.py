@@ -16,7 +16,7 @@ from offramp.inference.cascade import run_cascade, run_full_network
 from offramp.inference.machine import timed
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy
-from offramp.tables.schemas import RIVAL
+from offramp.tables.schemas import BASELINE
 
 REPEATS = 3
 
@@ -24,13 +24,13 @@ REPEATS = 3
 def compare(
     network: MultiExitNetwork,
     policy: Policy,
-    rival: MultiExitNetwork,
+    baseline: MultiExitNetwork,
     split: Split,
     batch_size: int,
     device: torch.device,
 ) -> pa.Table:
-    """Run the cascade and the rival in turn, REPEATS times over a whole split, and before them the
-    full network once, to show what both fall short of (its speed-up is the verification's).
+    """Run the cascade and the baseline interleaved, REPEATS times over a whole split, and before
+    them the full network once, to show what both fall short of (its speed-up is the verification's).
 
     A run of the cascade before all only warms up every batch size that it meets; the others meet
     two. Each row has one network's accuracy, how much more accurate it is than the cascade with its
@@ -39,18 +39,18 @@ def compare(
     contestants: dict[str, Callable[[Tensor], Tensor]] = {
         "cascade": lambda x: run_cascade(network, policy, x)[0],
         "full": lambda x: run_full_network(network, x),
-        "rival": lambda x: run_full_network(rival, x),
+        "baseline": lambda x: run_full_network(baseline, x),
     }
     right = {name: np.zeros(len(split.order), dtype=bool) for name in contestants}
     seconds = {name: np.zeros(REPEATS + 1) for name in contestants}
-    turns = [(0, "cascade"), (1, "full"), *product(range(1, REPEATS + 1), ("cascade", "rival"))]
-    for repeat, name in progress(turns, "against the rival", "run"):
+    turns = [(0, "cascade"), (1, "full"), *product(range(1, REPEATS + 1), ("cascade", "baseline"))]
+    for repeat, name in progress(turns, "against the baseline", "run"):
         for rows in split.batches(batch_size):
             x = load_images(split, rows, device)
             labels, spent = timed(partial(contestants[name], x), device)
             seconds[name][repeat] += spent
             right[name][rows] = labels.cpu().numpy() == split.labels[rows]
-    return pa.Table.from_pylist(_rows(right, seconds), schema=RIVAL)
+    return pa.Table.from_pylist(_rows(right, seconds), schema=BASELINE)
 
 
 def _rows(right: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]) -> list[dict]:
