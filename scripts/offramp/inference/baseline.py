@@ -30,7 +30,7 @@ def compare(
     device: torch.device,
 ) -> pa.Table:
     """Run the cascade and the baseline interleaved, REPEATS times over a whole split, and before
-    them the full network once, to show what both fall short of (its speed-up is the verification's).
+    them the full network once, to show what both fall short of (the verification has its speed-up).
 
     A run of the cascade before all only warms up every batch size that it meets; the others meet
     two. Each row has one network's accuracy, how much more accurate it is than the cascade with its
