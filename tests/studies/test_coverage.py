@@ -51,7 +51,7 @@ def test_an_order_by_luck_has_no_say():
 
 
 def test_counts_and_rates_add_up(monkeypatch, populations):
-    effort = study.Effort((60,), 40, 8)
+    effort = study.Effort((60,), 40, 8, 8)
     monkeypatch.setitem(study.EFFORTS, "quick", effort)
     monkeypatch.setattr(study, "made_up", lambda: [])
     rows = study.coverage(populations[0], "quick").to_pylist()

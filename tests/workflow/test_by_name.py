@@ -53,9 +53,9 @@ def test_a_baseline_is_measured_in_turn_and_drawn(tree):
 
 def test_the_promises_are_put_to_the_test_by_name(tree):
     module = tree / "scripts/offramp/studies/coverage.py"
-    quick = "Effort((60, 250, 1_000, 5_000), 2_000, 200)"
+    quick = "Effort((60, 250, 1_000, 5_000), 2_000, 200, 100)"
     assert quick in module.read_text()
-    module.write_text(module.read_text().replace(quick, "Effort((60,), 20, 8)"))
+    module.write_text(module.read_text().replace(quick, "Effort((60,), 20, 8, 8)"))
     assert succeed(tree, "-n").jobs == {}
     run = succeed(tree, f"{RESULTS}/coverage.md", "--cores", "2")
     assert run.jobs == {"coverage": 1, "figure_coverage": 1, "coverage_page": 1}
