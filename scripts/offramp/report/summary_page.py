@@ -282,16 +282,14 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
 
 
 def _promised(best: Mapping[str, Any]) -> str:
-    """What is sure of a chosen policy: what was tested, and a bound that allows for the choice."""
-    bound = math.ceil(1e4 * best["expected"]["loss_at_most"]) / 100  # never below what it was
-    most = f"at most {bound:.2f} points lost on new data"
+    """What is sure of a chosen policy: what was tested, else a bound that allows for the choice."""
     selection = best["selection"]
     if selection["rule"] == "fastest_within_loss":
-        limit = f"at most {100 * selection['max_loss']:g} points lost on new data"
-        return f"{limit}, as was tested; over all candidates at once, {most}"
+        return f"at most {100 * selection['max_loss']:g} points lost on new data, as was tested"
     if selection["rule"] == "fastest_above_accuracy":
         return f"at least {selection['min_accuracy']:.2%} on new data, as was tested"
-    return f"over all candidates at once, {most}"
+    bound = math.ceil(1e4 * best["expected"]["loss_at_most"]) / 100  # never below what it was
+    return f"at most {bound:.2f} points lost on new data, a bound for all candidates at once"
 
 
 def _origin(origin: Mapping[str, Any]) -> str:
