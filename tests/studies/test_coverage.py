@@ -76,8 +76,9 @@ def test_the_page_names_what_is_broken_beyond_chance():
     rows = [row(), row(n=250, broken=40), row(promise="empirical", stated=None, broken=90)]
     assert beyond_chance(rows[:2]) == [rows[1]]
     text = page(pa.Table.from_pylist(rows, schema=COVERAGE), {"model": "toy"}, "2026-11-27")
-    assert "in bold, 1 of 2 cells: drop (few gains, 250)" in text
+    assert "In 1 of 2 cells the rate is above the stated one" in text
+    assert "in bold: drop in 1 cells" in text
     assert "| few gains | 10.0% | **40.0%** |" in text
     assert "Promises nothing" in text
     calm = page(pa.Table.from_pylist(rows[:1], schema=COVERAGE), {"model": "toy"}, "2026-11-27")
-    assert "No measured rate is above its stated one beyond chance, in 1 cells." in calm
+    assert "No rate is above the stated one beyond chance, in 1 cells." in calm
