@@ -246,7 +246,7 @@ def test_half_precision_learns_too(tmp_path):
     "dtype, tolerance", [(torch.bfloat16, 1e-6), (torch.float32, 0.01)], ids=str
 )
 @pytest.mark.parametrize("outputs", [8, 40], ids=["wide", "tall"])
-def test_learners_step_convolutions_as_torchs_muon_does_their_matrices(dtype, tolerance, outputs):
+def test_optimisers_step_convolutions_as_torchs_muon_does_their_matrices(dtype, tolerance, outputs):
     torch.manual_seed(0)
     layer = torch.nn.Conv2d(3, outputs, 3).to(memory_format=torch.channels_last)
     scale = outputs**0.5

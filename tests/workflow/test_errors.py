@@ -75,6 +75,7 @@ def fail(folder, *arguments, **options):
             {"baseline": {"name": "branchynet", "weights": "nowhere/r.pt"}},
             ["baseline.weights", "nowhere/r.pt"],
         ),
+        ({"rival": "cpunet_static"}, ["baseline", "'cpunet_static'"]),
         ({"calibration": {"targets": [0.5, 1.5]}}, ["calibration.targets", "1.5"]),
     ],
 )

@@ -34,13 +34,11 @@ CRITERIA_SHOWN = {
 POINTS_LOST = 0.5
 CONTESTANTS = {"cascade": "cascade", "baseline": "plain network", "full": "full network"}
 # What is shown of a run, where the run made it.
-PICTURES = (
-    "figures/time_accuracy.svg",
-    "figures/leaving.svg",
-    "figures/baseline.png",
-    "figures/frontier.png",
-    "figures/benchmarks.png",
-)
+PICTURES = {
+    "branchynet": ("time_accuracy.svg", "leaving.svg"),
+    "cpunet": ("time_accuracy.svg", "baseline.png", "frontier.png", "benchmarks.png"),
+    "checkpoint": (),
+}
 
 
 def take_all(root: Path) -> list[Path]:
@@ -66,9 +64,9 @@ def take(results: Path, record: Path, command: str) -> None:
     write_json(record / "summary.json", summary)
     shutil.rmtree(record / "policies", ignore_errors=True)
     shutil.copytree(results / "policies", record / "policies")
-    for name in PICTURES:
-        if (results / name).exists():
-            shutil.copyfile(results / name, record / Path(name).name)
+    for name in PICTURES[record.name]:
+        if (results / "figures" / name).exists():
+            shutil.copyfile(results / "figures" / name, record / name)
     about = json.loads((record / "run.json").read_text()) if (record / "run.json").exists() else {}
     about |= {"command": command, "measured": day_of(results / "summary.json")}
     if (results / "benchmarks.md").exists():

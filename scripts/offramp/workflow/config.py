@@ -19,7 +19,9 @@ def renamed(config: dict[str, Any]) -> Iterable[str]:
     """Give keys of the version before their new names, and say so, a line each."""
     rival = config.pop("rival", None)
     if rival:
-        config["baseline"] = {"name" if k == "model" else k: v for k, v in rival.items()}
+        if isinstance(rival, dict):  # else the schema says what is wrong
+            rival = {"name" if key == "model" else key: value for key, value in rival.items()}
+        config["baseline"] = rival
         yield "config: rival is baseline now, and rival.model is baseline.name"
 
 
