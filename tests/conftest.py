@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -24,7 +25,21 @@ settings.register_profile("default", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
 
+FAULTS = Path(__file__).parents[1] / "docs/faults.md"
 ORIGIN = {"dataset": "toy", "split": "val", "model": "toy", "weights_sha256": "a" * 64}
+
+
+def faults() -> list[tuple[str, str]]:
+    """The messages of docs/faults.md, each with the test that meets it."""
+    rows = [line.split(" | ") for line in FAULTS.read_text().splitlines() if line.count(" | ") == 3]
+    rows = [[cell.strip("| `") for cell in row] for row in rows]
+    return [(row[1], row[3]) for row in rows if "test_" in row[3]]
+
+
+def documented(message: str) -> bool:
+    """Whether docs/faults.md has this message, or one that it holds; its ``…`` is anything."""
+    text = " ".join(message.split())
+    return any(re.search(".*".join(map(re.escape, said.split("…"))), text) for said, _ in faults())
 
 
 class ToyNetwork(MultiExitNetwork):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
+from conftest import faults
 
 from offramp.documentation import pages as docs
 from offramp.documentation import record
@@ -198,3 +199,12 @@ def test_tables_of_a_page_are_read_by_heading_and_column(tmp_path):
 )
 def test_points_have_a_sign_and_an_interval(difference, words):
     assert docs.points(difference) == words
+
+
+@pytest.mark.parametrize(("message", "test"), faults(), ids=lambda value: value[-60:])
+def test_a_documented_fault_is_met_by_the_test_it_names(message, test):
+    path, name = test.split("::")
+    source = (ROOT / path).read_text()
+    body = re.search(rf"^def {name}\(.*?(?=^\S|\Z)", source, re.DOTALL | re.MULTILINE)
+    assert body, f"no {test}"
+    assert "documented(" in body[0]
