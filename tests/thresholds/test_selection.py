@@ -210,6 +210,20 @@ def test_half_calibrated_thresholds_are_judged_on_the_other_half():
         assert (found.n, found.correct) == (len(right[some]), right[some].sum())
         assert found.lost == (correct[some, 1] & ~right[some]).sum()
         assert found.gained == (right[some] & ~correct[some, 1]).sum()
+    assert whole.changed == 0  # no sample of val fitted it
+    assert half.changed == (right[:50] != correct[:50, 1]).sum() > 0
+
+
+def test_thresholds_fitted_to_luck_do_not_stop_those_that_change_little():
+    # As `joint` fits them above the full network's accuracy: many answers changed, most of them
+    # well on the half that fitted them and half of them badly on the other.
+    lucky, good = candidate(2.0, 4800, n=5000, gained=60), candidate(1.0, 4990, n=5000)
+    half = [
+        c._replace(origin={"calibrated_on": "val_half", "target": t}, changed=changed)
+        for c, t, changed in ((lucky, 0.95, 300), (good, 0.93, 12))
+    ]
+    options = {"max_loss": 0.005, "confidence": 0.9}
+    assert choose("fastest_within_loss", half, **options) == half[1]
 
 
 def test_a_gain_over_the_full_network_is_no_loss():

@@ -51,6 +51,22 @@ def test_a_baseline_is_measured_in_turn_and_drawn(tree):
     assert metadata(tree, "baseline")["baseline"] == "branchynet"
 
 
+def test_energys_cutoffs_come_from_the_train_split(tree):
+    # They are tested on val, which must have no say in them.
+    settings = {"criterion": "energy", "sweep": {"report_cutoff": -3.0, "cutoffs": 5}}
+    energy = config_file(tree, "energy.yaml", settings)
+    configs = (*CONFIGS, energy)
+    succeed(tree, f"{RESULTS}/sweep.parquet", "--cores", "2", configs=configs)
+    sides = [f"energy_{k}" for k in range(1, EXITS)]
+    ends = {
+        split: (found.min(), found.max())
+        for split in ("train", "val")
+        for found in [frame(tree, f"scores/{split}")[sides].to_numpy()]
+    }
+    cutoffs = frame(tree, "sweep")["cutoff"]
+    assert (cutoffs.min(), cutoffs.max()) == ends["train"] != ends["val"]
+
+
 def test_the_promises_are_put_to_the_test_by_name(tree):
     module = tree / "scripts/offramp/studies/coverage.py"
     quick = "Effort((60, 250, 1_000, 5_000), 2_000, 200, 100)"

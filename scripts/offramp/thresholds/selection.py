@@ -17,7 +17,8 @@ from offramp.thresholds.time_model import TimeModel
 class Candidate(NamedTuple):
     """A policy and its figures on validation samples that did not fit it: seconds, correct of n
     (counted, or expected), how many of those that the full network has right it has wrong
-    (``lost``) and the reverse (``gained``)."""
+    (``lost``) and the reverse (``gained``); and both together on the validation samples that did
+    fit it (``changed``)."""
 
     policy: Policy
     origin: dict[str, Any]
@@ -26,6 +27,7 @@ class Candidate(NamedTuple):
     n: int
     lost: int = 0
     gained: int = 0
+    changed: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -81,11 +83,12 @@ def _surely(
     return min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None)
 
 
-def caution(candidate: Candidate) -> float:
-    """Where a candidate stands in its family, the most cautious first: small cutoffs, and high
-    targets."""
+def caution(candidate: Candidate) -> tuple[float, float]:
+    """Where a candidate stands in its family, the most cautious first: small cutoffs; thresholds
+    that changed few answers on the half of val that fitted them; high targets. The highest are not
+    always the most cautious: one above the full network's accuracy is met by luck."""
     origin = candidate.origin
-    return origin["cutoff"] if "cutoff" in origin else -origin["target"]
+    return candidate.changed, origin["cutoff"] if "cutoff" in origin else -origin["target"]
 
 
 def confidence_each(candidates: Sequence[Candidate], confidence: float) -> float:
@@ -244,13 +247,18 @@ def judged(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Can
     """The candidate with what it has right, loses and gains against the full network on those
     samples of the validation split, ``scores`` float64 (N, K) and ``correct`` bool (N, K), that did
     not fit it: all, or the second half where the first did."""
-    if candidate.origin.get("calibrated_on") == "val_half":
-        rest = slice(fitting_part(len(scores)), None)
-        scores, correct = scores[rest], correct[rest]
     taken = exits_of(scores, candidate.policy.thresholds)
     right, full = correct[np.arange(len(correct)), taken - 1], correct[:, -1]
-    lost, gained = int((full & ~right).sum()), int((right & ~full).sum())
-    return candidate._replace(correct=int(right.sum()), n=len(right), lost=lost, gained=gained)
+    lost, gained = full & ~right, right & ~full
+    on_half = candidate.origin.get("calibrated_on") == "val_half"
+    fitted = fitting_part(len(scores)) if on_half else 0
+    return candidate._replace(
+        correct=int(right[fitted:].sum()),
+        n=len(right) - fitted,
+        lost=int(lost[fitted:].sum()),
+        gained=int(gained[fitted:].sum()),
+        changed=int((lost | gained)[:fitted].sum()),
+    )
 
 
 def _describe(
