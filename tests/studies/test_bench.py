@@ -219,7 +219,7 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
         ]
         assert value["in multiply-adds"] == pytest.approx(132 / np.mean(spent))
     text = page(rows, {"device_name": "a", "threads": "2", "torch": "2", "model": "toy"})
-    assert "| joint by seconds, promised |" in text
+    assert "| that or joint by seconds, promised |" in text
 
 
 def test_the_students_cascade_answers_as_ours_does(run):

@@ -75,7 +75,24 @@ def take(results: Path, record: Path, command: str) -> None:
             "measured": day_of(results / "benchmarks.md"),
             "commit": commit_of(results),
         }
+    for part in sorted((results / "measured").glob("*.md")):
+        page = record / "benchmarks.md"
+        if not (results / "benchmarks.md").exists() and page.exists():
+            title, whole = with_part(page.read_text(), part.read_text())
+            page.write_text(whole)
+            again = {"measured": day_of(part), "commit": commit_of(results)}
+            about["benchmarks"].setdefault("again", {})[title] = again
     write_json(record / "run.json", about)
+
+
+def with_part(page: str, part: str) -> tuple[str, str]:
+    """The page of all benchmarks with the section of one that was measured again, whose title comes
+    first."""
+    section = "## " + part.split("\n## ")[1].rstrip() + "\n"
+    title = section.splitlines()[0].removeprefix("## ")
+    sections = page.rstrip().split("\n## ")
+    again = [section[3:].rstrip() if s.startswith(title + "\n") else s for s in sections]
+    return title, "\n## ".join(s.rstrip() + "\n" for s in again)
 
 
 def take_coverage(results: Path, docs: Path) -> None:

@@ -59,13 +59,13 @@ def thresholds_of_others(
         "best shared cutoff, on val": lambda: _shared(*data, *clock),
         "joint by multiply-adds, on val": lambda: _joint(known, counted),
         "joint by seconds, on val": lambda: _joint(known, timed),
-        "best shared cutoff, promised": lambda: _shared_promised(*data, *clock),
-        "joint by multiply-adds, promised": lambda: _joint_promised(known, counted, *clock),
-        "joint by seconds, promised": lambda: _joint_promised(known, timed, *clock),
+        "best shared cutoff, promised": lambda: _promised(known, None, *clock),
+        "that or joint by multiply-adds, promised": lambda: _promised(known, counted, *clock),
+        "that or joint by seconds, promised": lambda: _promised(known, timed, *clock),
         "best shared cutoff of the risk, on val": lambda: _shared(*risks, *clock),
         "joint of the risk by multiply-adds, on val": lambda: _joint(risky, counted),
-        "best shared cutoff of the risk, promised": lambda: _shared_promised(*risks, *clock),
-        "joint of the risk by multiply-adds, promised": lambda: _joint_promised(
+        "best shared cutoff of the risk, promised": lambda: _promised(risky, None, *clock),
+        "that or joint of the risk by multiply-adds, promised": lambda: _promised(
             risky, counted, *clock
         ),
     }
@@ -155,34 +155,26 @@ def _shared(
     return (float(cutoffs[total.argmin()]),) * (scores.shape[1] - 1)
 
 
-def _shared_promised(
-    scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
-) -> Thresholds:
-    cutoffs = _cutoffs(scores)
-    made = [(shared_cutoff(c, scores.shape[1] - 1), {"cutoff": float(c)}) for c in cutoffs]
-    return _promised(made, scores, correct, model, batch_size)
-
-
-def _joint_promised(
-    data: CalibrationData, costs: Costs, model: TimeModel, batch_size: int
-) -> Thresholds:
-    targets = data.correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
-    half = data.sample(np.arange(fitting_part(len(data.scores))))
-    found = thresholds_for({"method": "joint"}, half, targets, costs)
-    made = [
-        (Policy("entropy", thresholds), {"calibrated_on": "val_half", "target": float(target)})
-        for target, thresholds in zip(targets, found, strict=True)
-    ]
-    return _promised(made, data.scores, data.correct, model, batch_size)
-
-
 def _promised(
-    made: list[tuple[Policy, dict[str, Any]]],
-    scores: np.ndarray,
-    correct: np.ndarray,
-    model: TimeModel,
-    batch_size: int,
+    data: CalibrationData, costs: Costs | None, model: TimeModel, batch_size: int
 ) -> Thresholds:
+    """Chosen as the pipeline does: of shared cutoffs, tested on all of the data, and, where there
+    are ``costs``, of thresholds fitted jointly to one half of it and tested on the other."""
+    scores, correct = data.scores, data.correct
+    assert data.logits is not None
+    top = np.log(data.logits.shape[2])  # of entropy; of the tested scores nothing is asked
+    made: list[tuple[Policy, dict[str, Any]]] = [
+        (shared_cutoff(c, scores.shape[1] - 1), {"cutoff": float(c)})
+        for c in np.linspace(0, top, CUTOFFS)
+    ]
+    if costs:
+        half = data.sample(np.arange(fitting_part(len(scores))))
+        targets = half.correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
+        found = thresholds_for({"method": "joint"}, half, targets, costs)
+        made += [
+            (Policy("entropy", thresholds), {"calibrated_on": "val_half", "target": float(target)})
+            for target, thresholds in zip(targets, found, strict=True)
+        ]
     clock = model, batch_size
     candidates = [candidate_on(scores, correct, policy, *clock, origin) for policy, origin in made]
     best = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
