@@ -1,9 +1,6 @@
 # Shared by all the rules. The checked config, paths, and what makes a job run again.
-import ast
-import hashlib
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
 import yaml
@@ -17,6 +14,7 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.update(PYTHONPATH=str(SCRIPTS))
 
 from offramp import OfframpError
+from offramp.workflow.code import code_digest
 from offramp.workflow.config import check_config
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
@@ -108,34 +106,6 @@ def model_params():
     }
 
 
-@cache
 def code(script):
-    """sha256 over a script and its library modules, found by following its imports. Snakemake itself
-    does not notice that a module which a script imports has changed."""
-    digests, waiting = {}, {SCRIPTS / f"{script}.py"}
-    while waiting:
-        file = waiting.pop()
-        if file not in digests:
-            digests[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-            waiting |= imported(file)
-    listed = sorted(f"{file.relative_to(SCRIPTS)} {digest}" for file, digest in digests.items())
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
-
-
-@cache
-def imported(file):
-    """The library modules that a Python file imports, and the packages they lie in, a frozenset."""
-    here = file.relative_to(SCRIPTS).parts
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = here[: -node.level] if node.level else ()
-            base = ".".join([*package, *filter(None, [node.module])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    found = set()
-    for parts in (name.split(".") for name in names if name.split(".")[0] == "offramp"):
-        found.add(SCRIPTS / f"{'/'.join(parts)}.py")
-        found |= {SCRIPTS.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)}
-    return frozenset(path for path in found if path.exists())
+    """The digest of a script and of all that it imports."""
+    return code_digest(SCRIPTS / f"{script}.py")
