@@ -10,8 +10,9 @@ import torch
 
 from offramp import OfframpError
 from offramp.data.datasets import DATASETS
-from offramp.data.splits import Split, open_split
+from offramp.data.splits import Split
 from offramp.inference.backends import BACKENDS, for_inference
+from offramp.inference.opening import ready, split_of
 from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, exits_of, load_policy
@@ -64,17 +65,13 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
         [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
     )
     model = fit_time_model(read(paths.timings, "timings"))
-    network = for_inference(_loaded(paths, params, device), params.backend)
-    test = _split(paths, params, "test")
+    network = ready(params.model, paths.weights, params, device)
+    test = split_of(paths, params, "test")
     return Subject(network, policy, test, scores, model, multiply_adds, paths, params, device)
 
 
 def _loaded(paths: Any, params: Any, device: torch.device) -> MultiExitNetwork:
     return load(params.model, DATASETS[params.dataset].classes, paths.weights, device)
-
-
-def _split(paths: Any, params: Any, name: str) -> Split:
-    return open_split(Path(paths.data[0]).parent, params.dataset, name, params.validation)
 
 
 def _time_model(s: Subject) -> list[dict]:
@@ -103,7 +100,7 @@ def _machine(s: Subject) -> list[dict]:
 
 def _tables(s: Subject) -> list[dict]:
     size, classes = s.params.batch_size, DATASETS[s.params.dataset].classes
-    train = _split(s.paths, s.params, "train")
+    train = split_of(s.paths, s.params, "train")
     rows = sweep_against_reruns(
         s.network, s.paths.scores[1], s.paths.timings, s.test, classes, size, s.device
     )
