@@ -19,6 +19,7 @@ from offramp.scoring.policy import Policy, exits_of, load_policy
 from offramp.scoring.scores import read_scores
 from offramp.studies.bench_live import answers, overhead, peak, profile, speed
 from offramp.studies.bench_model import time_model
+from offramp.studies.bench_public import against_public_networks
 from offramp.studies.bench_tables import (
     dump_against_forward,
     dump_memory,
@@ -120,6 +121,11 @@ def _student(s: Subject) -> list[dict]:
     return students_cascade(plain, s.network, s.test, cutoff, s.params.batch_size, s.device)
 
 
+def _public(s: Subject) -> list[dict]:
+    known = s.scores, s.multiply_adds, s.model
+    return against_public_networks(s.network, s.policy, *known, s.test, s.device)
+
+
 PARTS: dict[str, Callable[[Subject], list[dict]]] = {
     "backends": _backends,
     "machine": _machine,
@@ -127,4 +133,5 @@ PARTS: dict[str, Callable[[Subject], list[dict]]] = {
     "tables": _tables,
     "thresholds": _thresholds,
     "student": _student,
+    "public": _public,
 }
