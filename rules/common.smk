@@ -17,7 +17,7 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.update(PYTHONPATH=str(SCRIPTS))
 
 from offramp import OfframpError
-from offramp.workflow.config import exit_weights_misfits, prepare_config, refuse, twice
+from offramp.workflow.config import check_config, exit_weights_misfits, refuse, twice
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
@@ -28,7 +28,7 @@ prefixed = workflow.modifier.path_modifier.replace_prefix
 
 try:
     refuse([line for file in dict.fromkeys(workflow.configfiles) for line in twice(file)])
-    prepare_config(
+    check_config(
         config,
         schema=yaml.safe_load((RULES / "config.schema.yaml").read_text()),
         defaults=yaml.safe_load((RULES.parent / "config.yaml").read_text()),

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -41,11 +42,11 @@ Validator = extend(Draft202012Validator, type_checker=TYPES)
 LONGEST_LINE = 400
 
 
-def prepare_config(
+def check_config(
     config: dict[str, Any],
     schema: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    given: Mapping[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    given: Mapping[str, Any] = MappingProxyType({}),
     prefixed: Callable[[str], str] = str,
 ) -> None:
     """Make a config whole and check it, in place; raise OfframpError that names every key that is
@@ -72,6 +73,17 @@ def prepare_config(
     if "results" not in wrong:
         problems += path_misfits(config, prefixed)
     refuse(problems)
+    _fit_batch_size(config)
+
+
+def _fit_batch_size(config: dict[str, Any]) -> None:
+    """No batch is larger than the largest split, and none is made or timed that never comes."""
+    data = config["dataset"]
+    largest = max(split_sizes(data["name"], data["validation"]).values())
+    if config["batch_size"] > largest:
+        more = f"{config['batch_size']} is more than any split of {data['name']} has"
+        print(f"config: batch_size: {more}; {largest} is taken", file=sys.stderr)
+        config["batch_size"] = largest
 
 
 def refuse(problems: Sequence[str]) -> None:
@@ -213,16 +225,6 @@ def _split_misfits(config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _batch_misfits(config: Mapping[str, Any]) -> Iterable[str]:
-    sizes = split_sizes(config["dataset"]["name"], config["dataset"]["validation"])
-    largest = max(sizes, key=sizes.__getitem__)
-    if config["batch_size"] > sizes[largest]:
-        yield (
-            f"batch_size: {config['batch_size']} is more than any split has; the largest, "
-            f"{largest}, has {sizes[largest]} samples"
-        )
-
-
 def _cutoff_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     criterion, report = config["criterion"], config["sweep"]["report_cutoff"]
     classes = DATASETS[config["dataset"]["name"]].classes
@@ -277,7 +279,6 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
 # What only several keys together can tell, with the keys that it looks at.
 MISFITS: list[tuple[set[str], Callable[[Mapping[str, Any]], Iterable[str]]]] = [
     ({"dataset"}, _split_misfits),
-    ({"dataset", "batch_size"}, _batch_misfits),
     ({"dataset", "criterion", "sweep"}, _cutoff_misfits),
     ({"criterion", "calibration"}, _temperature_misfits),
     ({"model", "train"}, _training_misfits),
