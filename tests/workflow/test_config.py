@@ -122,6 +122,10 @@ def test_the_config_that_ships_is_taken_as_it_is():
             {"criterion": "energy"},
             "sweep.report_cutoff: 0.6 is no cutoff of energy, whose scores are negative",
         ),
+        (
+            {"criterion": "risk", "dataset": {"validation": 5}},
+            "dataset.validation: 5 samples are too few for the criterion risk, which is fitted",
+        ),
         ({"dataset": {"validation": 50_000}}, "dataset.validation: 50000 samples leave none"),
     ],
 )

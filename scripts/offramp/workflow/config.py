@@ -17,6 +17,7 @@ from offramp import OfframpError
 from offramp.data.datasets import DATASETS, split_sizes
 from offramp.networks.index import EXITS, mismatches
 from offramp.scoring.criteria import CRITERIA
+from offramp.scoring.scores import LEAST
 from offramp.workflow.paths import path_misfits, settle_paths, unusable
 
 LARGEST = sys.float_info.max
@@ -251,8 +252,17 @@ def _cutoff_misfits(config: Mapping[str, Any]) -> Iterable[str]:
             )
 
 
-def _temperature_misfits(config: Mapping[str, Any]) -> Iterable[str]:
-    if CRITERIA[config["criterion"]].fitted and config["calibration"]["temperatures"]:
+def _fitted_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    if not CRITERIA[config["criterion"]].fitted:
+        return
+    data = config["dataset"]
+    validation = split_sizes(data["name"], data["validation"])["val"]
+    if validation < LEAST:
+        yield (
+            f"dataset.validation: {validation} samples are too few for the criterion "
+            f"{config['criterion']}, which is fitted to them; take {LEAST} or more"
+        )
+    if config["calibration"]["temperatures"]:
         yield (
             f"calibration.temperatures: {config['criterion']} is itself fitted to the logits as "
             "they are; set this to false"
@@ -280,7 +290,7 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
 MISFITS: list[tuple[set[str], Callable[[Mapping[str, Any]], Iterable[str]]]] = [
     ({"dataset"}, _split_misfits),
     ({"dataset", "criterion", "sweep"}, _cutoff_misfits),
-    ({"criterion", "calibration"}, _temperature_misfits),
+    ({"dataset", "criterion", "calibration"}, _fitted_misfits),
     ({"model", "train"}, _training_misfits),
     ({"dataset", "model"}, partial(_weights_misfits, "model")),
     ({"dataset", "baseline"}, partial(_weights_misfits, "baseline")),
