@@ -2,7 +2,11 @@
 # figures and summary. What is wanted stands here, how it is made in rules/.
 
 
-configfile: "config.yaml"
+# That beside this file, or one that a working directory elsewhere has of its own; rules/common.smk
+# fills in what it lacks.
+if Path("config.yaml").exists():
+
+    configfile: "config.yaml"
 
 
 include: "rules/common.smk"
@@ -28,8 +32,8 @@ localrules:
 
 onsuccess:
     # Not after a success of other rules while a training is cut off.
-    if Path(RESULTS, "model/weights.safetensors").exists():
-        Path(RESULTS, "model/resume.pt").unlink(missing_ok=True)
+    if (FOLDER / "model/weights.safetensors").exists():
+        (FOLDER / "model/resume.pt").unlink(missing_ok=True)
 
 
 rule all:

@@ -15,17 +15,30 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 
 from offramp import OfframpError
 from offramp.workflow.code import code_digest
-from offramp.workflow.config import check_config
+from offramp.workflow.config import check_config, exit_weights_misfits, refuse, twice
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
 
+# What Snakemake makes of a path: where this is a module with a prefix, it comes before all but
+# absolute ones.
+prefixed = workflow.modifier.path_modifier.replace_prefix
+
 try:
-    check_config(config, yaml.safe_load((RULES / "config.schema.yaml").read_text()))
+    refuse([line for file in dict.fromkeys(workflow.configfiles) for line in twice(file)])
+    check_config(
+        config,
+        schema=yaml.safe_load((RULES / "config.schema.yaml").read_text()),
+        defaults=yaml.safe_load((RULES.parent / "config.yaml").read_text()),
+        given=workflow.config_settings.config,
+        prefixed=prefixed,
+    )
 except OfframpError as error:
     raise WorkflowError(str(error)) from None
 
-RESULTS = config["results"].rstrip("/")
+RESULTS = config["results"]
+# Where results lie, for what this file itself looks at.
+FOLDER = Path(prefixed(f"{RESULTS}/training.parquet")).parent
 DATA = [
     f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
 ]
@@ -33,11 +46,11 @@ TRAINED = config["model"]["weights"] == "train"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
 
 # A finished training, and why it is not the one that the config asks for.
-CURVES = Path(RESULTS, "training.parquet")
-TRAINED_ALREADY = CURVES.exists() and Path(RESULTS, "model/weights.safetensors").exists()
+CURVES = FOLDER / "training.parquet"
+TRAINED_ALREADY = CURVES.exists() and (FOLDER / "model/weights.safetensors").exists()
 OTHERWISE = mismatches_of(CURVES, config) if TRAINED_ALREADY else []
-if TRAINED_ALREADY and not OTHERWISE and os.access(RESULTS, os.W_OK):
-    keep_once(Path(RESULTS, "model/weights.safetensors"), CURVES)
+if TRAINED_ALREADY and not OTHERWISE and os.access(FOLDER, os.W_OK):
+    keep_once(FOLDER / "model/weights.safetensors", CURVES)
 
 # A job that takes timings takes the whole budget, every other job one unit, so that nothing runs
 # beside a timing. On one machine the budget is its CPUs: more jobs at once only slow each other.
@@ -64,7 +77,7 @@ def refuse_another_training():
         raise WorkflowError(
             "\n".join(
                 [
-                    f"{RESULTS}/model/weights.safetensors would be deleted and trained anew:",
+                    f"{FOLDER}/model/weights.safetensors would be deleted and trained anew:",
                     *(f"  {line}" for line in OTHERWISE),
                     "To keep them, undo this, give this config another `results` folder, or name "
                     "the file in model.weights. To train anew: --config retrain=true",
@@ -75,6 +88,11 @@ def refuse_another_training():
 
 def training_data(wildcards):
     """The training's data, whose date is nothing to a training."""
+    try:
+        # Where nothing is to be trained, the recipe may be another network's.
+        refuse(list(exit_weights_misfits(config)))
+    except OfframpError as error:
+        raise WorkflowError(str(error)) from None
     refuse_another_training()
     return ancient(DATA)
 

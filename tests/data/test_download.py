@@ -1,5 +1,6 @@
 """Downloading: every kind of source, every way it can fail, and nothing left behind."""
 
+import errno
 import gzip
 import hashlib
 import http.server
@@ -160,6 +161,26 @@ def test_a_dataset_fetched_again_replaces_the_old_arrays(data, elsewhere, archiv
     (data / "cifar10").mkdir(parents=True)
     (data / "cifar10" / "train_labels.npy").write_bytes(b"old")
     get_dataset("cifar10", [str(archive_in(elsewhere, archive))], data / "cifar10")
+    assert_complete(data, contents)
+
+
+def test_the_folder_may_lie_on_another_disk(data, elsewhere, archive, contents, monkeypatch):
+    disk, replace = elsewhere / "disk", Path.replace
+    (disk / "far").mkdir(parents=True)
+    data.mkdir(exist_ok=True)
+    (data / "cifar10").symlink_to(disk / "far")
+
+    def within_a_disk(self, target):
+        sides = {path.resolve().is_relative_to(disk) for path in (self, Path(target))}
+        if len(sides) > 1:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", within_a_disk)
+    get_dataset("cifar10", [str(archive_in(elsewhere, archive))], data / "cifar10")
+    assert (data / "cifar10").is_symlink()
+    (data / "cifar10").unlink()
+    (disk / "far").rename(data / "cifar10")
     assert_complete(data, contents)
 
 

@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +37,21 @@ def get_dataset(name: str, sources: Sequence[str], folder: str | Path) -> None:
     Raises OfframpError, with what was tried and the ways out, when no source serves.
     """
     folder = Path(folder)
-    # Of one name, so that what a killed run left is cleared by the next.
-    scratch = folder.parent / f".{name}.part"
+    # Of one name, so that what a killed run left is cleared by the next; inside, since the folder
+    # may lie on another disk than what is around it.
+    scratch = folder / ".part"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
         arrays = digits_arrays() if name == "digits" else cifar10_arrays(sources, scratch)
         for file in pool_files(name):
             np.save(scratch / file, arrays[file.removesuffix(".npy")])
-        folder.mkdir(exist_ok=True)
         for file in pool_files(name):
             (scratch / file).replace(folder / file)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # it holds the dataset, or is a link
+            folder.rmdir()
 
 
 def digits_arrays() -> dict[str, np.ndarray]:

@@ -8,6 +8,8 @@ from typing import Any
 from offramp.tables.files import sha256
 
 INDEX = "index.json"
+# How many exits each network has; torch need not be imported to look.
+EXITS = {"branchynet": 6, "cpunet": 6, "cpunet_static": 1}
 
 
 def read_index(path: str | Path) -> dict[str, dict[str, Any]]:

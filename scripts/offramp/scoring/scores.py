@@ -15,6 +15,8 @@ from offramp.tables.schemas import scores_schema
 
 # Each part of the validation data is scored by weights that were fitted without it.
 PARTS = 5
+# Two samples for every part.
+LEAST = 2 * PARTS
 
 
 def scores_table(
