@@ -13,8 +13,9 @@ from snakemake.utils import available_cpu_count
 RULES = Path(str(workflow.current_basedir))
 SCRIPTS = RULES.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
-# The jobs too import the library that lies here, even where another is installed.
-os.environ.update(PYTHONPATH=str(SCRIPTS))
+# The jobs too import the library that lies here, even where another is installed; and they draw
+# into files, whatever a notebook that started them draws on.
+os.environ.update(PYTHONPATH=str(SCRIPTS), MPLBACKEND="agg")
 
 from offramp import OfframpError
 from offramp.workflow.config import check_config

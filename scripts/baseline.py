@@ -9,7 +9,7 @@ from offramp.inference.backends import for_inference
 from offramp.inference.baseline import compare
 from offramp.inference.machine import prepare
 from offramp.networks.loading import load
-from offramp.scoring.policy import load_policy
+from offramp.scoring.policy import load_policy_for
 from offramp.tables.files import provenance, sha256, write
 from offramp.workflow.job import job_log
 
@@ -25,7 +25,8 @@ with job_log(snakemake.log[0]):
         load(params.baseline["name"], classes, paths.baseline, device), params.backend
     )
     split = open_split(Path(paths.data[0]).parent, params.dataset, "test", params.validation)
-    rows = compare(network, load_policy(paths.policy), baseline, split, params.batch_size, device)
+    policy = load_policy_for(paths.policy, len(network.heads), classes, network.identity)
+    rows = compare(network, policy, baseline, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine
     origin |= {
         "baseline": params.baseline["name"],

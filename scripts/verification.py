@@ -7,7 +7,7 @@ from offramp.data.datasets import DATASETS
 from offramp.data.splits import open_split
 from offramp.inference.backends import for_inference
 from offramp.inference.machine import prepare
-from offramp.inference.verification import cases_of, verify
+from offramp.inference.verification import cases_of, check_logits, verify
 from offramp.networks.loading import load
 from offramp.tables.files import provenance, read, read_logits, same_weights, write
 from offramp.thresholds.time_model import fit_time_model
@@ -25,8 +25,10 @@ with job_log(snakemake.log[0]):
     split = open_split(folder, params.dataset, "test", params.validation)
     test = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
-    cases = cases_of(paths.policies, test.logits)
+    check_logits(paths.logits, test, split, network)
+    weights = same_weights([test.table, timings])
+    cases = cases_of(paths.policies, test.logits, network.identity)
     model = fit_time_model(timings)
     rows = verify(network, cases, split, test.logits, model, params.batch_size, device)
-    origin = provenance(snakemake.config, same_weights([test.table, timings]), "test") | machine
+    origin = provenance(snakemake.config, weights, "test") | machine
     write(snakemake.output[0], rows, "verification", origin)

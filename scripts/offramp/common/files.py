@@ -47,8 +47,8 @@ def unwritten(path: str | Path, error: OSError) -> str:
     why = os.strerror(error.errno) if error.errno else str(error)
     if error.errno in FULL:
         return (
-            f"{path}: can't be written: {why} ({room(path)} free there); make room and run again: "
-            "what is finished is kept"
+            f"{path}: can't be written: {why} ({room(path)} free there); make room (or raise the "
+            "limit) and run again: what is finished is kept"
         )
     return f"{path}: can't be written: {why}; make its folder writable and run again"
 

@@ -14,7 +14,7 @@ from offramp.data.splits import Split, open_split
 from offramp.inference.backends import BACKENDS, for_inference
 from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.scoring.policy import Policy, exits_of, load_policy
+from offramp.scoring.policy import Policy, exits_of, load_policy_for
 from offramp.scoring.scores import read_scores
 from offramp.studies.bench_live import answers, overhead, peak, profile, speed
 from offramp.studies.bench_model import time_model
@@ -52,7 +52,10 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
 
     Raises OfframpError when the policy decides by anything but the entropy of raw logits.
     """
-    policy = load_policy(paths.policy)
+    network = for_inference(_loaded(paths, params, device), params.backend)
+    policy = load_policy_for(
+        paths.policy, len(network.heads), DATASETS[params.dataset].classes, network.identity
+    )
     if (policy.criterion, policy.temperatures) != ("entropy", None):
         raise OfframpError("benchmarks: only of entropy on raw logits; leave criterion as it is")
     scores = {
@@ -64,7 +67,6 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
         [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
     )
     model = fit_time_model(read(paths.timings, "timings"))
-    network = for_inference(_loaded(paths, params, device), params.backend)
     test = _split(paths, params, "test")
     return Subject(network, policy, test, scores, model, multiply_adds, paths, params, device)
 

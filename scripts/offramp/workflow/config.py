@@ -38,6 +38,17 @@ def check_config(config: dict[str, Any], schema: dict[str, Any]) -> None:
     if problems:
         listed = "\n".join(f"  {line}" for line in problems)
         raise OfframpError(f"the config is wrong:\n{listed}")
+    _fit_batch_size(config)
+
+
+def _fit_batch_size(config: dict[str, Any]) -> None:
+    """No batch is larger than the largest split, and none is made or timed that never comes."""
+    data = config["dataset"]
+    largest = max(split_sizes(data["name"], data["validation"]).values())
+    if config["batch_size"] > largest:
+        more = f"{config['batch_size']} is more than any split of {data['name']} has"
+        print(f"config: batch_size: {more}; {largest} is taken", file=sys.stderr)
+        config["batch_size"] = largest
 
 
 def _explain(error: ValidationError) -> Iterable[str]:
