@@ -18,12 +18,14 @@ sys.path.insert(0, str(SCRIPTS))
 os.environ.update(PYTHONPATH=str(SCRIPTS), MPLBACKEND="agg")
 
 from offramp import OfframpError
+from offramp.common.files import check_room
 from offramp.workflow.config import check_config
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
 
 try:
+    check_room(".")
     check_config(config, yaml.safe_load((RULES / "config.schema.yaml").read_text()))
 except OfframpError as error:
     raise WorkflowError(str(error)) from None

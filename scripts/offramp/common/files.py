@@ -12,6 +12,8 @@ from offramp import OfframpError
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
+LEAST = 2**18  # bytes that Snakemake's own notes of a run may take
+
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
@@ -51,6 +53,12 @@ def unwritten(path: str | Path, error: OSError) -> str:
             "limit) and run again: what is finished is kept"
         )
     return f"{path}: can't be written: {why}; make its folder writable and run again"
+
+
+def check_room(folder: str | Path) -> None:
+    """Raise OfframpError where the disk of a folder is full before anything began."""
+    if shutil.disk_usage(folder).free < LEAST:
+        raise OfframpError(unwritten(Path(folder).resolve() / "", OSError(errno.ENOSPC, "")))
 
 
 def room(path: str | Path) -> str:
