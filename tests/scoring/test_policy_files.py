@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from itertools import pairwise
 
 import numpy as np
@@ -147,9 +148,15 @@ def test_a_huge_file_is_not_read_to_its_end(path, monkeypatch):
     path.write_text(json.dumps(GOOD) + " " * 2**20)
     assert "more than 1 MiB" in refusal(path)
     path.unlink()
-    path.symlink_to("/dev/zero")  # has no end
-    assert "more than 1 MiB" in refusal(path)
-    path.unlink()
+
+
+def test_what_has_no_end_or_waits_for_a_writer_is_not_read(path):
+    for make in (lambda: path.symlink_to("/dev/zero"), lambda: os.mkfifo(path)):
+        make()
+        assert refusal(path) == f"{path}: not a file"
+        with pytest.raises(OfframpError, match="not a file"):
+            read_logits(path)
+        path.unlink()
 
 
 def test_a_policy_of_the_version_before_is_loaded(path):

@@ -82,10 +82,10 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(written, changed, name, pla
     if found is not None:
         assert found[0] == good[0]
         # What is looked at when tables are put together may differ; all that decides may not.
-        apart = {"weights_sha256"}
-        assert {k: v for k, v in found[1].items() if k not in apart} == {
-            k: v for k, v in good[1].items() if k not in apart
-        }
+        assert {**good[1], "weights_sha256": ""}.items() <= {
+            **found[1],
+            "weights_sha256": "",
+        }.items()
 
 
 def test_a_flipped_byte_of_a_page_is_refused_wherever_it_lies(written, changed):

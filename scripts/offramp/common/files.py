@@ -44,6 +44,16 @@ def write_text(path: str | Path, text: str) -> None:
         part.write_text(text)
 
 
+def check_is_file(path: str | Path) -> None:
+    """Raise OfframpError where there is no file to read: nothing, a folder, or what has no end."""
+    try:
+        known = Path(path).is_file()
+    except OSError as error:
+        raise OfframpError(f"{path}: can't be read: {error.strerror}") from None
+    if not known:
+        raise OfframpError(f"{path}: {'not a file' if os.path.lexists(path) else 'no such file'}")
+
+
 def unwritten(path: str | Path, error: OSError) -> str:
     """Why a file could not be written, and the way out, in one line."""
     why = os.strerror(error.errno) if error.errno else str(error)

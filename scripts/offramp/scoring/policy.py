@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offramp import OfframpError
-from offramp.common.files import write_text
+from offramp.common.files import check_is_file, write_text
 from offramp.networks.identity import Identity
 from offramp.scoring.criteria import CRITERIA, FEATURES, Weights, scores_of
 
@@ -165,14 +165,13 @@ def check_network(what: str | Path, policy: Policy, network: Identity | None) ->
 
 
 def _read(path: str | Path) -> dict[str, Any]:
+    check_is_file(path)
     try:
         with Path(path).open("rb") as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise OfframpError(f"{path}: not a policy: more than {LARGEST // 2**20} MiB")
         found = json.loads(text.decode(), object_pairs_hook=_once)
-    except FileNotFoundError:
-        raise OfframpError(f"{path}: no such file") from None
     except RecursionError:
         raise OfframpError(f"{path}: not a readable policy file (nested too deeply)") from None
     except (OSError, ValueError) as error:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offramp import OfframpError
-from offramp.common.files import replacing
+from offramp.common.files import check_is_file, replacing
 from offramp.tables.checks import CONTENT, SAMPLES, content_of, problems
 from offramp.tables.schemas import schema_of
 
@@ -131,11 +131,10 @@ def read(path: str | Path, name: str) -> pa.Table:
     has another name or version, or is not what the schema says or its writer wrote; a table of a
     split is named after it.
     """
+    check_is_file(path)
     try:
         table = pq.read_table(path, page_checksum_verification=True)
         origin = _metadata(table.schema)
-    except FileNotFoundError:
-        raise OfframpError(f"{path}: no such file") from None
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
         first = " ".join(str(error).split())
         raise OfframpError(
