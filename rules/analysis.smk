@@ -197,6 +197,8 @@ rule policies:
         runtime=10,
     params:
         code=code("policies"),
+        model=config["model"]["name"],
+        weights=WEIGHTS,
         report_cutoff=config["sweep"]["report_cutoff"],
         target=config["calibration"]["target"],
         selection=config["selection"],

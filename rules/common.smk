@@ -10,10 +10,12 @@ from snakemake.utils import available_cpu_count
 RULES = Path(str(workflow.current_basedir))
 SCRIPTS = RULES.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
-# The jobs too import the library that lies here, even where another is installed.
-os.environ.update(PYTHONPATH=str(SCRIPTS))
+# The jobs too import the library that lies here, even where another is installed; and they draw
+# into files, whatever a notebook that started them draws on.
+os.environ.update(PYTHONPATH=str(SCRIPTS), MPLBACKEND="agg")
 
 from offramp import OfframpError
+from offramp.common.files import check_room
 from offramp.workflow.code import code_digest
 from offramp.workflow.config import check_config, exit_weights_misfits, refuse, twice
 from offramp.data.datasets import SPLITS, pool_files
@@ -25,6 +27,7 @@ from offramp.tables.files import sha256
 prefixed = workflow.modifier.path_modifier.replace_prefix
 
 try:
+    check_room(".")
     refuse([line for file in dict.fromkeys(workflow.configfiles) for line in twice(file)])
     check_config(
         config,

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from offramp.data.datasets import DATASETS
 from offramp.inference.baseline import compare
 from offramp.inference.opening import opened, ready
-from offramp.scoring.policy import load_policy
+from offramp.scoring.policy import load_policy_for
 from offramp.tables.files import provenance, sha256, write
 from offramp.workflow.job import job_log
 
@@ -15,7 +16,9 @@ with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     network, split, device, machine = opened(paths, params, "test")
     baseline = ready(params.baseline["name"], paths.baseline, params, device)
-    rows = compare(network, load_policy(paths.policy), baseline, split, params.batch_size, device)
+    classes = DATASETS[params.dataset].classes
+    policy = load_policy_for(paths.policy, len(network.heads), classes, network.identity)
+    rows = compare(network, policy, baseline, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine
     origin |= {
         "baseline": params.baseline["name"],

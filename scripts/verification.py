@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from offramp.inference.opening import opened
-from offramp.inference.verification import cases_of, verify
+from offramp.inference.verification import cases_of, check_logits, verify
 from offramp.tables.files import provenance, read, read_logits, same_weights, write
 from offramp.thresholds.time_model import fit_time_model
 from offramp.workflow.job import job_log
@@ -16,8 +16,10 @@ with job_log(snakemake.log[0]):
     network, split, device, machine = opened(paths, params, "test")
     test = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
-    cases = cases_of(paths.policies, test.logits)
+    check_logits(paths.logits, test, split, network)
+    weights = same_weights([test.table, timings])
+    cases = cases_of(paths.policies, test.logits, network.identity)
     model = fit_time_model(timings)
     rows = verify(network, cases, split, test.logits, model, params.batch_size, device)
-    origin = provenance(snakemake.config, same_weights([test.table, timings]), "test") | machine
+    origin = provenance(snakemake.config, weights, "test") | machine
     write(snakemake.output[0], rows, "verification", origin)

@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from offramp import OfframpError
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
+from offramp.networks.identity import Identity
 from offramp.networks.multiexit import MultiExitNetwork
+from offramp.tables.files import sha256
 from offramp.tables.schemas import NETWORK
 
 NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet, "cpunet_static": CPUNetStatic}
@@ -37,6 +39,7 @@ def load(name: str, classes: int, weights: str | Path, device: torch.device) -> 
         listed = "\n".join(f"  {line}" for line in problems)
         raise OfframpError(f"{weights}: not weights of {name} with {classes} classes:\n{listed}")
     network.load_state_dict(state, strict=True)
+    network.identity = Identity(name, str(weights), sha256(weights))
     return network.to(device).eval()
 
 

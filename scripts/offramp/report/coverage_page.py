@@ -8,6 +8,7 @@ import pyarrow as pa
 from scipy.special import bdtrc
 
 from offramp.common import markdown
+from offramp.common.markdown import short_commit
 
 # Over all cells of the page together.
 SIGNIFICANCE = 0.05
@@ -67,7 +68,7 @@ def page(table: pa.Table, origin: Mapping[str, str], date: str) -> str:
         "How often each promise was broken on new draws of n samples, where the truth is known. "
         f"{found} Beyond chance is what an exact test says at a level of {SIGNIFICANCE:g}, shared "
         "by all cells. Where a policy was chosen, its median speed-up stands beside the rate.",
-        f"Measured on {date} at commit {origin.get('git_commit', 'unknown')[:12]}, "
+        f"Measured on {date} at commit {short_commit(origin.get('git_commit', 'unknown'))}, "
         f"{min(r['draws'] for r in rows):,} to {max(r['draws'] for r in rows):,} draws a cell. "
         f"`network` is {origin['model']}: its validation and test samples, drawn with replacement. "
         "The other populations are made up to be hard on a promise; they stand at the end.",

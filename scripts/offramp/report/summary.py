@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offramp.common.files import write_text
 from offramp.common.intervals import interval
 from offramp.report.results import (
     Results,
@@ -28,8 +29,8 @@ def write_summary(
 ) -> None:
     """Write both forms of the summary; the Markdown says in words what the JSON holds."""
     summary = summarize(results, config)
-    Path(json_path).write_text(json.dumps(summary, indent=2) + "\n")
-    Path(markdown).write_text(as_markdown(summary))
+    write_text(json_path, json.dumps(summary, indent=2) + "\n")
+    write_text(markdown, as_markdown(summary))
 
 
 def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:

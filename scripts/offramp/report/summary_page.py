@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from offramp.common.markdown import parts_table, percent, table
+from offramp.common.markdown import parts_table, percent, short_commit, table
 from offramp.report.results import (
     EXIT_RULES,
 )
@@ -45,7 +45,8 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}. Samples "
         f"leave by {about['criterion'].replace('_', ' ')} of "
         f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
-        f"Weights sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
+        f"Weights sha256 `{about['weights_sha256'][:12]}`, "
+        f"code {short_commit(about['git_commit'])}.",
         f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'])} for "
         f"{full['n']:,} samples (predicted). Intervals are 95 % (exact). Times at an exit are "
         "those of its stage: block, head, decision, removal of those who leave.",

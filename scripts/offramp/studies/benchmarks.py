@@ -15,7 +15,7 @@ from offramp.inference.backends import BACKENDS, for_inference
 from offramp.inference.opening import ready, split_of
 from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.scoring.policy import Policy, exits_of, load_policy
+from offramp.scoring.policy import Policy, exits_of, load_policy_for
 from offramp.scoring.scores import read_scores
 from offramp.studies.bench_live import answers, overhead, peak, profile, speed
 from offramp.studies.bench_model import time_model
@@ -54,7 +54,10 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
 
     Raises OfframpError when the policy decides by anything but the entropy of raw logits.
     """
-    policy = load_policy(paths.policy)
+    network = ready(params.model, paths.weights, params, device)
+    policy = load_policy_for(
+        paths.policy, len(network.heads), DATASETS[params.dataset].classes, network.identity
+    )
     if (policy.criterion, policy.temperatures) != ("entropy", None):
         raise OfframpError("benchmarks: only of entropy on raw logits; leave criterion as it is")
     scores = {
@@ -66,7 +69,6 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
         [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
     )
     model = fit_time_model(read(paths.timings, "timings"))
-    network = ready(params.model, paths.weights, params, device)
     test = split_of(paths, params, "test")
     return Subject(network, policy, test, scores, model, multiply_adds, paths, params, device)
 

@@ -88,10 +88,16 @@ def stage_seconds(model: TimeModel, reached: np.ndarray, runs: np.ndarray) -> np
 
     Parameters: ``reached`` int (..., batches, K), how many samples of each batch reach each stage;
     ``runs`` bool (2, K), at which exits the head runs and at which it is decided who leaves.
-    Returns float64 (..., K). Raises OfframpError for a batch larger than any that was measured.
+    Returns float64 (..., K). Raises OfframpError for a batch larger than any that was measured, and
+    for times of another number of exits.
     """
     exits = reached.shape[-1]
     check_batch(model, int(reached.max(initial=0)))
+    if exits != model.parts.shape[1]:
+        raise OfframpError(
+            f"times of {model.parts.shape[1]} exits, where the samples have {exits}: delete "
+            "timings.parquet and the folder timings, and rerun"
+        )
     kept = np.concatenate([reached[..., 1:], np.zeros_like(reached[..., :1])], axis=-1)
     seconds = np.empty((*reached.shape[:-2], exits))
     for k in range(exits):

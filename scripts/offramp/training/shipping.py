@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 
 from offramp.common.intervals import interval
-from offramp.common.markdown import parts_table, percent, table
+from offramp.common.markdown import parts_table, percent, short_commit, table
 from offramp.data.datasets import DATASETS, SPLIT_SEED
 from offramp.data.splits import Split
 from offramp.networks.index import INDEX, read_index
@@ -128,8 +128,8 @@ def _training_lines(
     return [
         "## Training",
         f"{about.get('how', '`snakemake train`')} with this project's own code (commit "
-        f"{about['git_commit'][:12]}), from nothing, on {about['dataset']}: the training images "
-        f"less the {entry['validation']:,} "
+        f"{short_commit(about['git_commit'])}), from nothing, on {about['dataset']}: the training "
+        f"images less the {entry['validation']:,} "
         f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
         f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
         f"{round(minutes, 1) if minutes < 10 else round(minutes):g} minutes on "
