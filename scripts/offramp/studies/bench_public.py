@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from offramp.data.splits import Split
-from offramp.inference.cascade import run_cascade, run_full_network
+from offramp.inference.cascade import cascade, run_full_network
 from offramp.networks.loading import describe
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, exits_of
@@ -45,7 +45,7 @@ def against_public_networks(
     contenders: dict[str, Callable[[], Any]] = {
         **{name: each(partial(run_full_network, other), batches) for name, other in others.items()},
         "full network": each(partial(run_full_network, network), batches),
-        **{n: each(partial(run_cascade, network, p), batches) for n, p in policies.items()},
+        **{n: each(partial(cascade, network, p), batches) for n, p in policies.items()},
     }
     where = {"images": sum(map(len, batches)), "batch_size": SIZE}
     with torch.inference_mode():
