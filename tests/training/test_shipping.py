@@ -14,7 +14,8 @@ from offramp.common.markdown import parts_table
 from offramp.data.download import get_dataset
 from offramp.data.splits import Split, load_images, open_split
 from offramp.networks.index import mismatches
-from offramp.networks.loading import build, describe, load, read_state
+from offramp.networks.loading import build, describe, load
+from offramp.networks.states import read
 from offramp.tables.files import sha256
 from offramp.tables.schemas import TRAINING
 from offramp.training.evaluation import correct_of
@@ -63,7 +64,7 @@ def shipped(tmp_path, trained, splits):
 
 def test_shipped_weights_are_the_trained_ones_rounded_and_vectors_exact(shipped, trained):
     folder, _ = shipped
-    state = read_state(folder / "branchynet.safetensors")
+    state = read(folder / "branchynet.safetensors")
     for name, value in trained.state_dict().items():
         half = value.ndim > 1
         assert state[name].dtype == (torch.float16 if half else value.dtype)
