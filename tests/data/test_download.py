@@ -19,8 +19,9 @@ from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
 from offramp import OfframpError
-from offramp.data import download
-from offramp.data.download import ARCHIVE, FOLDER, TRIES, fetch, get_dataset
+from offramp.data import download, fetching
+from offramp.data.download import ARCHIVE, FOLDER, get_dataset
+from offramp.data.fetching import TRIES, fetch
 
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 META = "batches.meta"
@@ -51,12 +52,14 @@ def contents() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def small_cifar10(monkeypatch, contents):
-    """torchvision takes the md5 sums of the small files for the official ones."""
+    """The sums of the small files are taken for the official ones, here and by torchvision."""
     sums = {name: hashlib.md5(data).hexdigest() for name, data in contents.items()}
     monkeypatch.setattr(CIFAR10, "train_list", [[n, sums[n]] for n in BATCHES[:5]])
     monkeypatch.setattr(CIFAR10, "test_list", [[n, sums[n]] for n in BATCHES[5:]])
     meta = {"filename": META, "key": "label_names", "md5": sums[META]}
     monkeypatch.setattr(CIFAR10, "meta", meta)
+    official = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    monkeypatch.setattr(download, "OFFICIAL", official)
 
 
 def packed(files: dict[str, bytes], extra=()) -> bytes:
@@ -232,20 +235,21 @@ def test_what_is_no_archive_is_refused(data, elsewhere, content):
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", META])
 def test_a_file_with_another_md5_sum_is_refused(data, elsewhere, contents, name):
     changed = {**contents, name: contents[name] + b"\0"}
-    assert "md5" in failure(data, [archive_in(elsewhere, packed(changed))])
+    message = failure(data, [archive_in(elsewhere, packed(changed))])
+    assert f"its {name} is not the official one by its sha256" in message
 
 
 @pytest.mark.parametrize("name", ["data_batch_1", "test_batch", META])
 def test_a_missing_file_is_refused(data, elsewhere, contents, name):
     fewer = {key: value for key, value in contents.items() if key != name}
-    assert "md5" in failure(data, [archive_in(elsewhere, packed(fewer))])
+    assert f"lacks {name}" in failure(data, [archive_in(elsewhere, packed(fewer))])
 
 
 def test_an_extracted_folder_with_a_wrong_file_is_refused_and_left_alone(data, elsewhere, contents):
     (elsewhere / FOLDER).mkdir()
     for name, content in contents.items():
         (elsewhere / FOLDER / name).write_bytes(content if name != "data_batch_2" else b"other")
-    assert "md5" in failure(data, [elsewhere])
+    assert "its data_batch_2 is not the official one" in failure(data, [elsewhere])
     assert sorted(p.name for p in (elsewhere / FOLDER).iterdir()) == sorted(contents)
 
 
@@ -295,7 +299,7 @@ def test_a_link_or_pipe_in_place_of_a_file_is_not_followed(data, elsewhere, cont
     (elsewhere / "test_batch").write_bytes(contents["test_batch"])
     fewer = {name: content for name, content in contents.items() if name != "test_batch"}
     extra = [link_member(f"{FOLDER}/test_batch", str(elsewhere / "test_batch"), kind)]
-    assert "md5" in failure(data, [archive_in(elsewhere, packed(fewer, extra))])
+    assert "lacks test_batch" in failure(data, [archive_in(elsewhere, packed(fewer, extra))])
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -426,7 +430,7 @@ def test_nobody_at_the_address_is_told_in_less_than_thirty_seconds(data, closed_
 
 def test_three_silent_addresses_are_given_up_in_less_than_thirty_seconds():
     # The test above waits for one; this is the sum for three, with the pause between tries.
-    assert 3 * TRIES * (download.REACH_SECONDS + 0.5) < 30
+    assert 3 * TRIES * (fetching.REACH_SECONDS + 0.5) < 30
 
 
 def test_the_digits_need_no_source_and_each_pixel_becomes_a_square(data):
