@@ -202,6 +202,12 @@ def test_keys_are_told_where_none_holds_these_weights(tmp_path, state):
     assert "holds no state dict, tensors by name, but the keys optimizer" in message
 
 
+def test_a_dict_that_holds_itself_or_nothing_but_a_counter_is_refused(tmp_path):
+    ring = {"n_averaged": torch.tensor(3)}
+    ring["model"] = ring
+    refusal(tmp_path / "w.pt", ring)
+
+
 def test_a_prefix_of_some_names_is_given_as_the_cause_in_few_lines(tmp_path, state):
     mixed = {**prefixed(state, "model."), "loss.weight": torch.zeros(2)}
     message = refusal(tmp_path / "w.pt", mixed)

@@ -173,10 +173,7 @@ def extract(archive: Path, scratch: Path) -> None:
 
         def read(size: int) -> bytes:
             shown.update(raw.tell() - shown.n)
-            if unpacked.tell() > LARGEST_UNPACKED:
-                raise OfframpError(
-                    f"unpacks to more than {LARGEST_UNPACKED:,} bytes, which {ARCHIVE} does not"
-                )
+            _keep_within(unpacked.tell())
             return unpacked.read(size)
 
         # As a stream, which only ever reads on: nothing that an archive says makes tar seek.
@@ -186,16 +183,24 @@ def extract(archive: Path, scratch: Path) -> None:
         raise OfframpError(f"holds none of the files of {ARCHIVE}; is it another version of it?")
 
 
+def _keep_within(size: int) -> None:
+    if size > LARGEST_UNPACKED:
+        raise OfframpError(
+            f"unpacks to more than {LARGEST_UNPACKED:,} bytes, which {ARCHIVE} does not"
+        )
+
+
 def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> bool:
     """Write a member into the folder if it is one of the dataset's files; is it?"""
+    # Both are what the archive says of itself. A sparse file needs no bytes there to be large.
+    _keep_within(member.size)
+    _keep_within(tar.offset)
     path = PurePosixPath(member.name)
     inside = not path.is_absolute() and ".." not in path.parts
     wanted = inside and path.name in OFFICIAL and member.isfile()
     source = tar.extractfile(member) if wanted else None
     if source is None:
         return False
-    if member.size > LARGEST_UNPACKED:  # a sparse one need not have as many bytes in the archive
-        raise OfframpError(f"its {path.name} is larger than {LARGEST_UNPACKED:,} bytes")
     with source, open(target / path.name, "wb") as out:
         shutil.copyfileobj(source, out)
     return True

@@ -16,6 +16,7 @@ from offramp.common.progress import bar
 # addresses that are all out of reach so take less than half a minute.
 REACH_SECONDS = 4
 TRIES = 2
+PAUSE_SECONDS = 0.5
 REDIRECTS = 10
 # As many bytes must come within as many seconds, that is 9 kB a second.
 CHUNK = 1 << 18
@@ -35,7 +36,7 @@ def fetch(address: str, path: Path) -> None:
         except OSError as error:
             path.unlink(missing_ok=True)
             reason = reason_of(error)
-            time.sleep(0.5 * (attempt + 1 < TRIES))
+            time.sleep(PAUSE_SECONDS * (attempt + 1 < TRIES))
         except OfframpError:
             path.unlink(missing_ok=True)
             raise
@@ -106,11 +107,15 @@ def _receive(address: str, items: queue.Queue) -> None:
 
 def _answer(address: str) -> requests.Response:
     """The response to a GET, its body not yet read, past redirects, whose bodies are not either."""
-    timeout = (REACH_SECONDS, STALL_SECONDS)
-    headers = {"Accept-Encoding": "identity"}
+    session = requests.Session()
     for _ in range(REDIRECTS + 1):
-        response = requests.get(
-            address, stream=True, timeout=timeout, headers=headers, allow_redirects=False
+        request = session.prepare_request(
+            requests.Request("GET", address, {"Accept-Encoding": "identity"})
+        )
+        settings = session.merge_environment_settings(address, {}, True, None, None)
+        # Not `session.send`, which reads a redirect's body to its end.
+        response = session.get_adapter(address).send(
+            request, timeout=(REACH_SECONDS, STALL_SECONDS), **settings
         )
         if not response.is_redirect:
             return response

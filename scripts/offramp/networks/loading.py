@@ -1,5 +1,6 @@
 """Networks by name: building, loading and saving their weights, and looking at their parts."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def save(
     part = Path(f"{path}.part")
     safetensors.torch.save_file(state, part, metadata=about)
     part.chmod(0o644)  # safetensors makes it readable by its owner alone
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # else after a power cut the name may stand for nothing
     part.replace(path)
 
 

@@ -108,9 +108,12 @@ def fitting(
     raise OfframpError(f"{weights}: {what} weights of {network}:{cause}\n{_listed(problems[best])}")
 
 
-def _states(content: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every dict in the content that names tensors, with the way to it, as in ['state_dict']."""
-    if not isinstance(content, dict):
+def _states(
+    content: Any, place: str = "", deeper: int = 3
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Every dict in the content that names tensors, with the way to it, as in ['state_dict']; in it
+    no more than ``deeper`` levels down, since a pickled dict may hold itself."""
+    if not isinstance(content, dict) or deeper < 0:
         return
     # An optimizer's tensors lie under numbers.
     named = {key: value for key, value in content.items() if isinstance(key, str)}
@@ -118,7 +121,7 @@ def _states(content: Any, place: str = "") -> Iterator[tuple[str, dict[str, Tens
     if tensors:
         yield place, tensors
     for key, value in named.items():
-        yield from _states(value, f"{place}[{key!r}]")
+        yield from _states(value, f"{place}[{key!r}]", deeper - 1)
 
 
 def _bare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,7 +130,7 @@ def _bare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str
     taken = {key.partition(".")[0] for key in wanted}
     while True:
         first, *others = {key.partition(".")[0] for key in bare} or {""}
-        if others or first in taken or not all("." in key for key in bare):
+        if not bare or others or first in taken or not all("." in key for key in bare):
             return bare
         bare = {key.partition(".")[2]: value for key, value in bare.items()}
 
@@ -138,7 +141,7 @@ def _problems(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> Iter
             yield f"missing key {key}"
     for key in state:
         if key not in wanted:
-            yield f"unexpected key {key}"
+            yield f"unexpected key {key[:100]}"
     for key, tensor in wanted.items():
         if key in state and (problem := _tensor_problem(state[key], tensor)):
             yield f"{key}: {problem}"
