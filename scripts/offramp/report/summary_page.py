@@ -10,6 +10,8 @@ from offramp.report.results import (
 )
 from offramp.scoring.criteria import CRITERIA
 
+# Below this accuracy the summary asks whether the weights met the images that they know.
+LITTLE = 0.5
 RULES_IN_WORDS = {
     "fastest_within_loss": "the fastest that on new data loses at most {points:.4g} points of "
     "accuracy against the full network, with {sure} confidence",
@@ -50,6 +52,7 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'])} for "
         f"{full['n']:,} samples (predicted). Intervals are 95 % (exact). Times at an exit are "
         "those of its stage: block, head, decision, removal of those who leave.",
+        *_inputs_hint(s["full_network"]["val"]["accuracy"]),
     ]
     parts = [
         head,
@@ -62,6 +65,17 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         _easy(s),
     ]
     return "\n\n".join(line for part in parts for line in part) + "\n"
+
+
+def _inputs_hint(accuracy: float) -> Iterable[str]:
+    """What most often makes good weights bad, where they are; nothing in the tables can tell."""
+    if accuracy < LITTLE:
+        yield (
+            f"The full network is right on only {accuracy:.1%} of the validation samples. If these "
+            "weights do better elsewhere, they were probably trained on images normalised by a "
+            "mean and standard deviation, or in another order of the channels; here networks get "
+            "RGB in 0..1, as it is."
+        )
 
 
 def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:

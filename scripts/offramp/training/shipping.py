@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from offramp import OfframpError
 from offramp.common.intervals import interval
 from offramp.common.markdown import parts_table, percent, short_commit, table
 from offramp.data.datasets import DATASETS, SPLIT_SEED
@@ -32,7 +33,8 @@ def ship(
     model card.
 
     Parameters: ``splits`` are val and test; ``curves`` is the training table and ``about`` its
-    metadata (model, dataset, recipe, machine).
+    metadata (model, dataset, recipe, machine). Raises OfframpError for weights that are not finite,
+    and leaves the folder as it is.
     """
     exact = {name: correct_of(network, split, device) for name, split in splits.items()}
     weights = Path(folder) / f"{about['model']}.safetensors"
@@ -40,7 +42,11 @@ def ship(
     origin = {key: about[key] for key in ("model", "dataset", "git_commit")}
     save(network, new, origin, half=True)
     classes = DATASETS[about["dataset"]].classes
-    network = load(about["model"], classes, new, device)
+    try:
+        network = load(about["model"], classes, new, device)
+    except OfframpError:  # of weights that are not finite, or too large for half precision
+        new.unlink()
+        raise
     rounded = {name: correct_of(network, split, device) for name, split in splits.items()}
     entry = {
         "model": about["model"],
