@@ -75,14 +75,14 @@ def cases_of(
 
     Raises OfframpError when a policy is not one for these logits, or for the ``network`` if given.
     """
-    side_exits = logits.shape[1] - 1
-    policies = [load_policy_for(path, *logits.shape[1:], network) for path in paths]
+    exits, classes = logits.shape[1:]
+    policies = [load_policy_for(path, exits, classes, network) for path in paths]
     cases = [Case(Path(p).stem, policy, True) for p, policy in zip(paths, policies, strict=True)]
     like = cases[0].policy
     ends = score_range(like.criterion, logits.shape[2], policy_scores(like, logits))
     places = (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS
     for cutoff in spread(like.criterion, ends, places).tolist():
-        policy = like._replace(thresholds=(cutoff,) * side_exits)
+        policy = like._replace(thresholds=(cutoff,) * (exits - 1))
         cases.append(Case(f"cutoff {cutoff:.4f}", policy, False))
     return cases
 

@@ -52,7 +52,7 @@ def draw(path: str | Path, results: Any) -> None:
     path = Path(path)
     with mpl.rc_context():
         mpl.rcdefaults()  # whatever matplotlibrc a user has
-        mpl.rcParams.update(STYLE)
+        mpl.rcParams.update(STYLE)  # type: ignore[arg-type]
         figure = FIGURES[path.stem](results)
         # Once for both files: as the figure's own it would draw each a second time.
         ConstrainedLayoutEngine().execute(figure)
