@@ -23,6 +23,8 @@ rule benchmark:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **EXCLUSIVE,
+        **GPU,
         budget=BUDGET,
         mem_mb=6000,
         runtime=120,
@@ -50,6 +52,8 @@ rule benchmark_run:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **EXCLUSIVE,
+        **GPU,
         budget=BUDGET,
         mem_mb=6000,
         runtime=120,

@@ -13,6 +13,7 @@ rule train:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **GPU,
         budget=1,
         mem_mb=6000,
         # cpunet takes a night on two cores, longer where they lack bf16.
@@ -43,6 +44,7 @@ rule ship:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **GPU,
         budget=1,
         mem_mb=4000,
         runtime=10,
