@@ -87,7 +87,7 @@ rule benchmarks_page:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("benchmarks_page"),
     script:
@@ -111,7 +111,7 @@ rule measured_page:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("measured_page"),
     script:

@@ -72,7 +72,7 @@ rule timings:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("timings"),
     script:

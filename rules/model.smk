@@ -74,7 +74,7 @@ rule network:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         **model_params(),
         code=code("network"),

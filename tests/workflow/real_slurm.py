@@ -69,7 +69,6 @@ class Record(NamedTuple):
     """What Slurm keeps of a job: ``said`` is its line in jobcomp, ``comment`` names the rule."""
 
     id: str
-    run: str
     state: str
     comment: str
     exclusive: bool
@@ -98,18 +97,12 @@ class Slurm:
         lines = (self.folder / "jobcomp.txt").read_text().splitlines()
         said = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines]
         known = {id_: (comment, shared) for id_, _, comment, shared in self.queue(run)}
-        return [
-            Record(
-                line["JobId"],
-                run,
-                line["JobState"],
-                known[line["JobId"]][0],
-                known[line["JobId"]][1] == "NO",
-                line,
-            )
-            for line in said
-            if line["Name"] == run
-        ]
+        ended = []
+        for line in said:
+            if line["Name"] == run:
+                comment, shared = known[line["JobId"]]
+                ended.append(Record(line["JobId"], line["JobState"], comment, shared == "NO", line))
+        return ended
 
     def running(self, run: str, comment: str) -> str | None:
         """The id of a running job of a run whose comment starts so."""
@@ -153,10 +146,12 @@ def in_use(folder: Path) -> bool:
 def take_place(conf: Path) -> None:
     """Link our configuration to where Slurm looks for it. Another's is never touched, a link that a
     killed test run has left is."""
-    if CONF.is_symlink() and CONF.readlink().parent.name.startswith(PREFIX):
-        if in_use(CONF.readlink().parent):
+    left = CONF.readlink().parent if CONF.is_symlink() else None
+    if left and left.name.startswith(PREFIX):
+        if in_use(left):
             refuse(f"{CONF} is in use by another run of these tests; wait for it")
         CONF.unlink()
+        shutil.rmtree(left, ignore_errors=True)
     if CONF.is_symlink() or CONF.exists():
         refuse(f"{CONF} exists, so that this machine has a Slurm of its own; it is left untouched")
     CONF.parent.mkdir(parents=True, exist_ok=True)
@@ -209,6 +204,7 @@ def slurm() -> Iterator[Slurm]:
         lock = cleanup.enter_context((folder / "lock").open("w"))
         fcntl.flock(lock, fcntl.LOCK_EX)
         folder.chmod(0o755)  # munge wants everybody to reach its socket
+        (folder / "jobcomp.txt").touch()
         for name in ("state", "spool"):
             (folder / name).mkdir()
         (folder / "munge.key").write_bytes(secrets.token_bytes(1024))

@@ -69,7 +69,7 @@ class Run(NamedTuple):
 
 
 class Site:
-    """A user of the cluster, with a home of their own."""
+    """A user of the cluster, with files of their own."""
 
     def __init__(self, home: Path, cluster: Slurm):
         self.home, self.slurm, self.runs = home, cluster, []
@@ -78,9 +78,10 @@ class Site:
         config_file(profile, "profile.yaml", site_file() | QUICK)
 
     def start(self, folder: Path, words: list[str], *more: str) -> Run:
-        ours = {"SLURM", "SNAKEMAKE", "XDG", "OFFRAMP"}
+        ours = {"SLURM", "SNAKEMAKE", "OFFRAMP"}
         env = {key: value for key, value in os.environ.items() if key.split("_")[0] not in ours}
-        env |= {"HOME": str(self.home), "PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
+        env |= {"XDG_CONFIG_HOME": str(self.home / ".config")}
+        env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}"}
         log = self.home / f"run{len(self.runs)}.log"
         with log.open("w") as out:
             process = subprocess.Popen(
@@ -264,7 +265,8 @@ def test_a_timing_job_on_cuda_asks_for_a_gpu_and_has_the_node_that_it_does_not_f
     run = site.snakemake(again, "--cores", "1", "--until", "probe", "--config", "device=cuda")
     [record] = until(lambda: site.slurm.records(run.id), 120, "its job has ended")
     run.process.kill()
-    assert "config: device: cuda is not available here" in log_of(again, record)
+    said = (again / RESULTS / "logs/probe.log").read_text()
+    assert "config: device: cuda is not available here" in said
     told = site.slurm.ask("scontrol", "show", "job", record.id)
     assert "TresPerJob=gres:gpu:1" in told and "CPUs/Task=1" in told
     assert record.exclusive and record.said["ProcCnt"] == "2"
