@@ -17,7 +17,7 @@ rule temperatures:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("temperatures"),
     script:
@@ -89,7 +89,7 @@ rule scores:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("scores"),
         criterion=config["criterion"],
@@ -194,7 +194,7 @@ rule policies:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("policies"),
         model=config["model"]["name"],
@@ -225,7 +225,7 @@ rule easy:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("easy"),
         batch_size=config["batch_size"],

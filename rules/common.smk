@@ -62,6 +62,12 @@ if TRAINED_ALREADY and not OTHERWISE and os.access(FOLDER, os.W_OK):
 BUDGET = available_cpu_count() if workflow.nodes is None else 1000
 workflow.global_resources.setdefault("budget", BUDGET)
 
+# On a cluster a job that takes timings has its node to itself as well. Here and not in a profile, where
+# anybody's own resources for one rule would replace it without a word. And what computes on a GPU
+# asks for one.
+EXCLUSIVE = {} if workflow.nodes is None else {"slurm_extra": "--exclusive"}
+GPU = {"gpu": 1, "gpu_manufacturer": "nvidia"} if config["device"] == "cuda" else {}
+
 
 wildcard_constraints:
     split="|".join(SPLITS),

@@ -43,7 +43,7 @@ rule coverage_page:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("coverage_page"),
     script:

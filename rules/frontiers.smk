@@ -51,7 +51,7 @@ rule frontiers_page:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("frontiers_page"),
     script:

@@ -13,6 +13,7 @@ rule train:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **GPU,
         budget=1,
         mem_mb=6000,
         # cpunet takes a night on two cores, longer where they lack bf16.
@@ -43,6 +44,7 @@ rule ship:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **GPU,
         budget=1,
         mem_mb=4000,
         runtime=10,
@@ -72,7 +74,7 @@ rule network:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         **model_params(),
         code=code("network"),

@@ -61,7 +61,7 @@ for figure, (category, tables) in {**FIGURES, **BY_NAME}.items():
         resources:
             budget=1,
             mem_mb=1000,
-            runtime=10,
+            runtime=5,
         params:
             code=code("figure"),
         script:

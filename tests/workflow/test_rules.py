@@ -3,7 +3,6 @@
 import re
 
 import pytest
-import yaml
 from snakemake.utils import available_cpu_count
 from workflow_helpers import (
     RESULTS,
@@ -117,13 +116,3 @@ def test_nothing_runs_beside_a_timing_job(finished_run):
                 beside.append(sorted(running.values()))
     assert beside == []
     assert running == {}
-
-
-def test_profiles_name_only_rules_that_exist():
-    profiles = list((ROOT / "profiles").glob("*/profile.yaml"))
-    assert profiles
-    for profile in profiles:
-        settings = yaml.safe_load(profile.read_text())
-        for key in ("set-resources", "set-threads"):
-            named = {str(item).split(":")[0].split("=")[0] for item in settings.get(key) or ()}
-            assert named <= set(rule_texts()), f"{profile}: {key}"
