@@ -18,6 +18,7 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 
 from offramp import OfframpError
 from offramp.workflow.config import check_config
+from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
@@ -28,6 +29,11 @@ except OfframpError as error:
     raise WorkflowError(str(error)) from None
 
 RESULTS = config["results"].rstrip("/")
+# Own logits, or another run's, take the place of a network; else None.
+OWN = config.get("logits")
+# Where logits and timings lie, and of which splits.
+TABLES_OF = OWN.rstrip("/") if isinstance(OWN, str) else RESULTS
+HERE = splits_of(OWN)
 DATA = [
     f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
 ]

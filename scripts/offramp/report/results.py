@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from offramp.common.intervals import interval, paired_difference
-from offramp.data.datasets import DATASETS, SPLITS
+from offramp.data.datasets import DATASETS
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import Policy, exits_of, load_policy
-from offramp.scoring.scores import read_scores
+from offramp.scoring.scores import read_splits
 from offramp.tables.files import origin_of, read, same_weights
 
 # The three exit rules of the oracle table, in words.
@@ -25,9 +25,10 @@ TABLES = (
 
 
 class Results(SimpleNamespace):
-    """The tables of a run by name, those that were read; ``policies`` and, as their files say it,
-    ``about`` by the policy's name; ``scores`` holds the criterion's scores (N, K) and correct
-    (N, K) by split; ``origin`` is the verification's, or that of the first table."""
+    """The tables of a run by name, those that were read (of own logits there are no network and no
+    verification); ``policies`` and, as their files say it, ``about`` by the policy's name;
+    ``scores`` holds the criterion's scores (N, K) and correct (N, K) by split; ``origin`` is the
+    verification's, or that of the first table; ``unit`` is what columns of seconds are in."""
 
     network: pd.DataFrame
     sweep: pd.DataFrame
@@ -46,6 +47,7 @@ class Results(SimpleNamespace):
     about: dict[str, dict[str, Any]]
     scores: dict[str, tuple[np.ndarray, np.ndarray]]
     origin: dict[str, str]
+    unit: str
 
 
 def read_results(paths: Any) -> Results:
@@ -55,15 +57,16 @@ def read_results(paths: Any) -> Results:
     """
     tables = {name: read(getattr(paths, name), name) for name in TABLES if hasattr(paths, name)}
     policies = getattr(paths, "policies", [])
-    scores = [read_scores(path) for path in getattr(paths, "scores", [])]
-    everything = [*tables.values(), *(table for *_, table in scores)]
+    scores = read_splits(getattr(paths, "scores", []))
+    everything = [*tables.values(), *(split.table for split in scores.values())]
     same_weights(everything)
     return Results(
         **{name: table.to_pandas() for name, table in tables.items()},
         policies={Path(path).stem: load_policy(path) for path in policies},
         about={Path(path).stem: json.loads(Path(path).read_text()) for path in policies},
-        scores={s: pair[:2] for s, pair in zip(SPLITS if scores else (), scores, strict=True)},
+        scores={name: split[:2] for name, split in scores.items()},
         origin=origin_of(tables.get("verification", everything[0])),
+        unit=next((o["unit"] for o in map(origin_of, everything) if "unit" in o), "s"),
     )
 
 
@@ -122,8 +125,9 @@ def labelled(results: Results, what: str) -> str:
 
 
 def class_names(results: Results) -> tuple[str, ...]:
-    """The names of the classes, in the order of the labels."""
-    return DATASETS[results.origin["dataset"]].names
+    """The names of the classes, in the order of the labels; their numbers where they have none."""
+    dataset = DATASETS.get(results.origin["dataset"])
+    return dataset.names if dataset else tuple(map(str, range(results.leaving["label"].nunique())))
 
 
 def leaving_counts(results: Results) -> np.ndarray:

@@ -13,6 +13,7 @@ from offramp import OfframpError
 from offramp.data.datasets import DATASETS, split_sizes
 from offramp.networks.index import mismatches
 from offramp.scoring.criteria import CRITERIA
+from offramp.workflow.own import own_misfits
 
 
 def renamed(config: dict[str, Any]) -> Iterable[str]:
@@ -57,6 +58,17 @@ def _explain(error: ValidationError) -> Iterable[str]:
 
 
 def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    yield from own_misfits(config)
+    if config.get("logits") is None:  # else no network and no data of the config count
+        yield from _network_misfits(config)
+    if CRITERIA[config["criterion"]].fitted and config["calibration"]["temperatures"]:
+        yield (
+            f"calibration.temperatures: {config['criterion']} is itself fitted to the logits as "
+            "they are; set this to false"
+        )
+
+
+def _network_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     name, validation = config["dataset"]["name"], config["dataset"]["validation"]
     sizes = split_sizes(name, validation)
     if sizes["train"] < 1:
@@ -65,11 +77,6 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
             f"{sizes['train'] + sizes['val']} for both"
         )
     yield from _cutoff_misfits(config, DATASETS[name].classes)
-    if CRITERIA[config["criterion"]].fitted and config["calibration"]["temperatures"]:
-        yield (
-            f"calibration.temperatures: {config['criterion']} is itself fitted to the logits as "
-            "they are; set this to false"
-        )
     for key in ("model", "baseline"):
         if config[key]:
             yield from _weights_misfits(key, config, sizes["val"])
