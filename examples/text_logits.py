@@ -1,7 +1,7 @@
 """Logits of a text classifier with four exits and three classes, for examples/text.yaml.
 
-Texts of 64 words are bad, mixed or good; an exit is a naive Bayes that has read the first 8, 16, 32 or
-all 64 words. It was fitted to the texts of the train split, so val and test are new to it.
+Texts of 64 words are bad, mixed or good; an exit is a naive Bayes that has read the first 8, 16, 32
+or all 64 words. It was fitted to the texts of the train split, so val and test are new to it.
 """
 
 import sys

@@ -44,10 +44,12 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         *_not_live(about),
         f"{_measured(about)}. Samples leave by {about['criterion'].replace('_', ' ')} of "
         f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
-        f"Weights sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
-        f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'], unit)} for "
-        f"{full['n']:,} samples (predicted). Intervals are 95 % (exact). Times at an exit are "
-        "those of its stage: block, head, decision, removal of those who leave.",
+        f"{'Weights' if about['device_name'] else 'Logits'} sha256 "
+        f"`{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}.",
+        f"Full network on test data: accuracy {_percent(full)}, "
+        f"{_seconds(full['seconds'], unit)} for {full['n']:,} samples (predicted). Intervals are "
+        "95 % (exact). Times at an exit are those of its stage: block, head, decision, removal of "
+        "those who leave.",
     ]
     parts = [
         head,
@@ -69,9 +71,9 @@ def _not_live(about: Mapping[str, Any]) -> Iterable[str]:
     unit = about["unit"]
     what = f"costs are in {unit}" if about["run"] is None else f"timings are its own, in {unit}"
     source = f"of the run in `{about['run']}`" if about["run"] else f"in {about['logits']}"
-    means = "" if unit == "s" else "; that is what time means on this page, and as fast a ratio of it"
+    means = "" if unit == "s" else "; time means these on this page, and as fast a ratio of them"
     decides = ", the decision by that run's criterion" if about["run"] else ""
-    yield f"**Nothing was run live here.** Logits are those {source}, {what}{decides}{means}."
+    yield f"**Nothing was run live here.** Logits are those {source}; {what}{decides}{means}."
 
 
 def _measured(about: Mapping[str, Any]) -> str:
@@ -115,8 +117,8 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     yield table(
         ["cutoff", "accuracy", "time", "speed-up", ""],
         [
-            [f"{r['cutoff']:.4f}", _percent(r), _seconds(r["seconds"], unit), f"{r['speedup']:.2f}x",
-             names.get(r["cutoff"], "")]
+            [f"{r['cutoff']:.4f}", _percent(r), _seconds(r["seconds"], unit),
+             f"{r['speedup']:.2f}x", names.get(r["cutoff"], "")]
             for r in task["compared"]
         ],
     )  # fmt: skip
@@ -174,7 +176,8 @@ def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
     yield (
         "Calibrated on training data, and beside it on validation data; figures on test data."
         if trained
-        else "There is no training split, so calibrated on validation data alone; figures on test data."
+        else "There is no training split, so calibrated on validation data alone; figures on test "
+        "data."
     )
     yield table(
         ["calibrated on", "target", "thresholds 1 to K-1", "accuracy", "time", "speed-up",

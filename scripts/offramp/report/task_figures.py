@@ -70,7 +70,8 @@ def draw_time_accuracy(results: Results) -> Figure:
         )  # fmt: skip
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy")
     full = _mark_full_network(axes, results)
-    axes.set(xlabel=total_time(full["n"], results.unit), ylabel="overall accuracy [%], 95 % interval")
+    axes.set(xlabel=total_time(full["n"], results.unit))
+    axes.set(ylabel="overall accuracy [%], 95 % interval")
     axes.set_xlim(0, None)
     axes.legend(loc="lower right")
     return figure

@@ -80,13 +80,13 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
     """``logits`` and ``labels`` of an `.npz`."""
     found = _load(path)
     if isinstance(found, np.ndarray):
-        raise OfframpError(f"{path}: one array, no .npz; save both: np.savez(…, logits=…, labels=…)")
+        raise OfframpError(f"{path}: one array, no .npz; np.savez(…, logits=…, labels=…) makes one")
     with found:
         missing = [key for key in ("logits", "labels") if key not in found.files]
         if missing:
             raise OfframpError(
-                f"{path}: no array `{missing[0]}`, only {', '.join(found.files) or 'nothing'}; want "
-                "`logits` (samples, exits, classes) and `labels` (samples)"
+                f"{path}: no array {missing[0]}, only {', '.join(found.files) or 'none'}; "
+                "want logits (samples, exits, classes) and labels (samples)"
             )
         return {key: _member(found, path, key) for key in ("logits", "labels")}
 
@@ -96,7 +96,7 @@ def read_array(path: str) -> np.ndarray:
     found = _load(path)
     if not isinstance(found, np.ndarray):
         found.close()
-        raise OfframpError(f"{path}: an .npz where an .npy is wanted; name it alone, as the split's")
+        raise OfframpError(f"{path}: an .npz, where one array is wanted; name it alone")
     return found
 
 
@@ -157,14 +157,14 @@ def _check_logits(logits: np.ndarray, at: str) -> None:
         raise OfframpError(
             f"{at}: want shape (samples, exits, classes), none of them 0, found {logits.shape}"
         )
-    samples, exits, classes = logits.shape
+    _, exits, classes = logits.shape
     if exits < 2:
         raise OfframpError(
             f"{at}: 1 exit, shape {logits.shape}: without a side exit nothing can be decided; want "
             "at least 2 exits, the final one last"
         )
     if classes < 2:
-        raise OfframpError(f"{at}: 1 class, shape {logits.shape}; want a logit for each of at least 2")
+        raise OfframpError(f"{at}: 1 class, shape {logits.shape}; want logits of at least 2")
     with np.errstate(over="ignore"):
         wrong = ~np.isfinite(logits.astype(np.float32))
     if wrong.any():
@@ -235,7 +235,7 @@ def own_costs(costs: Mapping[str, Any], exits: int, batch_size: int) -> pa.Table
     Raises OfframpError when there are not as many numbers as exits.
     """
     blocks, heads = split_costs(costs)
-    for key in costs.keys() - {"unit"}:
+    for key in sorted(costs.keys() - {"unit"}):
         if len(costs[key]) != exits:
             raise OfframpError(
                 f"costs.{key}: {len(costs[key])} numbers, where the logits have {exits} exits"

@@ -27,7 +27,7 @@ def own_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     logits, costs = config.get("logits"), config.get("costs")
     if logits is None:
         if costs is not None:
-            yield "costs: these belong to own logits, and `logits` is null; a network here is timed"
+            yield "costs: these belong to own logits, and logits is null; a network here is timed"
     elif isinstance(logits, str):
         yield from _run_misfits(logits, config["results"])
         if costs is not None:
@@ -36,7 +36,7 @@ def own_misfits(config: Mapping[str, Any]) -> Iterable[str]:
         for split in splits_of(logits):
             yield from _split_misfits(f"logits.{split}", logits[split])
         if costs is None:
-            yield "costs: want what a sample costs at each block and head; docs/guides/own-logits.md"
+            yield "costs: missing; say what a sample costs: {up_to: [a number per exit], unit: s}"
         elif isinstance(costs, str):
             yield from _file_misfits("costs", costs, (".parquet",), "a timings table (.parquet)")
         else:
@@ -58,7 +58,7 @@ def _run_misfits(folder: str, results: str) -> Iterable[str]:
 
 def _split_misfits(key: str, source: str | Mapping[str, str]) -> Iterable[str]:
     if isinstance(source, str):
-        what = "an .npz with `logits` and `labels`, or a logits table (.parquet)"
+        what = "an .npz with logits and labels, or a logits table (.parquet)"
         yield from _file_misfits(key, source, (".npz", ".parquet"), what)
     else:
         for name in ("logits", "labels"):
@@ -77,7 +77,7 @@ def _cost_misfits(costs: Mapping[str, Any]) -> Iterable[str]:
     if costs.keys() not in ({"blocks", "heads", "unit"}, {"up_to", "unit"}):
         yield "costs: want blocks and heads, a number per exit each, or up_to; and unit"
         return
-    for key in costs.keys() - {"unit"}:
+    for key in sorted(costs.keys() - {"unit"}):
         for place, value in enumerate(costs[key]):
             if not 0 <= value <= MOST:  # nor is NaN
                 yield f"costs.{key}: {value} at index {place}; want finite numbers, none below 0"
@@ -86,14 +86,14 @@ def _cost_misfits(costs: Mapping[str, Any]) -> Iterable[str]:
         for place, (before, value) in enumerate(pairwise([0, *costs["up_to"]])):
             if value <= before:
                 yield (
-                    f"costs.up_to: {value:g} at index {place} isn't above the {before:g} before it; "
-                    "each exit costs more than the one before"
+                    f"costs.up_to: {value:g} at index {place} isn't above the {before:g} before "
+                    "it; each exit costs more than the one before"
                 )
                 return
     elif len(costs["blocks"]) != len(costs["heads"]):
         yield (
-            f"costs: {len(costs['blocks'])} blocks and {len(costs['heads'])} heads; want one number "
-            "per exit in each"
+            f"costs: {len(costs['blocks'])} blocks and {len(costs['heads'])} heads; want one "
+            "number per exit in each"
         )
     else:
         for place, pair in enumerate(zip(costs["blocks"], costs["heads"], strict=True)):
