@@ -26,6 +26,7 @@ include: "rules/analysis.smk"
 include: "rules/coverage.smk"
 include: "rules/frontiers.smk"
 include: "rules/report.smk"
+include: "rules/compare.smk"
 
 
 report: "rules/captions/workflow.rst"

@@ -95,10 +95,14 @@ rule summary:
         runtime=10,
     params:
         code=code("summary"),
+        # What counts, for `compare` too; of own logits no network's keys.
         config={
-            key: config[key]
-            for key in ("sweep", "calibration", "selection", "batch_size", "logits", "costs")
-            if key in config
+            key: config.get(key)
+            for key in (
+                *(("model", "backend", "device", "threads") if OWN is None else ()),
+                *("criterion", "batch_size", "sweep", "calibration", "selection"),
+                *("logits", "costs"),
+            )
         },
     script:
         "../scripts/summary.py"

@@ -77,6 +77,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         "verification": verification(results),
         "reliability": reliability(results),
         "easy": easy(results),
+        "config": dict(config),
     }
 
 

@@ -13,7 +13,7 @@ from offramp import OfframpError
 from offramp.data.datasets import DATASETS, split_sizes
 from offramp.networks.index import mismatches
 from offramp.scoring.criteria import CRITERIA
-from offramp.workflow.own import own_misfits
+from offramp.workflow.own import compare_misfits, own_misfits
 
 
 def renamed(config: dict[str, Any]) -> Iterable[str]:
@@ -59,6 +59,7 @@ def _explain(error: ValidationError) -> Iterable[str]:
 
 def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
     yield from own_misfits(config)
+    yield from compare_misfits(config)
     if config.get("logits") is None:  # else no network and no data of the config count
         yield from _network_misfits(config)
     if CRITERIA[config["criterion"]].fitted and config["calibration"]["temperatures"]:

@@ -43,6 +43,14 @@ def own_misfits(config: Mapping[str, Any]) -> Iterable[str]:
             yield from _cost_misfits(costs)
 
 
+def compare_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    """Which of the results folders to compare are not those of finished runs, a line each."""
+    for folder in config.get("compare") or ():
+        known = Path(folder, "summary.json").exists()
+        if not known and Path(folder).resolve() != Path(config["results"]).resolve():
+            yield f"compare: {folder} has no summary.json; run its config first"
+
+
 def _run_misfits(folder: str, results: str) -> Iterable[str]:
     if Path(folder).resolve() == Path(results).resolve():
         yield f"logits: {folder} is this config's own results folder; give the variant another one"
