@@ -6,6 +6,7 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/analysis.smk"
 
 
 if OWN is None:
@@ -22,7 +23,6 @@ elif not isinstance(OWN, str):
     include: "rules/own.smk"
 
 
-include: "rules/analysis.smk"
 include: "rules/coverage.smk"
 include: "rules/frontiers.smk"
 include: "rules/report.smk"

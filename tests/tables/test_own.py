@@ -182,7 +182,11 @@ def test_splits_must_fit_and_differ(tmp_path):
     found = message(check_splits, {"val": val, "test": again})
     assert found.startswith("logits.test: the same samples as logits.val")
     assert documented(found)
-    check_splits({"val": val, "test": read_own(saved(tmp_path, LOGITS + 1), "test")})
+    test = read_own(saved(tmp_path, LOGITS + 1), "test")
+    check_splits({"val": val, "test": test})
+    found = message(check_splits, {"val": val._replace(origin={"split": "train"}), "test": test})
+    assert found == "logits.val: a logits table of the split train; name that of val"
+    assert documented(found)
 
 
 def test_tables_of_different_weights_are_refused(tmp_path):

@@ -179,7 +179,8 @@ def _check_logits(logits: np.ndarray, at: str) -> None:
 
 
 def check_splits(splits: Mapping[str, Samples]) -> None:
-    """Raise OfframpError where splits differ in exits or classes, or two are the same samples."""
+    """Raise OfframpError where splits differ in exits or classes, two are the same samples, or a
+    table holds another split than it is taken for."""
     shapes = {name: known.logits.shape[1:] for name, known in splits.items()}
     for name, shape in shapes.items():
         if shape != shapes["val"]:
@@ -189,6 +190,11 @@ def check_splits(splits: Mapping[str, Samples]) -> None:
             )
     seen: dict[str, str] = {}
     for name, known in splits.items():
+        stated = known.origin.get("split", name)
+        if stated != name:
+            raise OfframpError(
+                f"logits.{name}: a logits table of the split {stated}; name that of {name}"
+            )
         digest = hashlib.sha256(np.sort(known.logits.sum(axis=(1, 2))).tobytes()).hexdigest()
         if digest in seen:
             raise OfframpError(
