@@ -28,7 +28,7 @@ class Results(SimpleNamespace):
     """The tables of a run by name, those that were read (of own logits there are no network and no
     verification); ``policies`` and, as their files say it, ``about`` by the policy's name;
     ``scores`` holds the criterion's scores (N, K) and correct (N, K) by split; ``origin`` is the
-    verification's, or that of the first table; ``unit`` is what columns of seconds are in."""
+    verification's, else the sweep's, else that of the first table; ``unit`` is what columns of seconds are in."""
 
     network: pd.DataFrame
     sweep: pd.DataFrame
@@ -65,7 +65,7 @@ def read_results(paths: Any) -> Results:
         policies={Path(path).stem: load_policy(path) for path in policies},
         about={Path(path).stem: json.loads(Path(path).read_text()) for path in policies},
         scores={name: split[:2] for name, split in scores.items()},
-        origin=origin_of(tables.get("verification", everything[0])),
+        origin=origin_of(tables.get("verification", tables.get("sweep", everything[0]))),
         unit=next((o["unit"] for o in map(origin_of, everything) if "unit" in o), "s"),
     )
 

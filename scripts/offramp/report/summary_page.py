@@ -71,7 +71,7 @@ def _not_live(about: Mapping[str, Any]) -> Iterable[str]:
     unit = about["unit"]
     what = f"costs are in {unit}" if about["run"] is None else f"timings are its own, in {unit}"
     source = f"of the run in `{about['run']}`" if about["run"] else f"in {about['logits']}"
-    means = "" if unit == "s" else "; time means these on this page, and as fast a ratio of them"
+    means = "" if unit == "s" else "; where this page says time, it means these"
     decides = ", the decision by that run's criterion" if about["run"] else ""
     yield f"**Nothing was run live here.** Logits are those {source}; {what}{decides}{means}."
 
