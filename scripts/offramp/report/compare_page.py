@@ -47,7 +47,8 @@ def compare_page(runs: Mapping[str, Compared]) -> str:
         "# Runs side by side",
         f"Accuracy is on test data, with 95 % intervals (exact). Points are against `{first}`, "
         "sample by sample, with 95 % intervals (paired). Times and speed-ups are predicted, those "
-        "in brackets measured live.",
+        "in brackets measured live. These figures are for reporting: who picks a variant by them "
+        "has chosen on test data, and its promise no longer holds as stated.",
         *_clocks(runs),
         "## The full network",
         table(

@@ -28,7 +28,8 @@ class Results(SimpleNamespace):
     """The tables of a run by name, those that were read (of own logits there are no network and no
     verification); ``policies`` and, as their files say it, ``about`` by the policy's name;
     ``scores`` holds the criterion's scores (N, K) and correct (N, K) by split; ``origin`` is the
-    verification's, else the sweep's, else that of the first table; ``unit`` is what columns of seconds are in."""
+    verification's, else the sweep's, else that of the first table; ``unit`` is what columns of
+    seconds are in."""
 
     network: pd.DataFrame
     sweep: pd.DataFrame

@@ -59,7 +59,7 @@ def draw_time_accuracy(results: Results) -> Figure:
     """Total time against overall accuracy, every cutoff (task 1b)."""
     figure, axes = new_panels()
     rows = sweep_rows_of(results, "test", exit=0)
-    draw_curve(axes, rows, "seconds", DARK, "-", "every cutoff (predicted time)")
+    draw_curve(axes, rows, "seconds", DARK, "-", f"every cutoff ({_predicted(results)})")
     if hasattr(results, "verification"):
         live = _live_cutoffs(results)
         axes.errorbar(
@@ -81,7 +81,9 @@ def draw_time_cutoff(results: Results) -> Figure:
     """Total time against the cutoff (task 1b)."""
     figure, axes = new_panels()
     rows = sweep_rows_of(results, "test", exit=0)
-    axes.plot(rows["cutoff"], rows["seconds"], color=DARK, label="predicted from the tables")
+    axes.plot(
+        rows["cutoff"], rows["seconds"], color=DARK, label=f"every cutoff ({_predicted(results)})"
+    )
     if hasattr(results, "verification"):
         live = _live_cutoffs(results)
         axes.errorbar(
@@ -228,6 +230,13 @@ def _mark_full_network(axes: Axes, results: Results) -> dict[str, float]:
         capsize=2, label="full network (predicted)",
     )  # fmt: skip
     return full
+
+
+def _predicted(results: Results) -> str:
+    """What a curve of the time model says of itself."""
+    if hasattr(results, "verification"):
+        return f"predicted {cost_word(results.unit)}"
+    return "predicted, nothing run live"
 
 
 def _cutoffs(results: Results) -> dict[str, float]:
