@@ -1,10 +1,12 @@
 """What the config says of own logits and costs, as `check_config` takes and refuses it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from conftest import documented
+from jinja2 import Template
 
 from offramp import OfframpError
 from offramp.workflow.config import check_config
@@ -126,3 +128,16 @@ def test_folders_to_compare_must_be_finished(folder):
         check_config({**CONFIG, "logits": "run", "compare": ["run", "half"]}, SCHEMA)
     assert "compare: half has no summary.json; run its config first" in str(caught.value)
     assert documented(str(caught.value))
+
+
+@pytest.mark.parametrize("name", ["workflow", "time_accuracy", "time_cutoff"])
+def test_captions_claim_nothing_live_of_own_logits(name):
+    template = Template((ROOT / f"rules/captions/{name}.rst").read_text())
+    texts = [
+        template.render(snakemake=SimpleNamespace(config={**CONFIG, **more}))
+        for more in ({}, {"logits": None}, {"logits": FILES}, {"logits": "run"})
+    ]
+    assert texts[0] == texts[1] and "live" in texts[0]
+    for text in texts[2:]:
+        assert "live" not in text.replace("nothing was run live here", "")
+        assert "branchynet" not in text and "cifar10" not in text
