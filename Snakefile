@@ -10,16 +10,27 @@ if Path("config.yaml").exists():
 
 
 include: "rules/common.smk"
-include: "rules/data.smk"
-include: "rules/model.smk"
-include: "rules/inference.smk"
 include: "rules/analysis.smk"
-include: "rules/verification.smk"
-include: "rules/baseline.smk"
+
+
+if OWN is None:
+
+    include: "rules/data.smk"
+    include: "rules/model.smk"
+    include: "rules/inference.smk"
+    include: "rules/verification.smk"
+    include: "rules/baseline.smk"
+    include: "rules/benchmarks.smk"
+
+elif not isinstance(OWN, str):
+
+    include: "rules/own.smk"
+
+
 include: "rules/coverage.smk"
 include: "rules/frontiers.smk"
 include: "rules/report.smk"
-include: "rules/benchmarks.smk"
+include: "rules/compare.smk"
 
 
 report: "rules/captions/workflow.rst"
@@ -27,7 +38,6 @@ report: "rules/captions/workflow.rst"
 
 localrules:
     all,
-    download,
 
 
 onsuccess:
@@ -43,8 +53,8 @@ rule all:
         f"{RESULTS}/summary.json",
         f"{RESULTS}/sweep.parquet",
         f"{RESULTS}/calibration.parquet",
-        f"{RESULTS}/verification.parquet",
-        f"{RESULTS}/timings.parquet",
+        f"{RESULTS}/verification.parquet" if OWN is None else [],
+        f"{TABLES_OF}/timings.parquet",
         expand(
             "{results}/figures/{name}.{kind}", results=RESULTS, name=FIGURES, kind=["svg", "png"]
         ),

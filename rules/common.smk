@@ -18,6 +18,7 @@ from offramp import OfframpError
 from offramp.common.files import check_room
 from offramp.workflow.code import code_digest
 from offramp.workflow.config import check_config, exit_weights_misfits, refuse, twice
+from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
@@ -42,6 +43,11 @@ except OfframpError as error:
 RESULTS = config["results"]
 # Where results lie, for what this file itself looks at.
 FOLDER = Path(prefixed(f"{RESULTS}/training.parquet")).parent
+# Own logits, or another run's, take the place of a network; else None.
+OWN = config.get("logits")
+# Where logits and timings lie, and of which splits.
+TABLES_OF = OWN if isinstance(OWN, str) else RESULTS
+HERE = splits_of(OWN)
 DATA = [
     f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
 ]

@@ -5,7 +5,7 @@ rule coverage:
         test=f"{RESULTS}/scores/test.parquet",
         sweep=f"{RESULTS}/sweep.parquet",
         calibration=f"{RESULTS}/calibration.parquet",
-        timings=f"{RESULTS}/timings.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
     output:
         f"{RESULTS}/coverage.parquet",
     log:

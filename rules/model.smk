@@ -59,6 +59,33 @@ rule ship:
         "../scripts/ship.py"
 
 
+rule ship_logits:
+    """For those who build the project: put a run's logits and timings, packed, into logits/."""
+    input:
+        val=f"{RESULTS}/logits/val.parquet",
+        test=f"{RESULTS}/logits/test.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+    output:
+        val=f"logits/{config['model']['name']}/val.parquet",
+        test=f"logits/{config['model']['name']}/test.parquet",
+        timings=f"logits/{config['model']['name']}/timings.parquet",
+        sums=f"logits/{config['model']['name']}/SHA256SUMS",
+    log:
+        f"{RESULTS}/logs/ship_logits.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/ship_logits.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("ship_logits"),
+    script:
+        "../scripts/ship_logits.py"
+
+
 rule network:
     """Shapes, parameters and multiply-adds of every block and head."""
     input:

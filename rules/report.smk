@@ -28,13 +28,21 @@ TABLES = {
     "verification": f"{RESULTS}/verification.parquet",
     "policies": expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
     "scores": SCORES,
-    "timings": f"{RESULTS}/timings.parquet",
+    "timings": f"{TABLES_OF}/timings.parquet",
     "temperatures": f"{RESULTS}/temperatures.parquet",
     "reliability": f"{RESULTS}/reliability.parquet",
     "leaving": f"{RESULTS}/leaving.parquet",
     "agreement": f"{RESULTS}/agreement.parquet",
     "oracle": f"{RESULTS}/oracle.parquet",
 }
+if OWN is not None:  # nothing runs live
+    del TABLES["verification"]
+    TABLES["network"] = f"{TABLES_OF}/network.parquet"
+    if not Path(TABLES["network"]).exists():
+        del TABLES["network"]
+    del FIGURES["prediction"]
+    for _, tables in FIGURES.values():
+        tables[:] = [name for name in tables if name != "verification"]
 
 
 for figure, (category, tables) in {**FIGURES, **BY_NAME}.items():
@@ -87,6 +95,14 @@ rule summary:
         runtime=10,
     params:
         code=code("summary"),
-        config={key: config[key] for key in ("sweep", "calibration", "selection", "batch_size")},
+        # What counts, for `compare` too; of own logits no network's keys.
+        config={
+            key: config.get(key)
+            for key in (
+                *(("model", "backend", "device", "threads") if OWN is None else ()),
+                *("criterion", "batch_size", "sweep", "calibration", "selection"),
+                *("logits", "costs"),
+            )
+        },
     script:
         "../scripts/summary.py"

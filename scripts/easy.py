@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 from offramp.networks.identity import Identity
 from offramp.scoring.policy import load_policy_for, outcome_of_tables
-from offramp.tables.files import origin_of, provenance, read, read_logits, same_weights, write
+from offramp.tables.files import origin_of, read, read_logits, same_weights, write
+from offramp.tables.origins import derived
 from offramp.thresholds.easy import agreement_table, confusion_by_exit, leaving_table, oracle_table
 from offramp.thresholds.time_model import fit_time_model
 from offramp.workflow.job import job_log
@@ -23,7 +24,7 @@ with job_log(snakemake.log[0]):
     model = fit_time_model(timings)
     outcome, predicted = outcome_of_tables(policy, found.logits), found.logits.argmax(axis=2)
     correct = predicted == found.label[:, None]
-    origin = provenance(snakemake.config, weights, "test")
+    origin = derived(snakemake.config, [timings, found.table], "test")
     origin |= {"policy": Path(paths.policy).stem}
     counts = confusion_by_exit(outcome, found.label, *found.logits.shape[1:])
     write(outputs.leaving, leaving_table(counts), "leaving", origin)

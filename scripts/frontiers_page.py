@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     names = ("frontiers", "equal_accuracy")
     tables = {name: read(getattr(snakemake.input, name), name) for name in names}
-    for path in snakemake.output.svg:
-        draw(path, {name: table.to_pandas() for name, table in tables.items()})
     equal = tables["equal_accuracy"]
+    unit = origin_of(equal).get("unit", "s")
+    for path in snakemake.output.svg:
+        draw(path, {name: table.to_pandas() for name, table in tables.items()} | {"unit": unit})
     write_text(snakemake.output.page, page(equal, origin_of(equal)))

@@ -5,6 +5,7 @@ import re
 import pytest
 from snakemake.utils import available_cpu_count
 from workflow_helpers import (
+    OWN_RULES,
     RESULTS,
     ROOT,
     UNUSED,
@@ -60,7 +61,7 @@ def test_every_figure_has_a_category_and_a_caption():
 def test_every_rule_has_a_docstring(pristine):
     listed = succeed(pristine, "--list", configs=()).output
     described = dict(re.findall(r"^(\w+) \((.+)\)$", listed, re.MULTILINE))
-    assert set(described) == set(rule_texts())
+    assert set(described) | OWN_RULES == set(rule_texts())
 
 
 @pytest.mark.parametrize("rule", sorted(rule_texts().keys() - {"all"}))

@@ -10,10 +10,10 @@ import pandas as pd
 
 from offramp import OfframpError
 from offramp.common.intervals import interval, paired_difference
-from offramp.data.datasets import DATASETS, SPLITS
+from offramp.data.datasets import DATASETS
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import Policy, exits_of, load_policy_and_origin
-from offramp.scoring.scores import read_scores
+from offramp.scoring.scores import read_splits
 from offramp.tables.files import origin_of, read, same_weights
 
 # The three exit rules of the oracle table, in words.
@@ -28,9 +28,11 @@ TABLES = (
 
 
 class Results(SimpleNamespace):
-    """The tables of a run by name, those that were read; ``policies`` and, as their files say it,
-    ``about`` by the policy's name; ``scores`` holds the criterion's scores (N, K) and correct
-    (N, K) by split; ``origin`` is the verification's, or that of the first table."""
+    """The tables of a run by name, those that were read (of own logits there are no network and no
+    verification); ``policies`` and, as their files say it, ``about`` by the policy's name;
+    ``scores`` holds the criterion's scores (N, K) and correct (N, K) by split; ``origin`` is the
+    verification's, else the sweep's, else that of the first table; ``unit`` is what columns of
+    seconds are in."""
 
     network: pd.DataFrame
     sweep: pd.DataFrame
@@ -49,6 +51,7 @@ class Results(SimpleNamespace):
     about: dict[str, dict[str, Any]]
     scores: dict[str, tuple[np.ndarray, np.ndarray]]
     origin: dict[str, str]
+    unit: str
 
 
 def read_results(paths: Any) -> Results:
@@ -59,15 +62,16 @@ def read_results(paths: Any) -> Results:
     """
     tables = {name: read(getattr(paths, name), name) for name in TABLES if hasattr(paths, name)}
     policies = {Path(path).stem: _chosen(path) for path in getattr(paths, "policies", [])}
-    scores = [read_scores(path) for path in getattr(paths, "scores", [])]
-    everything = [*tables.values(), *(table for *_, table in scores)]
+    scores = read_splits(getattr(paths, "scores", []))
+    everything = [*tables.values(), *(split.table for split in scores.values())]
     same_weights(everything)
     return Results(
         **{name: table.to_pandas() for name, table in tables.items()},
         policies={name: policy for name, (policy, _) in policies.items()},
         about={name: about for name, (_, about) in policies.items()},
-        scores={s: pair[:2] for s, pair in zip(SPLITS if scores else (), scores, strict=True)},
-        origin=origin_of(tables.get("verification", everything[0])),
+        scores={name: split[:2] for name, split in scores.items()},
+        origin=origin_of(tables.get("verification", tables.get("sweep", everything[0]))),
+        unit=next((o["unit"] for o in map(origin_of, everything) if "unit" in o), "s"),
     )
 
 
@@ -138,8 +142,9 @@ def labelled(results: Results, what: str) -> str:
 
 
 def class_names(results: Results) -> tuple[str, ...]:
-    """The names of the classes, in the order of the labels."""
-    return DATASETS[results.origin["dataset"]].names
+    """The names of the classes, in the order of the labels; their numbers where they have none."""
+    dataset = DATASETS.get(results.origin["dataset"])
+    return dataset.names if dataset else tuple(map(str, range(results.leaving["label"].nunique())))
 
 
 def leaving_counts(results: Results) -> np.ndarray:

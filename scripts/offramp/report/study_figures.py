@@ -1,5 +1,8 @@
 """Figures asked for by name: training, baselines, criteria, promises, benchmarks."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -8,7 +11,16 @@ from matplotlib.figure import Figure
 from offramp.common.intervals import interval
 from offramp.report.bench_page import prediction_errors
 from offramp.report.frontiers_page import CHOSEN_IN_WORDS, name_of
-from offramp.report.panels import DARK, LIGHT, MIDDLE, draw_curve, new_panels, total_time
+from offramp.report.panels import (
+    DARK,
+    LIGHT,
+    MIDDLE,
+    cost_word,
+    draw_curve,
+    in_text,
+    new_panels,
+    total_time,
+)
 from offramp.report.results import (
     Results,
 )
@@ -89,7 +101,7 @@ def draw_coverage(results: Results) -> Figure:
     return figure
 
 
-def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw_frontier(tables: Mapping[str, Any]) -> Figure:
     """Time against accuracy of entropy policies, by way to choose thresholds; from the frontiers
     table."""
     figure, axes = new_panels()
@@ -101,13 +113,16 @@ def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
         curve = curve.rename(columns={"accuracy_low": "low", "accuracy_high": "high"})
         draw_curve(axes, curve, "seconds", color, line, CHOSEN_IN_WORDS[method])
     best = 100 * rows["accuracy"].max()
-    axes.set(xlabel=total_time(rows["n"].iloc[0]) + ", predicted", ylim=(best - 6, best + 1))
+    axes.set(
+        xlabel=total_time(rows["n"].iloc[0], tables["unit"]) + ", predicted",
+        ylim=(best - 6, best + 1),
+    )
     axes.set(ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
     axes.legend(loc="lower right")
     return figure
 
 
-def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw_criteria(tables: Mapping[str, Any]) -> Figure:
     """Seconds at half a point lost, by criterion and method; from the equal-accuracy table."""
     rows = tables["equal_accuracy"]
     rows = rows[rows["points_lost"] == 0.5]
@@ -132,7 +147,8 @@ def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
         axes.axvline(full.iloc[0], color="black", linestyle=":", label="full network")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xlabel="predicted time at 0.5 points lost [s], 95 % interval", xlim=(0, None))
+    what = f"{cost_word(tables['unit'])} at 0.5 points lost [{in_text(tables['unit'])}]"
+    axes.set(xlabel=f"predicted {what}, 95 % interval", xlim=(0, None))
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 

@@ -37,8 +37,12 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
     """Every figure of the summary, as plain numbers, lists and strings."""
     return {
         "about": {
-            **{k: results.origin[k] for k in ("dataset", "model", "weights_sha256", "device_name")},
-            **{k: results.origin[k] for k in ("threads", "torch", "git_commit")},
+            **{k: results.origin[k] for k in ("dataset", "model", "weights_sha256", "git_commit")},
+            **{k: results.origin.get(k) for k in ("device_name", "threads", "torch")},
+            "unit": results.unit,
+            "logits": results.origin.get("logits"),
+            "ran_live": hasattr(results, "verification"),
+            "run": config["logits"] if isinstance(config.get("logits"), str) else None,
             "batch_size": config["batch_size"],
             "criterion": results.policies["best"].criterion,
             "temperatures": results.policies["best"].temperatures,
@@ -46,7 +50,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         "full_network": {split: full_network(results, split) for split in ("val", "test")},
         "exit_accuracy": exit_accuracy(results),
         "task_1a": {
-            "network": results.network.to_dict("records"),
+            "network": results.network.to_dict("records") if hasattr(results, "network") else None,
             "cutoff": config["sweep"]["report_cutoff"],
             "test": records(policy_rows(results, "report_cutoff", "test")),
             "live": live(results, "report_cutoff"),
@@ -74,6 +78,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         "verification": verification(results),
         "reliability": reliability(results),
         "easy": easy(results),
+        "config": dict(config),
     }
 
 
@@ -94,8 +99,10 @@ def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in listed]
 
 
-def live(results: Results, policy: str) -> dict[str, float]:
-    """What the live cascade measured of a chosen policy on test data."""
+def live(results: Results, policy: str) -> dict[str, float] | None:
+    """What the live cascade measured of a chosen policy on test data; None where none ran."""
+    if not hasattr(results, "verification"):
+        return None
     table = results.verification
     row = table[(table["policy"] == policy) & (table["exit"] == 0)].iloc[0]
     keys = ["seconds_measured", "seconds_predicted"]
@@ -152,7 +159,7 @@ def compared_cutoffs(results: Results) -> list[dict[str, Any]]:
 def target_rows(results: Results) -> list[dict[str, Any]]:
     """Every target calibrated on train and on val: thresholds, and overall figures on test."""
     found = []
-    for calibrated_on in ("train", "val"):
+    for calibrated_on in ("train", "val") if "train" in results.scores else ("val",):
         rows = calibration_rows_of(results, "test", calibrated_on=calibrated_on)
         for target, group in rows.groupby("target"):
             side = group[(group["exit"] > 0) & (group["exit"] < group["exit"].max())]
@@ -167,8 +174,10 @@ def target_rows(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-def verification(results: Results) -> dict[str, Any]:
-    """How far live runs and tables agree."""
+def verification(results: Results) -> dict[str, Any] | None:
+    """How far live runs and tables agree; None where nothing ran live."""
+    if not hasattr(results, "verification"):
+        return None
     rows = results.verification[results.verification["exit"] == 0]
     error = {
         what: (rows[f"{what}_predicted"] / rows[f"{what}_measured"] - 1).abs()

@@ -17,7 +17,7 @@ RULES_IN_WORDS = {
     "accuracy against the full network, with {sure} confidence",
     "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%} on new "
     "data, with {sure} confidence",
-    "best_accuracy_per_second": "the most accuracy per second",
+    "best_accuracy_per_second": "the most accuracy per {unit}",
     "knee": "the knee of the frontier of time against accuracy",
 }
 
@@ -35,7 +35,7 @@ METHODS_IN_WORDS = {
 
 def as_markdown(s: Mapping[str, Any]) -> str:
     """The summary as a page to read."""
-    about, full = s["about"], s["full_network"]["test"]
+    about, full, unit = s["about"], s["full_network"]["test"], s["about"]["unit"]
     fitted = (
         ", fitted to validation data, so all that is promised of new data is an estimate"
         if CRITERIA[about["criterion"]].fitted
@@ -43,16 +43,16 @@ def as_markdown(s: Mapping[str, Any]) -> str:
     )
     head = [
         "# Summary",
-        f"`{about['model']}` on {about['dataset']}, batches of {about['batch_size']}, measured on "
-        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}. Samples "
-        f"leave by {about['criterion'].replace('_', ' ')} of "
+        *_not_live(about),
+        f"{_measured(about)}. Samples leave by {about['criterion'].replace('_', ' ')} of "
         f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
-        f"Weights sha256 `{about['weights_sha256'][:12]}`, "
-        f"code {short_commit(about['git_commit'])}.",
-        f"Full network on test data: accuracy {_percent(full)}, {_seconds(full['seconds'])} for "
-        f"{full['n']:,} samples (predicted). Intervals are 95 % (exact). Times at an exit are "
-        "those of its stage: block, head, decision, removal of those who leave.",
-        *_inputs_hint(s["full_network"]["val"]["accuracy"]),
+        f"{'Weights' if about['device_name'] else 'Logits'} sha256 "
+        f"`{about['weights_sha256'][:12]}`, code {short_commit(about['git_commit'])}.",
+        f"Full network on test data: accuracy {_percent(full)}, "
+        f"{_seconds(full['seconds'], unit)} for {full['n']:,} samples (predicted). Intervals are "
+        "95 % (exact). Times at an exit are those of its stage: block, head, decision, removal of "
+        "those who leave.",
+        *(_inputs_hint(s["full_network"]["val"]["accuracy"]) if about["ran_live"] else ()),
     ]
     parts = [
         head,
@@ -64,7 +64,28 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         _reliability(s),
         _easy(s),
     ]
-    return "\n\n".join(line for part in parts for line in part) + "\n"
+    return "\n\n".join(line for part in parts for line in part if line) + "\n"
+
+
+def _not_live(about: Mapping[str, Any]) -> Iterable[str]:
+    """Where logits and costs are from, if no network ran here."""
+    if about["ran_live"]:
+        return
+    unit = about["unit"]
+    what = f"costs are in {unit}" if about["run"] is None else f"timings are its own, in {unit}"
+    source = f"of the run in `{about['run']}`" if about["run"] else f"in {about['logits']}"
+    means = "" if unit == "s" else "; where this page says time, it means these"
+    decides = ", the decision by that run's criterion" if about["run"] else ""
+    yield f"**Nothing was run live here.** Logits are those {source}; {what}{decides}{means}."
+
+
+def _measured(about: Mapping[str, Any]) -> str:
+    if about["device_name"] is None:
+        return f"{about['model'].capitalize()}, batches of {about['batch_size']}"
+    return (
+        f"`{about['model']}` on {about['dataset']}, batches of {about['batch_size']}, measured on "
+        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}"
+    )
 
 
 def _inputs_hint(accuracy: float) -> Iterable[str]:
@@ -81,15 +102,15 @@ def _inputs_hint(accuracy: float) -> Iterable[str]:
 def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_1a"]
     yield "## Task 1a: the network, and one fixed cutoff"
-    yield parts_table(task["network"])
+    yield parts_table(task["network"]) if task["network"] else ""
     yield "Accuracy of each exit when all samples of a split leave there:"
+    splits = [split for split in ("train", "val", "test") if split in s["exit_accuracy"][0]]
     yield table(
-        ["exit", "train", "val", "test"],
-        [[r["exit"], *(f"{r[k]:.2%}" for k in ("train", "val", "test"))]
-         for r in s["exit_accuracy"]],
-    )  # fmt: skip
+        ["exit", *splits],
+        [[r["exit"], *(f"{r[k]:.2%}" for k in splits)] for r in s["exit_accuracy"]],
+    )
     yield f"With cutoff c = {task['cutoff']:g} at every side exit, on test data:"
-    yield _exit_table(task["test"], {})
+    yield _exit_table(task["test"], {}, s["about"]["unit"])
     yield _figure("report_cutoff")
     yield _live_sentence(task["live"])
 
@@ -97,6 +118,7 @@ def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:
 def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_1b"]
     best, report, full = task["best"], s["task_1a"]["cutoff"], s["full_network"]
+    unit = s["about"]["unit"]
     yield f"## Task 1b: {task['cutoffs']} cutoffs"
     yield (
         "Overall accuracy is the mean of the exits' accuracies weighted by how many left at each; "
@@ -109,20 +131,20 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     yield table(
         ["cutoff", "accuracy", "time", "speed-up", ""],
         [
-            [f"{r['cutoff']:.4f}", _percent(r), _seconds(r["seconds"]), f"{r['speedup']:.2f}x",
-             names.get(r["cutoff"], "")]
+            [f"{r['cutoff']:.4f}", _percent(r), _seconds(r["seconds"], unit),
+             f"{r['speedup']:.2f}x", names.get(r["cutoff"], "")]
             for r in task["compared"]
         ],
     )  # fmt: skip
     for name in ("time_accuracy", "time_cutoff", "accuracy_cutoff", "exit_shares"):
         yield _figure(name)
-    yield _why(best, full, "cutoff")
+    yield _why(best, full, "cutoff", unit)
     if task["next_faster"] and best["origin"]:
         other = task["next_faster"]
         yield (
             f"The next faster cutoff, {other['cutoff']:.4f}, saves "
-            f"{_seconds(best['val']['seconds'] - other['seconds'])} of "
-            f"{_seconds(best['val']['seconds'])} on val and has "
+            f"{_seconds(best['val']['seconds'] - other['seconds'], unit)} of "
+            f"{_seconds(best['val']['seconds'], unit)} on val and has "
             f"{other['accuracy']:.2%} there, against {best['val']['accuracy']:.2%}."
         )
     yield _live_sentence(best["live"])
@@ -137,7 +159,7 @@ def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
         target=_target(target), confidence=_target(task["confidence"])
     )
     thresholds = dict(enumerate(task["thresholds"], 1))
-    yield _exit_table(task["test"], thresholds, val=task["val"])
+    yield _exit_table(task["test"], thresholds, s["about"]["unit"], val=task["val"])
     yield _figure("target")
     if task["method"] == "joint":
         yield _live_sentence(task["live"])
@@ -162,15 +184,21 @@ def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
-    task, full = s["task_2b"], s["full_network"]
+    task, full, unit = s["task_2b"], s["full_network"], s["about"]["unit"]
+    trained = "train" in s["exit_accuracy"][0]
     yield "## Task 2b: a range of wanted accuracies"
-    yield "Calibrated on training data, and beside it on validation data; figures on test data."
+    yield (
+        "Calibrated on training data, and beside it on validation data; figures on test data."
+        if trained
+        else "There is no training split, so calibrated on validation data alone; figures on test "
+        "data."
+    )
     yield table(
         ["calibrated on", "target", "thresholds 1 to K-1", "accuracy", "time", "speed-up",
          "exits below target"],
         [
             [r["calibrated_on"], _target(r["target"]), " ".join(map(_threshold, r["thresholds"])),
-             _percent(r), _seconds(r["seconds"]), f"{r['speedup']:.2f}x",
+             _percent(r), _seconds(r["seconds"], unit), f"{r['speedup']:.2f}x",
              ", ".join(str(k or "all") for k in r["exits_below_target"]) or "none"]
             for r in task["targets"]
         ],
@@ -184,20 +212,31 @@ def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
     }
     joint = s["task_2a"]["method"] == "joint"
     what = "sets of thresholds that fall" if joint else "enabled side exits that fall"
-    yield (
-        f"Over all targets, {what} below their target on test data: "
-        f"{sum(missed['train'])} when calibrated on training data, {sum(missed['val'])} when "
-        "calibrated on validation data. The network has seen the training data, so on them it "
-        "looks surer and more accurate than it is, and thresholds from them are too generous."
-    )
-    yield _why(task["best"], full, "train-calibrated set of thresholds")
+    if trained:
+        yield (
+            f"Over all targets, {what} below their target on test data: "
+            f"{sum(missed['train'])} when calibrated on training data, {sum(missed['val'])} when "
+            "calibrated on validation data. The network has seen the training data, so on them it "
+            "looks surer and more accurate than it is, and thresholds from them are too generous."
+        )
+    else:
+        yield (
+            f"Over all targets, {what} below their target on test data: {sum(missed['val'])}. The "
+            "best is chosen of those that half of the validation data calibrated; the other half "
+            "tested them."
+        )
+    who = "train-calibrated" if trained else "val-calibrated"
+    yield _why(task["best"], full, f"{who} set of thresholds", unit)
     yield _live_sentence(task["best"]["live"])
 
 
 def _proof(s: Mapping[str, Any]) -> Iterable[str]:
     proof, best = s["verification"], s["best"]
-    yield "## The best of all, and the proof"
-    yield _why(best, s["full_network"], "policy")
+    yield "## The best of all, and the proof" if proof else "## The best of all"
+    yield _why(best, s["full_network"], "policy", s["about"]["unit"])
+    if not proof:
+        yield _figure("entropy")
+        return
     yield _live_sentence(best["live"])
     yield (
         f"{proof['policies']} policies were run live on all test samples, "
@@ -264,17 +303,19 @@ def _easy(s: Mapping[str, Any]) -> Iterable[str]:
     yield table(
         ["", "accuracy", "time", "speed-up"],
         [
-            [EXIT_RULES[rule], _percent(row), _seconds(row["seconds"]), f"{row['speedup']:.2f}x"]
+            [EXIT_RULES[rule], _percent(row), _seconds(row["seconds"], s["about"]["unit"]),
+             f"{row['speedup']:.2f}x"]
             for rule, row in found["exit_rules"].items()
         ],
-    )
+    )  # fmt: skip
     yield _figure("agreement")
 
 
-def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
+def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str, unit: str) -> str:
     selection = best["selection"]
     sure = _target(selection["confidence"])
     limits = {"points": 100 * selection["max_loss"], "sure": sure} | dict(selection)
+    limits["unit"] = "second" if unit == "s" else unit
     rule = RULES_IN_WORDS[selection["rule"]].format(**limits)
     if not selection["satisfied"]:
         return (
@@ -287,11 +328,11 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
         f"{' '.join(map(_threshold, best['thresholds']))}. Of {selection['of']} candidates it is "
         f"{rule}, judged on {judged['n']:,} validation samples: {judged['accuracy']:.2%} there "
         f"against {judged['accuracy'] + lost:.2%} ({_signed(-lost)} points; with {sure} confidence "
-        f"{_promised(best)}). All validation samples take {_seconds(val['seconds'])} against "
-        f"{_seconds(full['val']['seconds'])}. "
+        f"{_promised(best)}). All validation samples take {_seconds(val['seconds'], unit)} against "
+        f"{_seconds(full['val']['seconds'], unit)}. "
         f"On test data: {_percent(test)}, "
         f"{_points(best['against_full_network'])}, "
-        f"{_seconds(test['seconds'])}, {test['speedup']:.2f}x as fast as the full network "
+        f"{_seconds(test['seconds'], unit)}, {test['speedup']:.2f}x as fast as the full network "
         "(predicted)."
     )
 
@@ -314,7 +355,9 @@ def _origin(origin: Mapping[str, Any]) -> str:
     return f"{_target(origin['target'])} wanted, calibrated on {known}"
 
 
-def _live_sentence(live: Mapping[str, float]) -> str:
+def _live_sentence(live: Mapping[str, float] | None) -> str:
+    if live is None:
+        return ""
     return (
         f"Live, interleaved with the full network: accuracy {_percent(live)}, "
         f"{live['speedup_measured']:.2f}x as fast ({live['speedup_low']:.2f} and "
@@ -327,6 +370,7 @@ def _live_sentence(live: Mapping[str, float]) -> str:
 def _exit_table(
     rows: Sequence[Mapping[str, Any]],
     thresholds: Mapping[int, float | None],
+    unit: str,
     val: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
     header = ["exit", "leave", "share", "accuracy", "time"]
@@ -337,7 +381,7 @@ def _exit_table(
     body = []
     for i, r in enumerate(rows):
         line = [r["exit"] or "all", f"{r['n']:,}", f"{r['n'] / rows[0]['n']:.1%}"]
-        line += [_percent(r), _seconds(r["seconds"])]
+        line += [_percent(r), _seconds(r["seconds"], unit)]
         if thresholds:
             line[1:1] = [_threshold(thresholds[r["exit"]]) if r["exit"] in thresholds else ""]
         if val:
@@ -356,8 +400,10 @@ def _percent(row: Mapping[str, Any]) -> str:
     return percent(row["accuracy"], row["low"], row["high"])
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.2f} s" if value >= 1 else f"{value:.3g} s"
+def _seconds(value: float, unit: str = "s") -> str:
+    if value >= 1000 and unit != "s":
+        return f"{value:,.0f} {unit}"
+    return f"{value:.2f} {unit}" if value >= 1 else f"{value:.3g} {unit}"
 
 
 def _target(value: float) -> str:

@@ -13,8 +13,10 @@ from offramp.report.panels import (
     LIGHT,
     MARKS,
     MIDDLE,
+    cost_word,
     draw_curve,
     error_lengths,
+    in_text,
     new_panels,
     total_time,
 )
@@ -34,7 +36,7 @@ def draw_report_cutoff(results: Results) -> Figure:
     """Accuracy and time at each exit under the report cutoff (task 1a)."""
     cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
     rows = policy_rows(results, "report_cutoff", "test")
-    return _by_exit({"test": rows}, f"shared cutoff c = {cutoff:g} {unit_of(results)}")
+    return _by_exit(results, {"test": rows}, f"shared cutoff c = {cutoff:g} {unit_of(results)}")
 
 
 def draw_target(results: Results) -> Figure:
@@ -42,7 +44,7 @@ def draw_target(results: Results) -> Figure:
     origin = results.about["target"]["origin"]
     target, where = origin["target"], "overall" if origin["method"] == "joint" else "at every exit"
     rows = {split: policy_rows(results, "target", split) for split in ("val", "test")}
-    figure = _by_exit(rows, f"thresholds calibrated on val for {100 * target:g}% {where}")
+    figure = _by_exit(results, rows, f"thresholds calibrated on val for {100 * target:g}% {where}")
     if origin["method"] == "joint":  # nothing is wanted of a single exit
         return figure
     figure.axes[0].axhline(100 * target, color="black", linestyle="--", linewidth=1)
@@ -57,16 +59,19 @@ def draw_time_accuracy(results: Results) -> Figure:
     """Total time against overall accuracy, every cutoff (task 1b)."""
     figure, axes = new_panels()
     rows = sweep_rows_of(results, "test", exit=0)
-    draw_curve(axes, rows, "seconds", DARK, "-", "every cutoff (predicted time)")
-    live = _live_cutoffs(results)
-    axes.errorbar(
-        live["seconds"], 100 * live["correct_live"] / live["n_live"],
-        xerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
-        color="black", markerfacecolor="none", capsize=2, label="live cascade, at the same pace",
-    )  # fmt: skip
+    draw_curve(axes, rows, "seconds", DARK, "-", f"every cutoff ({_predicted(results)})")
+    if hasattr(results, "verification"):
+        live = _live_cutoffs(results)
+        axes.errorbar(
+            live["seconds"], 100 * live["correct_live"] / live["n_live"],
+            xerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]),
+            fmt="o", color="black", markerfacecolor="none", capsize=2,
+            label="live cascade, at the same pace",
+        )  # fmt: skip
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy")
     full = _mark_full_network(axes, results)
-    axes.set(xlabel=total_time(full["n"]), ylabel="overall accuracy [%], 95 % interval")
+    axes.set(xlabel=total_time(full["n"], results.unit))
+    axes.set(ylabel="overall accuracy [%], 95 % interval")
     axes.set_xlim(0, None)
     axes.legend(loc="lower right")
     return figure
@@ -76,17 +81,21 @@ def draw_time_cutoff(results: Results) -> Figure:
     """Total time against the cutoff (task 1b)."""
     figure, axes = new_panels()
     rows = sweep_rows_of(results, "test", exit=0)
-    axes.plot(rows["cutoff"], rows["seconds"], color=DARK, label="predicted from the tables")
-    live = _live_cutoffs(results)
-    axes.errorbar(
-        live["cutoff"], live["seconds"],
-        yerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
-        color="black", markerfacecolor="none", capsize=2, label="measured live, at the same pace",
-    )  # fmt: skip
+    axes.plot(
+        rows["cutoff"], rows["seconds"], color=DARK, label=f"every cutoff ({_predicted(results)})"
+    )
+    if hasattr(results, "verification"):
+        live = _live_cutoffs(results)
+        axes.errorbar(
+            live["cutoff"], live["seconds"],
+            yerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]),
+            fmt="o", color="black", markerfacecolor="none", capsize=2,
+            label="measured live, at the same pace",
+        )  # fmt: skip
     full = full_network(results, "test")
     axes.axhline(full["seconds"], color=LIGHT, linestyle="--", label="full network (predicted)")
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "seconds")
-    axes.set(ylabel=total_time(full["n"]), ylim=(0, None))
+    axes.set(ylabel=total_time(full["n"], results.unit), ylim=(0, None))
     _over_cutoffs(axes, results)
     axes.legend()
     return figure
@@ -139,17 +148,19 @@ def draw_targets(results: Results) -> Figure:
     axes.plot(shared["seconds"], 100 * shared["accuracy"], color=LIGHT, label="one shared cutoff")
     styles = {"train": (MIDDLE, "--", "^"), "val": (DARK, "-", "v")}
     for split, (color, line, marker) in styles.items():
+        if split not in results.scores:  # own logits may have no train split
+            continue
         rows = calibration_rows_of(results, "test", calibrated_on=split, exit=0)
         _error_bars(axes, rows, rows["seconds"], color, marker, f"calibrated on {split}", line)
     _mark(axes, results, ["target", "best_train"], "seconds", "accuracy")
     full = _mark_full_network(axes, results)
-    axes.set(xlabel=total_time(full["n"]) + ", predicted", xlim=(0, None))
+    axes.set(xlabel=total_time(full["n"], results.unit) + ", predicted", xlim=(0, None))
     axes.set(ylabel="overall accuracy [%], 95 % interval")
     axes.legend(loc="lower right")
     return figure
 
 
-def _by_exit(rows_by_split: dict[str, pd.DataFrame], title: str) -> Figure:
+def _by_exit(results: Results, rows_by_split: dict[str, pd.DataFrame], title: str) -> Figure:
     """Two panels: accuracy of those who leave at each exit, and seconds of each stage."""
     figure, (left, right) = new_panels(1, 2, figsize=(8.4, 3.8))
     styles = {"val": (LIGHT, "v", -0.12), "test": (DARK, "o", 0.0)}
@@ -169,7 +180,8 @@ def _by_exit(rows_by_split: dict[str, pd.DataFrame], title: str) -> Figure:
     right.bar_label(bars, fmt="%.2g", fontsize=8.5)
     left.set(xlabel="exit", ylabel="accuracy of those who leave [%], 95 % interval")
     left.set_title("labels: share of test samples", fontsize=8.5, loc="left")
-    right.set(xlabel="stage (block, head, decision, removal)", ylabel="predicted time, test [s]")
+    right.set(xlabel="stage (block, head, decision, removal)")
+    right.set(ylabel=f"predicted {cost_word(results.unit)}, test [{in_text(results.unit)}]")
     for axes in (left, right):
         axes.set_xticks(exits["exit"])
         axes.set_xlim(0.5, exits["exit"].max() + 0.5)  # also where few exits have samples
@@ -197,6 +209,8 @@ def _mark(axes: Axes, results: Results, names: list[str], x: str, y: str) -> Non
         if len(overall):
             marker, label = MARKS[name]
             height = overall[y] * (100 if y == "accuracy" else 1)
+            if (results.about[name]["origin"] or {}).get("calibrated_on") == "val_half":
+                label = label.replace("train-calibrated", "calibrated on half of val")
             axes.plot(
                 overall[x], height, marker, color=MIDDLE, markeredgecolor="black", markersize=11,
                 linestyle="none", label=f"{label}{_detail(results, name)}", zorder=5,
@@ -216,6 +230,13 @@ def _mark_full_network(axes: Axes, results: Results) -> dict[str, float]:
         capsize=2, label="full network (predicted)",
     )  # fmt: skip
     return full
+
+
+def _predicted(results: Results) -> str:
+    """What a curve of the time model says of itself."""
+    if hasattr(results, "verification"):
+        return f"predicted {cost_word(results.unit)}"
+    return "predicted, nothing run live"
 
 
 def _cutoffs(results: Results) -> dict[str, float]:

@@ -18,6 +18,7 @@ from offramp.data.datasets import DATASETS, split_sizes
 from offramp.networks.index import EXITS, mismatches
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
+from offramp.workflow.own import compare_misfits, own_misfits
 from offramp.workflow.paths import path_misfits, settle_paths, unusable
 
 LARGEST = sys.float_info.max
@@ -41,6 +42,8 @@ WORDS = {
 }
 Validator = extend(Draft202012Validator, type_checker=TYPES)
 LONGEST_LINE = 400
+# What is wrong with a config, a line each.
+Misfits = Callable[[Mapping[str, Any]], Iterable[str]]
 
 
 def check_config(
@@ -79,6 +82,8 @@ def check_config(
 
 def _fit_batch_size(config: dict[str, Any]) -> None:
     """No batch is larger than the largest split, and none is made or timed that never comes."""
+    if config.get("logits") is not None:
+        return  # of whose samples the config says nothing
     data = config["dataset"]
     largest = max(split_sizes(data["name"], data["validation"]).values())
     if config["batch_size"] > largest:
@@ -257,7 +262,7 @@ def _fitted_misfits(config: Mapping[str, Any]) -> Iterable[str]:
         return
     data = config["dataset"]
     validation = split_sizes(data["name"], data["validation"])["val"]
-    if validation < LEAST:
+    if config.get("logits") is None and validation < LEAST:
         yield (
             f"dataset.validation: {validation} samples are too few for the criterion "
             f"{config['criterion']}, which is fitted to them; take {LEAST} or more"
@@ -286,12 +291,19 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         yield from mismatches(*names, dataset["name"], validation)
 
 
+def _of_network(misfits: Misfits) -> Misfits:
+    """Those of a run with a network; with own logits no network and no data of the config count."""
+    return lambda config: misfits(config) if config.get("logits") is None else ()
+
+
 # What only several keys together can tell, with the keys that it looks at.
-MISFITS: list[tuple[set[str], Callable[[Mapping[str, Any]], Iterable[str]]]] = [
-    ({"dataset"}, _split_misfits),
-    ({"dataset", "criterion", "sweep"}, _cutoff_misfits),
+MISFITS: list[tuple[set[str], Misfits]] = [
+    ({"results", "logits", "costs"}, own_misfits),
+    ({"results", "compare"}, compare_misfits),
+    ({"dataset"}, _of_network(_split_misfits)),
+    ({"dataset", "criterion", "sweep"}, _of_network(_cutoff_misfits)),
     ({"dataset", "criterion", "calibration"}, _fitted_misfits),
-    ({"model", "train"}, _training_misfits),
-    ({"dataset", "model"}, partial(_weights_misfits, "model")),
-    ({"dataset", "baseline"}, partial(_weights_misfits, "baseline")),
+    ({"model", "train"}, _of_network(_training_misfits)),
+    ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
+    ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
 ]

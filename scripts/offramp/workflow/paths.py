@@ -61,6 +61,17 @@ def settle_paths(config: dict[str, Any], prefixed: Callable[[str], str]) -> None
         data["sources"] = [
             normal(source) if isinstance(source, str) else source for source in data["sources"]
         ]
+    for key in ("logits", "costs", "compare"):
+        config[key] = _normal_within(config.get(key))
+
+
+def _normal_within(value: Any) -> Any:
+    """What own logits, costs and runs to compare name: a path, or paths in lists and under keys."""
+    if isinstance(value, dict):
+        return {key: v if key == "unit" else _normal_within(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_normal_within(entry) for entry in value]
+    return normal(value) if isinstance(value, str) else value
 
 
 def _found(weights: str, prefixed: Callable[[str], str]) -> str:
