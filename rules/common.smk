@@ -17,7 +17,7 @@ os.environ.update(PYTHONPATH=str(SCRIPTS), MPLBACKEND="agg")
 from offramp import OfframpError
 from offramp.common.files import check_room
 from offramp.workflow.code import code_digest
-from offramp.workflow.config import check_config, exit_weights_misfits, refuse, twice
+from offramp.workflow.config import check_config, refuse, training_misfits
 from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
@@ -29,13 +29,13 @@ prefixed = workflow.modifier.path_modifier.replace_prefix
 
 try:
     check_room(".")
-    refuse([line for file in dict.fromkeys(workflow.configfiles) for line in twice(file)])
     check_config(
         config,
         schema=yaml.safe_load((RULES / "config.schema.yaml").read_text()),
         defaults=yaml.safe_load((RULES.parent / "config.yaml").read_text()),
         given=workflow.config_settings.config,
         prefixed=prefixed,
+        files=workflow.configfiles,
     )
 except OfframpError as error:
     raise WorkflowError(str(error)) from None
@@ -105,7 +105,7 @@ def training_data(wildcards):
     """The training's data, whose date is nothing to a training."""
     try:
         # Where nothing is to be trained, the recipe may be another network's.
-        refuse(list(exit_weights_misfits(config)))
+        refuse(list(training_misfits(config)))
     except OfframpError as error:
         raise WorkflowError(str(error)) from None
     refuse_another_training()

@@ -19,7 +19,7 @@ from workflow_helpers import (
 from offramp import OfframpError
 from offramp.networks.index import EXITS
 from offramp.networks.loading import NETWORKS, build
-from offramp.workflow.config import check_config, exit_weights_misfits, twice
+from offramp.workflow.config import check_config, training_misfits, twice
 from offramp.workflow.paths import OWN, normal
 
 pytest_plugins = ["workflow_helpers"]
@@ -77,6 +77,7 @@ def test_the_config_that_ships_is_taken_as_it_is():
         ({"train": {"learning_rate": {"others": "5e-7"}}}, "not '5e-7'; write 5.0e-07"),
         ({"batch_size": "1e2"}, "batch_size: want a whole number, not '1e2'; write 100"),
         ({"sweep": {"cutoffs": ["0.1", "5e-1"]}}, "write [0.1, 0.5]"),
+        ({"results": None}, "results: want text, not None"),
         ({"retrain": "true"}, "retrain: want true or false, not 'true'; write true"),
         ({"results": 2024}, "results: want text, not 2024; write '2024'"),
         ({"sweep": {"cutoffs": 10**9}}, "at least 2 and at most 100000"),
@@ -119,6 +120,14 @@ def test_the_config_that_ships_is_taken_as_it_is():
             "train.exit_weights: 5 numbers, but branchynet has 6 exits; give one per exit",
         ),
         (
+            {
+                "model": {"weights": "train"},
+                "dataset": {"validation": 1},
+                "train": {"batch_size": 2},
+            },
+            "train.batch_size: 49999 training samples in batches of 2 leave a batch of one, from",
+        ),
+        (
             {"criterion": "energy"},
             "sweep.report_cutoff: 0.6 is no cutoff of energy, whose scores are negative",
         ),
@@ -155,7 +164,7 @@ def test_all_that_is_wrong_is_said_at_once():
 def test_a_recipe_of_another_network_matters_only_to_those_who_train():
     weights = "weights/cpunet_static.safetensors"
     config = checked({"model": {"name": "cpunet_static", "weights": weights}})
-    [line] = exit_weights_misfits(config)
+    [line] = training_misfits(config)
     assert line.startswith("train.exit_weights: 6 numbers, but cpunet_static has 1 exits")
 
 
@@ -280,6 +289,8 @@ def test_results_may_not_reach_them_by_a_link_either(elsewhere):
     assert "lies in, docs" in refusal({"results": "link/x"})[0]
     (elsewhere / "file").touch()
     assert f"{elsewhere}/file is a file" in refusal({"results": "file/x"})[0]
+    (elsewhere / "ring").symlink_to(elsewhere / "ring")
+    assert "ring/x can't be reached (Too many levels" in refusal({"results": "ring/x"})[0]
     (elsewhere / "far").symlink_to(elsewhere)
     assert checked({"results": "far/docs"})["results"] == "far/docs"
 

@@ -1,6 +1,8 @@
 """Checking a config before any job starts: by its JSON schema, then by what only sizes can tell."""
 
 import difflib
+import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -52,13 +54,15 @@ def check_config(
     defaults: Mapping[str, Any] = MappingProxyType({}),
     given: Mapping[str, Any] = MappingProxyType({}),
     prefixed: Callable[[str], str] = str,
+    files: Iterable[str | Path] = (),
 ) -> None:
     """Make a config whole and check it, in place; raise OfframpError that names every key that is
     wrong, and how.
 
     Keys that it lacks come from ``defaults``; ``given`` is what ``--config`` gave, whose nested
-    values Snakemake leaves as text; ``prefixed`` is what Snakemake makes of a path. Keys of the
-    version before are renamed, with a line on stderr.
+    values Snakemake leaves as text; ``prefixed`` is what Snakemake makes of a path; ``files`` are
+    those that the config was read from. Keys of the version before are renamed, with a line on
+    stderr.
     """
     fill_in(config, defaults)
     for line in renamed(config):
@@ -69,7 +73,8 @@ def check_config(
     read_texts(config, given, validator)
     settle_paths(config, prefixed)
     errors = list(validator.iter_errors(config))
-    problems = [line for error in errors for line in _explain(error, validator)]
+    problems = [line for file in dict.fromkeys(files) for line in twice(file)]
+    problems += [line for error in errors for line in _explain(error, validator)]
     wrong = {error.absolute_path[0] for error in errors if error.absolute_path}
     for keys, misfits in MISFITS:
         if not wrong & keys:
@@ -206,19 +211,27 @@ def _cure(error: ValidationError, validator: Any) -> str:
     return f"; write {fitting[0].splitlines()[0]}" if fitting else ""
 
 
-def exit_weights_misfits(config: Mapping[str, Any]) -> Iterable[str]:
-    """Whether a training's weights are one per exit: for those who train."""
-    name, weights = config["model"]["name"], config["train"]["exit_weights"]
-    if len(weights) != EXITS[name]:
+def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    """What of a recipe does not fit the network or the data: for those who train."""
+    name, data, recipe = config["model"]["name"], config["dataset"], config["train"]
+    weights = len(recipe["exit_weights"])
+    if weights != EXITS[name]:
         yield (
-            f"train.exit_weights: {len(weights)} numbers, but {name} has {EXITS[name]} exits; "
+            f"train.exit_weights: {weights} numbers, but {name} has {EXITS[name]} exits; "
             "give one per exit"
+        )
+    samples = split_sizes(data["name"], data["validation"])["train"]
+    steps = math.ceil(samples / recipe["batch_size"])
+    if 0 < samples < 2 * steps:
+        yield (
+            f"train.batch_size: {samples} training samples in batches of {recipe['batch_size']} "
+            "leave a batch of one, from which batch norm can't learn; take another size"
         )
 
 
-def _training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _wanted_training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     if config["model"]["weights"] == "train":
-        yield from exit_weights_misfits(config)
+        yield from training_misfits(config)
 
 
 def _split_misfits(config: Mapping[str, Any]) -> Iterable[str]:
@@ -285,6 +298,8 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
     elif not Path(weights).is_file():
         what = "is a folder" if Path(weights).is_dir() else "is not there"
         yield f"{key}.weights: {weights} {what}, nor is such a file beside the Snakefile; {way_out}"
+    elif not os.access(weights, os.R_OK):
+        yield f"{key}.weights: {weights} may not be read; mend its permissions, or {way_out}"
     else:
         names = f"{key}.weights", weights, f"{key}.name", chosen["name"]
         validation = split_sizes(dataset["name"], dataset["validation"])["val"]
@@ -303,7 +318,7 @@ MISFITS: list[tuple[set[str], Misfits]] = [
     ({"dataset"}, _of_network(_split_misfits)),
     ({"dataset", "criterion", "sweep"}, _of_network(_cutoff_misfits)),
     ({"dataset", "criterion", "calibration"}, _fitted_misfits),
-    ({"model", "train"}, _of_network(_training_misfits)),
+    ({"dataset", "model", "train"}, _of_network(_wanted_training_misfits)),
     ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
     ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
 ]

@@ -91,9 +91,12 @@ def unusable(path: str) -> str | None:
             return f"{path!r} has {what}" if "://" not in pattern else f"{path!r} is {what}"
     try:
         Path(path, ROOM).lstat()
+    except (FileNotFoundError, NotADirectoryError):  # nothing there, or a file: as it should be
+        pass
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return f"a path of {len(path):,} characters is too long"
+        return f"{path} can't be reached ({error.strerror})"
     return None
 
 
@@ -119,8 +122,11 @@ def _harm(results: str, prefixed: Callable[[str], str]) -> str | None:
     for folder in (data, Path(".snakemake"), *(PROJECT / name for name in sorted(OWN))):
         if place.is_relative_to(_real(folder)):
             return f"{results} is, or lies in, {folder.name}, which holds other things"
-    there = next(folder for folder in (place, *place.parents) if folder.exists())
-    return None if there.is_dir() else f"{there} is a file"
+    there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+    if not there.is_dir():
+        return f"{there} is a file"
+    # What is finished may well be read-only.
+    return None if there == place or os.access(there, os.W_OK) else f"{there} can't be written to"
 
 
 def _real(path: str | Path) -> Path:
