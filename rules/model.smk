@@ -60,16 +60,16 @@ rule ship:
 
 
 rule ship_logits:
-    """For those who build the project: put a run's logits and timings, packed, into logits/."""
+    """For those who build the project: put a run's logits and timings, packed, into weights/logits/."""
     input:
         val=f"{RESULTS}/logits/val.parquet",
         test=f"{RESULTS}/logits/test.parquet",
         timings=f"{RESULTS}/timings.parquet",
     output:
-        val=f"logits/{config['model']['name']}/val.parquet",
-        test=f"logits/{config['model']['name']}/test.parquet",
-        timings=f"logits/{config['model']['name']}/timings.parquet",
-        sums=f"logits/{config['model']['name']}/SHA256SUMS",
+        val=f"weights/logits/{config['model']['name']}/val.parquet",
+        test=f"weights/logits/{config['model']['name']}/test.parquet",
+        timings=f"weights/logits/{config['model']['name']}/timings.parquet",
+        sums=f"weights/logits/{config['model']['name']}/SHA256SUMS",
     log:
         f"{RESULTS}/logs/ship_logits.log",
     benchmark:

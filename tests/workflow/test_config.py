@@ -1,6 +1,7 @@
 """A config is checked once, before any job: every key, every path, with the way out."""
 
 import math
+import shutil
 import subprocess
 
 import pytest
@@ -306,7 +307,7 @@ def test_weights_are_those_here_before_those_beside_the_snakefile(elsewhere):
     model = {"model": {"name": "cpunet", "weights": f"./{name}"}}
     assert checked(model)["model"]["weights"] == str(ROOT / name)
     (elsewhere / "weights").mkdir()
-    (elsewhere / name).touch()
+    shutil.copy(ROOT / name, elsewhere / name)
     assert checked(model)["model"]["weights"] == name
     # No prefix of a module may come before it.
     under = checked(model, prefixed=lambda path: path if path.startswith("/") else f"sub/{path}")

@@ -180,13 +180,13 @@ def test_shipped_logits_answer_the_experiment_within_twenty_seconds(clone):
     text = (clone / target).read_text()
     assert "`branchynet` on cifar10" in text and "costs are in s" in text.splitlines()[2]
     assert "Under the best policy, test samples of `" in text
-    (clone / "logits/branchynet/val.parquet").write_bytes(b"")
+    (clone / "weights/logits/branchynet/val.parquet").write_bytes(b"")
     run = snakemake(clone, target, "--cores", "2", configs=["examples/shipped.yaml"])
-    assert run.code != 0 and "logits/branchynet/val.parquet: damaged" in run.output
+    assert run.code != 0 and "weights/logits/branchynet/val.parquet: damaged" in run.output
 
 
 def test_what_ships_is_small_and_as_its_sums_say():
-    folder = ROOT / "logits/branchynet"
+    folder = ROOT / "weights/logits/branchynet"
     assert sum(file.stat().st_size for file in (ROOT / "logits").rglob("*")) <= 4_000_000
     listed = dict(line.split()[::-1] for line in (folder / "SHA256SUMS").read_text().splitlines())
     for name in ("val.parquet", "test.parquet", "timings.parquet"):
@@ -196,10 +196,10 @@ def test_what_ships_is_small_and_as_its_sums_say():
 
 
 def test_a_finished_run_is_shipped_exactly(tree):
-    run = succeed(tree, "logits/branchynet/SHA256SUMS", "--cores", "1", "-R", "ship_logits")
+    run = succeed(tree, "weights/logits/branchynet/SHA256SUMS", "--cores", "1", "-R", "ship_logits")
     assert run.jobs == {"ship_logits": 1}
     for split in ("val", "test"):
-        packed = pq.read_table(tree / f"logits/branchynet/{split}.parquet")
+        packed = pq.read_table(tree / f"weights/logits/branchynet/{split}.parquet")
         assert packed.equals(pq.read_table(tree / RESULTS / f"logits/{split}.parquet"))
         assert (
             packed.schema.metadata

@@ -62,7 +62,8 @@ def settle_paths(config: dict[str, Any], prefixed: Callable[[str], str]) -> None
             normal(source) if isinstance(source, str) else source for source in data["sources"]
         ]
     for key in ("logits", "costs", "compare"):
-        config[key] = _normal_within(config.get(key))
+        if key in config:
+            config[key] = _normal_within(config[key])
 
 
 def _normal_within(value: Any) -> Any:
