@@ -2,7 +2,6 @@
 
 import copy
 import fcntl
-import io
 import os
 import socket
 import sys
@@ -96,18 +95,19 @@ def restore(
 def _read(path: Path) -> Any:
     """What `store` wrote; words that say what else it is."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            empty = not file.read(1)
     except OSError as error:
         raise OfframpError(
             f"{path}: can't be read ({error.strerror or error}); mend that, or delete it to train "
             "from the start"
         ) from None
     try:
-        state = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+        state = torch.load(path, weights_only=True, map_location="cpu")
     # Damaged bytes make the weights-only unpickler raise nearly anything.
     except Exception as error:
         first = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
-        return f"is damaged ({first if content else 'empty'})"
+        return f"is damaged ({'empty' if empty else first})"
     parts = {"purpose", "network", "learners", "history"}
     if not isinstance(state, dict) or not parts <= state.keys():
         return "is no state of a training"
