@@ -18,7 +18,7 @@ os.environ.update(PYTHONPATH=str(SCRIPTS))
 
 from offramp import OfframpError
 from offramp.workflow.config import check_config
-from offramp.workflow.own import splits_of
+from offramp.workflow.own import splits_of, without_slash
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
@@ -34,6 +34,8 @@ OWN = config.get("logits")
 # Where logits and timings lie, and of which splits.
 TABLES_OF = OWN.rstrip("/") if isinstance(OWN, str) else RESULTS
 HERE = splits_of(OWN)
+# The results folders to put side by side.
+COMPARED = [without_slash(folder) for folder in config.get("compare") or ()]
 DATA = [
     f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
 ]
@@ -89,6 +91,16 @@ def training_data(wildcards):
 
 if TRAINED:
     refuse_another_training()
+
+
+def compared_runs(wildcards):
+    """What is read of the results folders to compare."""
+    if not COMPARED:
+        raise WorkflowError(
+            "compare: name the results folders to put side by side, the first as what the others "
+            "are held against: compare: [results, results/cpu]"
+        )
+    return expand("{run}/{file}", run=COMPARED, file=["summary.json", "scores/test.parquet"])
 
 
 def baseline_weights(wildcards):
