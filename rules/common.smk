@@ -48,6 +48,8 @@ OWN = config.get("logits")
 # Where logits and timings lie, and of which splits.
 TABLES_OF = OWN if isinstance(OWN, str) else RESULTS
 HERE = splits_of(OWN)
+# The results folders to put side by side.
+COMPARED = config.get("compare") or []
 DATA = [
     f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
 ]
@@ -114,6 +116,16 @@ def training_data(wildcards):
 
 if TRAINED:
     refuse_another_training()
+
+
+def compared_runs(wildcards):
+    """What is read of the results folders to compare."""
+    if not COMPARED:
+        raise WorkflowError(
+            "compare: name the results folders to put side by side, the first as what the others "
+            "are held against: compare: [results, results/cpu]"
+        )
+    return expand("{run}/{file}", run=COMPARED, file=["summary.json", "scores/test.parquet"])
 
 
 def baseline_weights(wildcards):
