@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.scoring.criteria import CRITERIA, score_at
+from offramp.scoring.criteria import CRITERIA, final_score, score_at
 from offramp.scoring.policy import Policy
 
 
@@ -24,18 +24,21 @@ class Samples(NamedTuple):
 
 
 @torch.inference_mode()
-def run_cascade(network: MultiExitNetwork, policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
+def run_cascade(
+    network: MultiExitNetwork, policy: Policy, images: Tensor, scores: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Labels and exits of a batch under a policy.
 
     Parameters: ``images`` float32 (N, 3, H, W) on the network's device, channels_last. Returns
     label int64 (N,) and exit int64 (N,) in 1..K, in input order, on the same device. A disabled
-    exit's head does not run, unless the criterion looks back at it.
+    exit's head does not run, unless the criterion looks back at it. ``scores``, if given, float64
+    (N,), is filled with the score of each sample at the exit where it left.
     """
     labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
     exits = torch.empty_like(labels)
     here = Samples(images, torch.arange(len(images), device=images.device))
     for k in range(len(network.blocks)):
-        stay = run_stage(network, policy, k, here, labels, exits)
+        stay = run_stage(network, policy, k, here, labels, exits, scores)
         if stay is None:
             break
         here = stay
@@ -91,13 +94,23 @@ def _first(groups: Sequence[Samples], size: int) -> tuple[Samples, Samples]:
 
 
 def run_stage(
-    network: MultiExitNetwork, policy: Policy, k: int, here: Samples, labels: Tensor, exits: Tensor
+    network: MultiExitNetwork,
+    policy: Policy,
+    k: int,
+    here: Samples,
+    labels: Tensor,
+    exits: Tensor,
+    scores: Tensor | None = None,
 ) -> Samples | None:
     """Block k (from 0), its head, decision and removal: notes label and exit of those who leave in
-    ``labels`` and ``exits``, int64 (N,), and returns those who stay, None if nobody does."""
+    ``labels`` and ``exits``, int64 (N,), their score in ``scores`` if wanted, and returns those who
+    stay, None if nobody does."""
     x = network.blocks[k](here.x)
     if k == len(policy.thresholds):
-        decide_final(network.heads[-1](x), k + 1, here.places, labels, exits)
+        logits = network.heads[-1](x)
+        decide_final(logits, k + 1, here.places, labels, exits)
+        if scores is not None:
+            scores[here.places] = final_score(policy.criterion, _precise(logits), torch)
         return None
     looks_back = CRITERIA[policy.criterion].looks_back
     # `runs` only where it matters: asking costs as much as a small layer on one sample.
@@ -107,7 +120,7 @@ def run_stage(
     seen = (*here.seen, logits) if looks_back else (logits,)
     if policy.thresholds[k] is None:
         return Samples(x, here.places, seen)
-    stay = decide(seen, policy, k, here.places, labels, exits)
+    stay = decide(seen, policy, k, here.places, labels, exits, scores)
     kept = seen if looks_back else ()
     if len(stay) == len(here.places):
         return Samples(x, here.places, kept)
@@ -124,7 +137,13 @@ def run_full_network(network: MultiExitNetwork, images: Tensor) -> Tensor:
 
 
 def decide(
-    seen: Sequence[Tensor], policy: Policy, k: int, index: Tensor, labels: Tensor, exits: Tensor
+    seen: Sequence[Tensor],
+    policy: Policy,
+    k: int,
+    index: Tensor,
+    labels: Tensor,
+    exits: Tensor,
+    scores: Tensor | None = None,
 ) -> Tensor:
     """Decide at side exit k (from 0) and return the rows that stay, int64 (kept,).
 
@@ -134,16 +153,22 @@ def decide(
     accelerator the host waits here, once an exit: how many stay is the next block's batch size.
     """
     used = list(seen) if CRITERIA[policy.criterion].looks_back else [seen[-1]]
-    logits = torch.stack(used, 1)
-    precise = logits if logits.device.type == "mps" else logits.double()  # mps has no float64
+    precise = _precise(torch.stack(used, 1))
     if policy.temperatures is not None:
         for place, exit_ in enumerate(range(k + 1 - len(used), k + 1)):
             precise[:, place] /= policy.temperatures[exit_]
     weights = policy.weights[k] if policy.weights is not None else None
-    stays = score_at(policy.criterion, precise, torch, weights) > policy.thresholds[k]
+    score = score_at(policy.criterion, precise, torch, weights)
+    stays = score > policy.thresholds[k]
+    if scores is not None:
+        scores[index] = score
     labels[index] = seen[-1].argmax(1)
     exits[index] = k + 1
     return stays.nonzero().squeeze(1)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.device.type == "mps" else logits.double()  # mps has no float64
 
 
 def decide_final(logits: Tensor, exit_: int, index: Tensor, labels: Tensor, exits: Tensor) -> None:

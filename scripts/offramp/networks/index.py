@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from offramp.tables.files import sha256
+from offramp.common.hashing import sha256
 
 INDEX = "index.json"
 

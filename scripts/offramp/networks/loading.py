@@ -1,8 +1,8 @@
 """Networks by name: building, loading and saving their weights, and looking at their parts."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,9 @@ from offramp import OfframpError
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.tables.schemas import NETWORK
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet, "cpunet_static": CPUNetStatic}
 IMAGE_SHAPE = (3, 32, 32)
@@ -87,11 +89,15 @@ def _mismatches(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str
 
 
 @torch.inference_mode()
-def describe(network: MultiExitNetwork) -> pa.Table:
+def describe(network: MultiExitNetwork) -> "pa.Table":
     """Shapes, learned parameters and multiply-adds of every block and head, for one image.
 
     Multiply-adds are half of what torch's own FlopCounterMode counts.
     """
+    import pyarrow as pa  # only here: whoever uses a policy has no need of tables
+
+    from offramp.tables.schemas import NETWORK
+
     rows = []
     x = torch.zeros(1, *IMAGE_SHAPE)
     for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True), 1):
