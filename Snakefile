@@ -15,6 +15,7 @@ include: "rules/baseline.smk"
 include: "rules/coverage.smk"
 include: "rules/frontiers.smk"
 include: "rules/report.smk"
+include: "rules/export.smk"
 include: "rules/benchmarks.smk"
 
 

@@ -2,6 +2,7 @@
 
 Rooms, each of which may import those below it and none above:
 
+commands       the command line
 documentation  README and docs, from the record
 studies        what is measured by name, not in every run
 inference      a network run, timed and proved (torch)

@@ -233,6 +233,17 @@ ORACLE = pa.schema(
 )
 
 
+EXPORT = pa.schema(
+    {
+        "contender": pa.string(),
+        "batch_size": pa.int32(),
+        "repeat": pa.int32(),
+        "batch": pa.int32(),
+        "seconds": pa.float64(),
+    }
+)
+
+
 def logits_schema(exits: int, classes: int) -> pa.Schema:
     """One row a sample: sample_id, label, and ``exit_1`` .. ``exit_K`` lists of C float32."""
     columns = [("sample_id", pa.int64()), ("label", pa.int64())]
