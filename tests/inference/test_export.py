@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import some_weights, toy_network
+from conftest import documented, some_weights, toy_network
 
 from offramp import OfframpError
 from offramp.common.hashing import sha256
@@ -159,6 +159,7 @@ def test_a_changed_file_is_refused_by_name(folder, tmp_path, name):
     done = run(tmp_path / "copy", PIXELS, tmp_path)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert f"{name}: not what was exported" in done.stderr
+    assert documented(done.stderr.replace(name, "stage_2.onnx"))
 
 
 @pytest.mark.parametrize(
@@ -177,8 +178,9 @@ def test_the_runner_refuses_what_is_no_image_in_one_line(folder, tmp_path, image
 def test_a_folder_with_other_files_is_not_written_over(tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     policy = Path(__file__).parents[2] / "docs/record/branchynet/policies/best.json"
-    with pytest.raises(OfframpError, match="holds other files; name a new folder"):
+    with pytest.raises(OfframpError, match="holds other files; name a new folder") as error:
         exporting.export(policy, None, tmp_path)
+    assert documented(str(error.value))
     assert (tmp_path / "mine.txt").read_text() == "precious"
 
 

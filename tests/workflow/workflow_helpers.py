@@ -45,6 +45,7 @@ UNUSED = {
     "coverage_page",
     "risk",
     "baseline",
+    "export",
     "ship",
 }
 

@@ -94,7 +94,7 @@ def explain(results: Path, split: str, policy: str, sample_id: int) -> dict[str,
     rule = policy_of_tables(
         policy_file(results, policy), origin["weights_sha256"], logits.shape[1] - 1
     )
-    names = DATASETS[origin["dataset"]].names
+    names = names_of(origin["dataset"], logits.shape[2])
     leaves = int(outcome_of_tables(rule, logits).exits[0])
     rows = exit_rows(rule, logits, leaves, names)
     answer, truth = rows[leaves - 1]["answer"], names[known.label[places[0]]]
@@ -109,6 +109,11 @@ def explain(results: Path, split: str, policy: str, sample_id: int) -> dict[str,
         "exits": rows,
         "why": f"It leaves at exit {leaves} as {answer} ({verdict}): {reason(rule, rows, leaves)}.",
     }
+
+
+def names_of(dataset: str, classes: int) -> Sequence[str]:
+    """The classes' names, numbers where the dataset is not one of those here."""
+    return DATASETS[dataset].names if dataset in DATASETS else [*map(str, range(classes))]
 
 
 def exit_rows(
@@ -143,6 +148,8 @@ def exit_rows(
 def reason(rule: Policy, rows: Sequence[dict[str, Any]], leaves: int) -> str:
     """Why a sample leaves where it does, in words."""
     row = rows[leaves - 1]
+    if all(threshold is None for threshold in rule.thresholds):
+        return "all exits before are disabled"
     if leaves == len(rows):
         return "no exit before was sure enough, and the last takes all who remain"
     return (
@@ -153,28 +160,12 @@ def reason(rule: Policy, rows: Sequence[dict[str, Any]], leaves: int) -> str:
 
 def image_of(dataset: str, split: str, sample_id: int) -> np.ndarray | None:
     """A sample's image, uint8 (H, W, 3), from `data/` here; None where that is not."""
+    if dataset not in DATASETS:
+        return None
     pools = list(DATASETS[dataset].pools)
     pool = "test" if split == "test" and "test" in pools else pools[0]
     file = Path("data", dataset, f"{pool}_images.npy")
     return np.load(file, mmap_mode="r", allow_pickle=False)[sample_id] if file.exists() else None
-
-
-def described(path: Path) -> dict[str, Any]:
-    """A policy file in a few lines, each by its name."""
-    policy, about = load_policy(path), read_about(path)
-    chosen = chosen_for(path, about)
-    limits = ", ".join("disabled" if t is None else f"{t:.4g}" for t in policy.thresholds)
-    found = {
-        "network": f"{chosen.model} on {chosen.dataset}, weights of sha256 {chosen.sha256[:12]}",
-        "criterion": policy.criterion,
-        "thresholds": f"{limits} (exits 1 to {len(policy.thresholds)}; lower scores leave)",
-    }
-    if policy.temperatures:
-        found["temperatures"] = ", ".join(f"{t:.4g}" for t in policy.temperatures)
-    for name in ("origin", "selection", "expected"):
-        if about.get(name):
-            found[name] = ", ".join(f"{key} {value}" for key, value in about[name].items())
-    return found
 
 
 def compare(results: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -200,36 +191,3 @@ def compare(results: Path, names: Sequence[str]) -> dict[str, Any]:
         )
     difference, low, high = paired_difference(*correct)
     return {"policies": rows, "difference": difference, "low": low, "high": high, "n": len(right)}
-
-
-def predict(folder: Path, images: Sequence[str]) -> list[dict[str, Any]]:
-    """What an exported folder says of picture files, which are scaled to the network's size."""
-    from offramp.inference.runner import Runner
-
-    if not (folder / "manifest.json").exists():
-        raise OfframpError(f"{folder}: no manifest.json; want a folder that `offramp export` wrote")
-    try:
-        runner = Runner(folder)
-    except ValueError as error:
-        raise OfframpError(f"{error}; export again") from None
-    _, height, width, _ = runner.manifest["input"]["shape"]
-    pixels = np.stack([read_picture(path, (width, height)) for path in images])
-    found = zip(images, *(values.tolist() for values in runner(pixels)), strict=True)
-    names = runner.manifest["classes"]
-    return [
-        {"image": image, "label": names[label], "exit": exit_, "score": score}
-        for image, label, exit_, score in found
-    ]
-
-
-def read_picture(path: str, size: tuple[int, int]) -> np.ndarray:
-    """A picture file as uint8 (H, W, 3), RGB, scaled to ``size`` (width, height)."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC))
-    except UnidentifiedImageError:
-        raise OfframpError(f"{path}: not a picture") from None
-    except OSError as error:
-        raise OfframpError(f"{path}: can't be read ({error.strerror or error})") from None

@@ -137,9 +137,9 @@ def policy() -> None:
 @as_json
 def policy_show(file: str, as_json: bool) -> None:
     """What is in a policy FILE, in words."""
-    from offramp.commands import answers
+    from offramp.commands import use
 
-    found = answers.described(Path(file))
+    found = use.described(Path(file))
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -192,7 +192,7 @@ def export(policy: str, folder: str, weights: str | None) -> None:
 @as_json
 def predict(folder: str, images: tuple[str, ...], as_json: bool) -> None:
     """What an exported FOLDER says of IMAGES, picture files of any size."""
-    from offramp.commands import answers
+    from offramp.commands import use
 
-    rows = answers.predict(Path(folder), images)
+    rows = use.predict(Path(folder), images)
     click.echo(json.dumps(rows)) if as_json else show(rows)

@@ -85,7 +85,7 @@ def onnx_bytes(part: nn.Module, x: Tensor, outputs: Sequence[str]) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise OfframpError(
-            f"config: backend: onnxruntime needs the package {error.name}; "
+            f"backend: onnxruntime needs the package {error.name}; "
             'install it with: pip install -e ".[onnxruntime]"'
         ) from None
     shapes = ({0: torch.export.Dim("batch")},)
