@@ -1,6 +1,7 @@
 """The exported folder: it runs by itself, as the cascade does, and refuses what was changed."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -175,13 +176,30 @@ def test_the_runner_refuses_what_is_no_image_in_one_line(folder, tmp_path, image
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_folder_with_other_files_is_not_written_over(tmp_path):
+@pytest.mark.parametrize(
+    "manifest", [None, "{}", "[1]", '{"made_by": "me", "sha256": {"mine.txt": ""}}', "an export's"]
+)
+def test_a_folder_with_other_files_is_not_written_over(folder, tmp_path, manifest):
     (tmp_path / "mine.txt").write_text("precious")
+    if manifest == "an export's":
+        manifest = (folder / "manifest.json").read_text()
+    if manifest is not None:
+        (tmp_path / "manifest.json").write_text(manifest)
     policy = Path(__file__).parents[2] / "docs/record/branchynet/policies/best.json"
     with pytest.raises(OfframpError, match="holds other files; name a new folder") as error:
         exporting.export(policy, None, tmp_path)
     assert documented(str(error.value))
     assert (tmp_path / "mine.txt").read_text() == "precious"
+
+
+def test_an_earlier_export_makes_room(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "old")
+    exporting.make_room(tmp_path / "old")
+    exporting.make_room(tmp_path / "new/one")
+    assert not list((tmp_path / "old").iterdir()) and (tmp_path / "new/one").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OfframpError, match="holds other files"):
+        exporting.make_room(tmp_path / "file")
 
 
 @pytest.fixture

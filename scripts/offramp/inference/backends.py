@@ -89,11 +89,16 @@ def onnx_bytes(part: nn.Module, x: Tensor, outputs: Sequence[str]) -> bytes:
             'install it with: pip install -e ".[onnxruntime]"'
         ) from None
     shapes = ({0: torch.export.Dim("batch")},)
-    named = {"input_names": ["inputs"], "output_names": list(outputs)}
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own old calls
-        args = (x.clone(),)
-        program = torch.onnx.export(part, args, dynamic_shapes=shapes, verbose=False, **named)
+        program = torch.onnx.export(
+            part,
+            (x.clone(),),
+            input_names=["inputs"],
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     assert program is not None
     return program.model_proto.SerializeToString()
 

@@ -19,7 +19,7 @@ from offramp.networks.loading import IMAGE_SHAPE
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring import criteria
 
-MANIFEST = "manifest.json"
+MANIFEST, MADE_BY = "manifest.json", "offramp"
 # How many images the runner's command line takes at a time.
 BATCH_SIZE = 256
 
@@ -61,18 +61,15 @@ def export(policy: str | Path, weights: str | Path | None, folder: str | Path) -
     """
     folder = Path(folder)
     cascade = Cascade.load(policy, weights)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MANIFEST).exists():
-        raise OfframpError(f"{folder}: holds other files; name a new folder for the export")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    about, text = read_about(policy), Path(policy).read_text()  # it may lie in the folder itself
+    make_room(folder)
     stages = write_stages(cascade, folder)
-    shutil.copyfile(policy, folder / "policy.json")
+    (folder / "policy.json").write_text(text)
     source = Path(runner.__file__).read_text()
     (folder / "run.py").write_text(source.replace("offramp.scoring.criteria", "criteria"))
     shutil.copyfile(criteria.__file__, folder / "criteria.py")
-    about = read_about(policy)
     manifest = {
-        "made_by": f"offramp {__version__}",
+        "made_by": f"{MADE_BY} {__version__}",
         "network": about.get("network") or about["provenance"],
         "input": {
             "dtype": "uint8",
@@ -88,6 +85,23 @@ def export(policy: str | Path, weights: str | Path | None, folder: str | Path) -
         "sha256": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
     write_manifest(folder, manifest)
+
+
+def make_room(folder: Path) -> None:
+    """Make the folder, without the files that an export wrote there before, and no others.
+
+    Raises OfframpError when there are other files, or something else is called so.
+    """
+    try:
+        made = json.loads((folder / MANIFEST).read_text())
+        known = made["sha256"] if made["made_by"].startswith(MADE_BY) else {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        known = {}
+    old = {MANIFEST, *known, "__pycache__"} if known else set()
+    if folder.exists() and (not folder.is_dir() or {f.name for f in folder.iterdir()} - old):
+        raise OfframpError(f"{folder}: holds other files; name a new folder for the export")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def write_manifest(folder: str | Path, manifest: dict[str, Any]) -> None:

@@ -18,17 +18,17 @@ class Runner:
     """All stages. Threads may share one. ``threads`` are onnxruntime's, 0 being its own choice."""
 
     def __init__(self, folder=Path(__file__).parent, threads=0):
-        self.manifest = json.loads((folder / "manifest.json").read_text())
+        self.manifest = json.loads(Path(folder, "manifest.json").read_text())
         for name, known in self.manifest["sha256"].items():
-            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != known:
-                raise ValueError(f"{folder / name}: not what was exported (by its sha256)")
-        self.policy = json.loads((folder / "policy.json").read_text())
+            if hashlib.sha256(Path(folder, name).read_bytes()).hexdigest() != known:
+                raise ValueError(f"{Path(folder, name)}: not what was exported (by its sha256)")
+        self.policy = json.loads(Path(folder, "policy.json").read_text())
         options = SessionOptions()
         options.intra_op_num_threads = threads
         # Each stage has its own threads; those that spin when done take the cores from the next.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         files, cpu = [s["file"] for s in self.manifest["stages"]], ["CPUExecutionProvider"]
-        self.stages = [InferenceSession(folder / file, options, cpu) for file in files]
+        self.stages = [InferenceSession(Path(folder, file), options, cpu) for file in files]
 
     def __call__(self, images):
         """Labels int64, exits int64 and scores float64 of uint8 images (N, H, W, 3), one batch."""
@@ -41,13 +41,13 @@ class Runner:
     def cascade(self, x):
         """The same of float32 (N, 3, H, W) in 0..1: every stage in turn, for those still there."""
         labels, exits, scores = np.zeros(len(x), int), np.zeros(len(x), int), np.zeros(len(x))
-        places, seen, thresholds = np.arange(len(x)), [], [*self.policy["thresholds"], np.inf]
+        places, thresholds = np.arange(len(x)), [*self.policy["thresholds"], np.inf]
+        seen: list[np.ndarray] = []
         looks_back = CRITERIA[self.policy["criterion"]].looks_back
         for k, stage in enumerate(self.stages):
-            names, values = self.manifest["stages"][k]["outputs"], stage.run(None, {"inputs": x})
-            x = values[0]
-            if "logits" in names:  # those that nobody looks at were not exported
-                seen = [*(seen if looks_back else []), values[-1]]
+            x, *more = stage.run(None, {"inputs": x})
+            if "logits" in self.manifest["stages"][k]["outputs"]:  # else nobody looks at them
+                seen = [*(seen if looks_back else []), [x, *more][-1]]
             if thresholds[k] is None:
                 continue
             score = self.score(k, np.stack(seen, 1).astype(float))
