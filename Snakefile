@@ -20,6 +20,7 @@ if OWN is None:
     include: "rules/inference.smk"
     include: "rules/verification.smk"
     include: "rules/baseline.smk"
+    include: "rules/export.smk"
     include: "rules/benchmarks.smk"
 
 elif not isinstance(OWN, str):

@@ -78,7 +78,7 @@ def test_torch_and_torchvision_are_locked_apart():
     assert not re.search(r"^(torch|torchvision|nvidia-\S+)==", LOCKS["main"], re.MULTILINE)
 
 
-@pytest.mark.parametrize("environment", ["torch", "analysis"])
+@pytest.mark.parametrize("environment", ["torch", "analysis", "export"])
 def test_conda_pins_are_the_locked_versions(environment):
     listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"]
     pins = dict(re.fullmatch(r"(\S+) =(\S+)", entry).groups() for entry in listed)
@@ -88,7 +88,7 @@ def test_conda_pins_are_the_locked_versions(environment):
     assert not wrong
 
 
-@pytest.mark.parametrize("environment", ["torch", "analysis"])
+@pytest.mark.parametrize("environment", ["torch", "analysis", "export"])
 def test_conda_environments_hold_what_their_scripts_import(environment):
     listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"]
     names = {entry.split()[0] for entry in listed}

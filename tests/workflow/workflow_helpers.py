@@ -50,6 +50,7 @@ UNUSED = {
     "coverage_page",
     "risk",
     "baseline",
+    "export",
     "ship",
 }
 

@@ -50,7 +50,15 @@ TABLES = {
     "training": "train",
 }
 TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["verification"]
-TIMING_RULES = {"logits", "probe", "verification", "baseline", "benchmark", "benchmark_run"}
+TIMING_RULES = {
+    "logits",
+    "probe",
+    "verification",
+    "baseline",
+    "benchmark",
+    "benchmark_run",
+    "export",
+}
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
 FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary"}

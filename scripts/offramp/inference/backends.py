@@ -1,7 +1,7 @@
 """What computes a network's blocks and heads: torch as it is, torch.compile, or onnxruntime."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -74,26 +74,42 @@ def _assembled(network: MultiExitNetwork, make: Callable[[nn.Module, Tensor], An
     return made
 
 
-def _session(part: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+def onnx_bytes(part: nn.Module, x: Tensor, outputs: Sequence[str]) -> bytes:
+    """A part as an ONNX file for batches of any size: its input is called `inputs`, its outputs as
+    ``outputs`` says; ``x`` is an example of its input, a batch of 2.
+
+    Raises OfframpError when a package is not installed.
+    """
     try:
-        import onnxruntime
-        import onnxscript  # noqa: F401 - torch's exporter needs it, and says so less clearly
+        import onnxruntime  # noqa: F401 - torch's exporter needs these, and says so less clearly
+        import onnxscript  # noqa: F401
     except ImportError as error:
         raise OfframpError(
-            f"config: backend: onnxruntime needs the package {error.name}; "
+            f"backend: onnxruntime needs the package {error.name}; "
             'install it with: pip install -e ".[onnxruntime]"'
         ) from None
     shapes = ({0: torch.export.Dim("batch")},)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own old calls
-        program = torch.onnx.export(part, (x.clone(),), dynamic_shapes=shapes, verbose=False)
+        program = torch.onnx.export(
+            part,
+            (x.clone(),),
+            input_names=["inputs"],
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
     assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def _session(part: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+    model = onnx_bytes(part, x, ["outputs"])
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Each session has its own threads; those that spin when done take the cores from the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    session = onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    name = session.get_inputs()[0].name
-    return lambda x: torch.from_numpy(session.run(None, {name: x.contiguous().numpy()})[0])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"inputs": x.contiguous().numpy()})[0])

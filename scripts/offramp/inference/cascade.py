@@ -14,7 +14,7 @@ from torch import Tensor
 from offramp import OfframpError
 from offramp.networks.loading import IMAGE_SHAPE
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.scoring.criteria import CRITERIA, FEATURES, score_at
+from offramp.scoring.criteria import CRITERIA, FEATURES, final_score, score_at
 from offramp.scoring.policy import Policy, check_fits, check_network
 
 
@@ -27,28 +27,33 @@ class Samples(NamedTuple):
     seen: tuple[Tensor, ...] = ()
 
 
-def run_cascade(network: MultiExitNetwork, policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
+def run_cascade(
+    network: MultiExitNetwork, policy: Policy, images: Tensor, scores: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Labels and exits of a batch under a policy.
 
     Parameters: ``images`` float32 (N, 3, H, W) in 0..1 on the network's device, best channels_last.
     Returns label int64 (N,) and exit int64 (N,) in 1..K, in input order, on the same device. A
-    disabled exit's head does not run, unless the criterion looks back at it.
+    disabled exit's head does not run, unless the criterion looks back at it. ``scores``, if given,
+    float64 (N,), is filled with the score of each sample at the exit where it left.
 
     Raises OfframpError for images that are none, and a policy that is not one for this network.
     """
     check_policy(network, policy, images)
     check_images(network, images)
-    return cascade(network, policy, images)
+    return cascade(network, policy, images, scores)
 
 
 @torch.inference_mode()
-def cascade(network: MultiExitNetwork, policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
+def cascade(
+    network: MultiExitNetwork, policy: Policy, images: Tensor, scores: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """`run_cascade` without a look at what it is given."""
     labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
     exits = torch.empty_like(labels)
     here = Samples(images, torch.arange(len(images), device=images.device))
     for k in range(len(network.blocks)):
-        stay = run_stage(network, policy, k, here, labels, exits)
+        stay = run_stage(network, policy, k, here, labels, exits, scores)
         if stay is None:
             break
         here = stay
@@ -149,13 +154,23 @@ def _first(groups: Sequence[Samples], size: int) -> tuple[Samples, Samples]:
 
 
 def run_stage(
-    network: MultiExitNetwork, policy: Policy, k: int, here: Samples, labels: Tensor, exits: Tensor
+    network: MultiExitNetwork,
+    policy: Policy,
+    k: int,
+    here: Samples,
+    labels: Tensor,
+    exits: Tensor,
+    scores: Tensor | None = None,
 ) -> Samples | None:
     """Block k (from 0), its head, decision and removal: notes label and exit of those who leave in
-    ``labels`` and ``exits``, int64 (N,), and returns those who stay, None if nobody does."""
+    ``labels`` and ``exits``, int64 (N,), their score in ``scores`` if wanted, and returns those who
+    stay, None if nobody does."""
     x = network.blocks[k](here.x)
     if k == len(policy.thresholds):
-        decide_final(network.heads[-1](x), k + 1, here.places, labels, exits)
+        logits = network.heads[-1](x)
+        decide_final(logits, k + 1, here.places, labels, exits)
+        if scores is not None:
+            scores[here.places] = final_score(policy.criterion, _precise(logits), torch)
         return None
     looks_back = CRITERIA[policy.criterion].looks_back
     # `runs` only where it matters: asking costs as much as a small layer on one sample.
@@ -165,7 +180,7 @@ def run_stage(
     seen = (*here.seen, logits) if looks_back else (logits,)
     if policy.thresholds[k] is None:
         return Samples(x, here.places, seen)
-    stay = decide(seen, policy, k, here.places, labels, exits)
+    stay = decide(seen, policy, k, here.places, labels, exits, scores)
     kept = seen if looks_back else ()
     if len(stay) == len(here.places):
         return Samples(x, here.places, kept)
@@ -182,7 +197,13 @@ def run_full_network(network: MultiExitNetwork, images: Tensor) -> Tensor:
 
 
 def decide(
-    seen: Sequence[Tensor], policy: Policy, k: int, index: Tensor, labels: Tensor, exits: Tensor
+    seen: Sequence[Tensor],
+    policy: Policy,
+    k: int,
+    index: Tensor,
+    labels: Tensor,
+    exits: Tensor,
+    scores: Tensor | None = None,
 ) -> Tensor:
     """Decide at side exit k (from 0) and return the rows that stay, int64 (kept,).
 
@@ -192,16 +213,22 @@ def decide(
     accelerator the host waits here, once an exit: how many stay is the next block's batch size.
     """
     used = list(seen) if CRITERIA[policy.criterion].looks_back else [seen[-1]]
-    logits = torch.stack(used, 1)
-    precise = logits if logits.device.type == "mps" else logits.double()  # mps has no float64
+    precise = _precise(torch.stack(used, 1))
     if policy.temperatures is not None:
         for place, exit_ in enumerate(range(k + 1 - len(used), k + 1)):
             precise[:, place] /= policy.temperatures[exit_]
     weights = policy.weights[k] if policy.weights is not None else None
-    stays = score_at(policy.criterion, precise, torch, weights) > policy.thresholds[k]
+    score = score_at(policy.criterion, precise, torch, weights)
+    stays = score > policy.thresholds[k]
+    if scores is not None:
+        scores[index] = score
     labels[index] = seen[-1].argmax(1)
     exits[index] = k + 1
     return stays.nonzero().squeeze(1)
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.device.type == "mps" else logits.double()  # mps has no float64
 
 
 def decide_final(logits: Tensor, exit_: int, index: Tensor, labels: Tensor, exits: Tensor) -> None:

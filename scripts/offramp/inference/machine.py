@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import joblib
 import torch
 
 from offramp import OfframpError
@@ -31,7 +30,7 @@ def prepare(config: Mapping[str, Any]) -> tuple[torch.device, dict[str, str]]:
     # oneDNN prepares a kernel for every batch size it meets; a cascade meets most sizes at every
     # block, more than the 1024 that it remembers by default.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
-    threads = config["threads"] or joblib.cpu_count()
+    threads = config["threads"] or usable_cores()
     torch.set_num_threads(threads)
     torch.backends.cudnn.allow_tf32 = (
         False  # the float exceptions of the verification hold for fp32
@@ -62,7 +61,7 @@ def keep_freed_memory() -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that the config names; ``auto`` takes cuda, then mps, then cpu.
+    """The device of a name, as the config knows them; ``auto`` takes cuda, then mps, then cpu.
 
     Raises OfframpError when the named device is not there.
     """
@@ -73,8 +72,11 @@ def choose_device(name: str) -> torch.device:
     }
     if name == "auto":
         name = next(kind for kind, here in present.items() if here)
-    if not present[name]:
-        raise OfframpError(f"config: device: {name} is not available here; use auto or cpu")
+    kind, _, number = name.partition(":")  # cuda:1 is the second of several
+    if kind not in present or not (number.isdecimal() or name == kind):
+        raise OfframpError(f"device: {name!r} is none of auto, {', '.join(present)}")
+    if not present[kind] or int(number or 0) >= max(1, torch.cuda.device_count()):
+        raise OfframpError(f"device: {name} is not available here; use auto or cpu")
     return torch.device(name)
 
 
@@ -110,4 +112,11 @@ def cpu_name() -> str:
     if cpuinfo.exists():
         models = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
         name = models[0].split(":", 1)[1].strip() if models else name
-    return f"{name}, {joblib.cpu_count()} cores"
+    return f"{name}, {usable_cores()} cores"
+
+
+def usable_cores() -> int:
+    """How many cores this process may really use."""
+    import joblib  # only here: whoever uses a policy has no need of it
+
+    return joblib.cpu_count()

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from offramp.common.hashing import sha256
 from offramp.networks.files import unusable
-from offramp.tables.files import sha256
 
 INDEX = "index.json"
 # How many exits each network has; torch need not be imported to look.

@@ -3,22 +3,23 @@
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp import OfframpError
+from offramp.common.hashing import sha256
 from offramp.networks import states
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
 from offramp.networks.identity import Identity
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.tables.files import sha256
-from offramp.tables.schemas import NETWORK
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet, "cpunet_static": CPUNetStatic}
 IMAGE_SHAPE = (3, 32, 32)
@@ -81,11 +82,15 @@ def save(
 
 
 @torch.inference_mode()
-def describe(network: MultiExitNetwork) -> pa.Table:
+def describe(network: MultiExitNetwork) -> "pa.Table":
     """Shapes, learned parameters and multiply-adds of every block and head, for one image.
 
     Multiply-adds are half of what torch's own FlopCounterMode counts.
     """
+    import pyarrow as pa  # only here: whoever uses a policy has no need of tables
+
+    from offramp.tables.schemas import NETWORK
+
     rows = []
     x = torch.zeros(1, *IMAGE_SHAPE)
     for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True), 1):

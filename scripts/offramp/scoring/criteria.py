@@ -171,6 +171,16 @@ def score_at(
     return found.score(seen, weights, xp) if found.fitted else found.score(seen, xp)
 
 
+def final_score(criterion: str, logits: Any, xp: ModuleType = np) -> Any:
+    """Scores (n,) of the final exit, which takes all who remain, from its ``logits``, float64
+    (n, C): 0 under a fitted criterion, for which it risks nothing; nan under one that looks back,
+    since not all heads before it have run."""
+    found = CRITERIA[criterion]
+    if found.looks_back or found.fitted:
+        return 0 * logits[:, 0] + (math.nan if found.looks_back else 0.0)
+    return found.score(logits, xp)
+
+
 def scores_of(
     criterion: str,
     logits: np.ndarray,

@@ -16,18 +16,13 @@ import pyarrow.parquet as pq
 
 from offramp import OfframpError
 from offramp.common.files import check_is_file, replacing
+from offramp.common.hashing import sha256 as sha256  # for those who know it from here
 from offramp.tables.checks import CONTENT, SAMPLES, content_of, problems
 from offramp.tables.schemas import schema_of
 
 VERSION = "1"
 # Parts of a run, after which the files with a table of each are named.
 PARTS = ("train", "val", "test", "probe")
-
-
-def sha256(path: str | Path) -> str:
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def provenance(config: Mapping[str, Any], weights_sha256: str, split: str = "all") -> dict:

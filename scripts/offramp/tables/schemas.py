@@ -258,6 +258,17 @@ ORACLE = _schema(
 )
 
 
+EXPORT = pa.schema(
+    {
+        "contender": pa.string(),
+        "batch_size": pa.int32(),
+        "repeat": pa.int32(),
+        "batch": pa.int32(),
+        "seconds": pa.float64(),
+    }
+)
+
+
 def logits_schema(exits: int, classes: int) -> pa.Schema:
     """One row a sample: sample_id, label, and ``exit_1`` .. ``exit_K`` lists of C float32."""
     found = {"sample_id": pa.int64(), "label": pa.int64()}

@@ -22,11 +22,6 @@ def splits_of(logits: str | Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(s for s in SPLITS if s != "train" or logits.get("train") is not None)
 
 
-def without_slash(folder: str) -> str:
-    """A folder's path as rules join to it."""
-    return folder.rstrip("/")
-
-
 def own_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     """What is wrong with the config's own logits and costs, a line each."""
     logits, costs = config.get("logits"), config.get("costs")

@@ -1,0 +1,31 @@
+"""Rule `export`: policy, weights and logits -> a folder that runs elsewhere, proved and timed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from offramp.data.splits import open_split
+from offramp.inference.deployed import Cascade
+from offramp.inference.export import export
+from offramp.inference.exported import note, prove, race
+from offramp.inference.machine import prepare
+from offramp.tables.files import provenance, read_logits, same_weights, write
+from offramp.workflow.job import job_log
+
+if TYPE_CHECKING:
+    from snakemake.script import snakemake
+
+with job_log(snakemake.log[0]):
+    params, paths = snakemake.params, snakemake.input
+    folder, table = snakemake.output.folder, snakemake.output.table
+    # onnxruntime runs it on the CPU, so torch does too.
+    _, machine = prepare({"device": "cpu", "backend": "eager", "threads": params.threads})
+    export(paths.policy, paths.weights, folder)
+    cascade = Cascade.load(paths.policy, paths.weights)
+    test = read_logits(paths.logits)
+    data = Path(snakemake.input.data[0]).parent
+    split = open_split(data, params.dataset, "test", params.validation)
+    proof = prove(folder, cascade, split, test.logits)
+    seconds = race(folder, cascade, split, int(machine["threads"]))
+    note(folder, proof, seconds, machine)
+    origin = provenance(snakemake.config, same_weights([test.table]), "test") | machine
+    write(table, seconds, "export", origin)

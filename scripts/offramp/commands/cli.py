@@ -1,0 +1,198 @@
+"""The commands: each reads its arguments, calls the library and prints. What is heavy to import is
+imported by the command that needs it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import click
+
+from offramp import OfframpError, __version__
+
+
+class Commands(click.Group):
+    """A group whose commands' faults are one line, with exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except OfframpError as error:
+            raise click.ClickException(str(error)) from None
+        except ModuleNotFoundError as error:
+            extra = "onnxruntime" if str(error.name).startswith("onnx") else "pipeline"
+            raise click.ClickException(
+                f"needs the package {error.name}: pip install 'offramp[{extra}]'"
+            ) from None
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, for a machine.")
+results_folder = click.option(
+    "--results", default="results", show_default=True, help="The results folder of a run."
+)
+of_split = click.option(
+    "--split", type=click.Choice(["test", "val", "train"]), default="test", show_default=True
+)
+
+
+def show(rows: Sequence[dict[str, Any]]) -> None:
+    """Print rows in aligned columns."""
+    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}"
+    return "" if value is None else str(value)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def offramp() -> None:
+    """Early exit: how much time it saves in a network, at what accuracy, and a policy to use.
+
+    `offramp run` makes the tables of a results folder; the other commands answer from these, or put
+    a policy to use.
+    """
+
+
+@offramp.command()
+@click.argument("targets", nargs=-1)
+@click.option("-c", "--config", multiple=True, help="A config file over config.yaml; repeatable.")
+@click.option("--cores", default=4, show_default=True, help="How many jobs may run at once.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would run.")
+def run(targets: tuple[str, ...], config: tuple[str, ...], cores: int, dry_run: bool) -> None:
+    """Run the pipeline in this folder, a clone of the repository.
+
+    Without TARGETS everything; else these files, as in `offramp run results/sweep.parquet`.
+    """
+    if not Path("Snakefile").exists():
+        raise OfframpError("no Snakefile here: go into a clone of the repository, then run again")
+    if find_spec("snakemake") is None:
+        raise ModuleNotFoundError(name="snakemake")
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *targets]
+    command += ["-n"] if dry_run else []
+    command += ["--configfile", *config] if config else []
+    sys.exit(subprocess.run(command).returncode)
+
+
+@offramp.command()
+@click.argument("cutoffs")
+@results_folder
+@of_split
+@as_json
+def sweep(cutoffs: str, results: str, split: str, as_json: bool) -> None:
+    """Accuracy and time of one cutoff for all exits, or of several: `offramp sweep 0.3,0.6`.
+
+    Exact, from the tables of a run. Low scores leave: a higher cutoff is faster.
+    """
+    from offramp.commands import answers
+
+    try:
+        wanted = [float(text) for text in cutoffs.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{cutoffs}: want numbers, as in 0.3,0.6") from None
+    rows = answers.sweep(Path(results), split, wanted)
+    click.echo(json.dumps(rows)) if as_json else show(rows)
+
+
+@offramp.command()
+@click.argument("sample_id", type=int)
+@results_folder
+@click.option("--policy", default="best", show_default=True, help="A name in policies/, or a file.")
+@of_split
+@as_json
+def explain(sample_id: int, results: str, policy: str, split: str, as_json: bool) -> None:
+    """Where one sample leaves, and why: its image, and what each exit says of it.
+
+    SAMPLE_ID is its place in the dataset's own files, as in the tables.
+    """
+    from offramp.commands import answers, picture
+
+    found = answers.explain(Path(results), split, policy, sample_id)
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    image = answers.image_of(found["dataset"], split, sample_id)
+    if image is not None:
+        click.echo(picture.drawn(image, colours=sys.stdout.isatty()))
+    show(found["exits"])
+    click.echo(found["why"])
+
+
+@offramp.group()
+def policy() -> None:
+    """Look at a policy, or hold two against each other."""
+
+
+@policy.command("show")
+@click.argument("file")
+@as_json
+def policy_show(file: str, as_json: bool) -> None:
+    """What is in a policy FILE, in words."""
+    from offramp.commands import use
+
+    found = use.described(Path(file))
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    for name, value in found.items():
+        click.echo(f"{name:14}{value}")
+
+
+@policy.command("compare")
+@click.argument("a")
+@click.argument("b")
+@results_folder
+@as_json
+def policy_compare(a: str, b: str, results: str, as_json: bool) -> None:
+    """Accuracy and predicted time of policies A and B on test data, and how far apart they are.
+
+    A and B are names in policies/ of the results folder, or files. The difference in accuracy is
+    paired, sample by sample, with its 95 % interval.
+    """
+    from offramp.commands import answers
+
+    found = answers.compare(Path(results), [a, b])
+    if as_json:
+        click.echo(json.dumps(found))
+        return
+    show(found["policies"])
+    points, low, high = (100 * found[key] for key in ("difference", "low", "high"))
+    click.echo(f"{a} less {b}: {points:+.2f} percentage points [{low:+.2f}, {high:+.2f}]")
+
+
+@offramp.command()
+@click.argument("policy")
+@click.argument("folder")
+@click.option("--weights", help="The network's weights, if they lie elsewhere.")
+def export(policy: str, folder: str, weights: str | None) -> None:
+    """Write a POLICY file and its network into FOLDER, to run without this project.
+
+    One ONNX file per stage, and run.py, which needs numpy and onnxruntime. In a clone,
+    `offramp run results/export.parquet` exports the best policy, proves it on test data and takes
+    its speed.
+    """
+    from offramp.inference.export import export as write
+
+    write(policy, weights, folder)
+    click.echo(f"{folder}: python {folder}/run.py IMAGES.npy OUT.npz")
+
+
+@offramp.command()
+@click.argument("folder")
+@click.argument("images", nargs=-1, required=True)
+@as_json
+def predict(folder: str, images: tuple[str, ...], as_json: bool) -> None:
+    """What an exported FOLDER says of IMAGES, picture files of any size."""
+    from offramp.commands import use
+
+    rows = use.predict(Path(folder), images)
+    click.echo(json.dumps(rows)) if as_json else show(rows)

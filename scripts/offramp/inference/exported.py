@@ -1,0 +1,130 @@
+"""What was exported, proved against the tables and timed beside torch."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+import torch
+
+from offramp import OfframpError
+from offramp.common.progress import progress
+from offramp.data.splits import Split, load_images
+from offramp.inference.backends import onnx_bytes
+from offramp.inference.cascade import run_cascade
+from offramp.inference.deployed import Cascade
+from offramp.inference.export import MANIFEST, FullNetwork, write_manifest
+from offramp.inference.machine import timed
+from offramp.inference.runner import Runner
+from offramp.inference.verification import Case, differences, fail_on_differences
+from offramp.networks.loading import IMAGE_SHAPE
+from offramp.scoring.policy import Outcome, outcome_of_tables
+from offramp.tables.schemas import EXPORT
+
+# Batch sizes, and how many batches of each are timed in one repeat.
+RACE = {1: 32, 32: 16, 256: 2}
+CPU = torch.device("cpu")
+REPEATS = 5
+
+
+def prove(folder: str | Path, cascade: Cascade, split: Split, logits: np.ndarray) -> dict[str, Any]:
+    """Run the folder's own runner on a split, in a process of its own, and hold it against the
+    tables, ``logits`` float32 (N, K, C) of the split. Returns what the manifest says of it.
+
+    Raises OfframpError when it fails, or differs where the float exceptions excuse nothing.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        images, answers = Path(scratch, "images.npy"), Path(scratch, "answers.npz")
+        np.save(images, split.images[split.order])
+        runs = [sys.executable, "-B", str(Path(folder, "run.py")), str(images), str(answers)]
+        done = subprocess.run(runs, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise OfframpError(f"{folder}/run.py failed: {done.stderr.strip()}")
+        found = np.load(answers)
+    live = Outcome(found["exits"], found["labels"])
+    fail_on_differences([Case("the export", cascade.policy, True)], [live], logits, split.order)
+    table = outcome_of_tables(cascade.policy, logits)
+    differ, excused = differences(cascade.policy, logits, table, live)
+    exits = np.bincount(live.exits, minlength=len(cascade.network.heads) + 1)[1:]
+    return {
+        "split": "test",
+        "n": len(live.labels),
+        "accuracy": float((live.labels == split.labels).mean()),
+        "exits": exits.tolist(),
+        "differ": int(differ.sum()),
+        "excused": int(excused.sum()),
+    }
+
+
+def race(folder: str | Path, cascade: Cascade, split: Split, threads: int) -> pa.Table:
+    """Seconds of every batch under the exported stages, under torch, and through one plain ONNX
+    file of the full network, in turns of a few batches and in another order every repeat, so that
+    all meet the same minutes. All start with float32 images in the layout that each likes best.
+    """
+    contenders = contenders_of(Path(folder), cascade, threads)
+    order, rows = np.random.default_rng(0), []
+    for repeat in progress(range(REPEATS), "race", "repeat"):
+        for size, count in RACE.items():
+            last = max(0, len(split.order) - size)  # where a whole batch still begins
+            starts = np.arange(repeat * count, (repeat + 1) * count) * size % (last + 1)
+            batches = [load_images(split, slice(s, s + size), "cpu") for s in starts.tolist()]
+            plain = [batch.contiguous().numpy() for batch in batches]
+            for name in order.permutation(list(contenders)):
+                given = batches if name == "torch" else plain
+                for batch, seconds in enumerate(turn(contenders[name], given)):
+                    rows.append(
+                        {
+                            "contender": str(name),
+                            "batch_size": len(given[batch]),
+                            "repeat": repeat,
+                            "batch": batch,
+                            "seconds": seconds,
+                        }
+                    )
+    return pa.Table.from_pylist(rows, schema=EXPORT)
+
+
+def contenders_of(
+    folder: Path, cascade: Cascade, threads: int
+) -> dict[str, Callable[[Any], object]]:
+    """Who races, each a function of a batch."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with torch.inference_mode():
+        x = torch.zeros(2, *IMAGE_SHAPE).contiguous(memory_format=torch.channels_last)
+        model = onnx_bytes(FullNetwork(cascade.network), x, ["logits"])
+    full = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return {
+        "export": Runner(folder, threads).cascade,
+        "torch": lambda x: run_cascade(cascade.network, cascade.policy, x),
+        "full_onnx": lambda x: full.run(None, {"inputs": x})[0].argmax(1),
+    }
+
+
+def turn(call: Callable[[Any], object], batches: list) -> list[float]:
+    """Seconds of each batch, once all have come untimed: torch prepares a kernel for every number
+    of survivors that it meets."""
+    for batch in batches:
+        call(batch)
+    return [timed(partial(call, batch), CPU)[1] for batch in batches]
+
+
+def note(folder: str | Path, proof: dict[str, Any], seconds: pa.Table, machine: dict) -> None:
+    """Put into the manifest what was proved, and the median milliseconds of a batch."""
+    medians = seconds.group_by(["batch_size", "contender"]).aggregate(
+        [("seconds", "approximate_median")]
+    )
+    speed: dict[str, dict[str, float]] = {}
+    for row in medians.sort_by("batch_size").to_pylist():
+        found = speed.setdefault(str(row["batch_size"]), {})
+        found[row["contender"]] = round(1000 * row["seconds_approximate_median"], 4)
+    manifest = json.loads(Path(folder, MANIFEST).read_text())
+    manifest["measured"] = {**proof, "ms_per_batch": speed, "machine": machine}
+    write_manifest(folder, manifest)

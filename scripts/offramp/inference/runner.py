@@ -1,0 +1,80 @@
+"""Runs the network of this folder under its policy; needs numpy, onnxruntime and this folder only.
+
+`python run.py IMAGES.npy OUT.npz`: from uint8 (N, H, W, 3) to labels, exits (from 1 on), scores.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from onnxruntime import InferenceSession, SessionOptions
+
+from offramp.scoring.criteria import CRITERIA, final_score, score_at
+
+
+class Runner:
+    """All stages. Threads may share one. ``threads`` are onnxruntime's, 0 being its own choice."""
+
+    def __init__(self, folder=Path(__file__).parent, threads=0):
+        self.manifest = json.loads(Path(folder, "manifest.json").read_text())
+        for name, known in self.manifest["sha256"].items():
+            if hashlib.sha256(Path(folder, name).read_bytes()).hexdigest() != known:
+                raise ValueError(f"{Path(folder, name)}: not what was exported (by its sha256)")
+        self.policy = json.loads(Path(folder, "policy.json").read_text())
+        options = SessionOptions()
+        options.intra_op_num_threads = threads
+        # Each stage has its own threads; those that spin when done take the cores from the next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        files, cpu = [s["file"] for s in self.manifest["stages"]], ["CPUExecutionProvider"]
+        self.stages = [InferenceSession(Path(folder, file), options, cpu) for file in files]
+
+    def __call__(self, images):
+        """Labels int64, exits int64 and scores float64 of uint8 images (N, H, W, 3), one batch."""
+        shape = self.manifest["input"]["shape"]
+        if images.dtype != np.uint8 or [*images.shape[1:]] != shape[1:]:
+            raise ValueError(f"images: want uint8 {shape}, not {images.dtype} {[*images.shape]}")
+        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
+        return self.cascade(x / np.float32(255))
+
+    def cascade(self, x):
+        """The same of float32 (N, 3, H, W) in 0..1: every stage in turn, for those still there."""
+        labels, exits, scores = np.zeros(len(x), int), np.zeros(len(x), int), np.zeros(len(x))
+        places, thresholds = np.arange(len(x)), [*self.policy["thresholds"], np.inf]
+        seen: list[np.ndarray] = []
+        looks_back = CRITERIA[self.policy["criterion"]].looks_back
+        for k, stage in enumerate(self.stages):
+            x, *more = stage.run(None, {"inputs": x})
+            if "logits" in self.manifest["stages"][k]["outputs"]:  # else nobody looks at them
+                seen = [*(seen if looks_back else []), [x, *more][-1]]
+            if thresholds[k] is None:
+                continue
+            score = self.score(k, np.stack(seen, 1).astype(float))
+            labels[places], exits[places], scores[places] = seen[-1].argmax(1), k + 1, score
+            stay = score > thresholds[k]
+            if not stay.any():
+                break
+            if not stay.all():
+                x, places, seen = x[stay], places[stay], [logits[stay] for logits in seen]
+        return labels, exits, scores
+
+    def score(self, k, logits):
+        """Scores at stage k (from 0) of the logits (n, exits looked at, C), its own the last."""
+        criterion, scale, weights = map(self.policy.get, ("criterion", "temperatures", "weights"))
+        if k == len(self.stages) - 1:
+            return final_score(criterion, logits[:, -1])
+        if scale:
+            logits /= np.array(scale[k + 1 - logits.shape[1] : k + 1])[:, None]
+        return score_at(criterion, logits, weights=weights and weights[k])
+
+
+if __name__ == "__main__":
+    try:
+        (source, target), runner = sys.argv[1:], Runner()
+        images, batch = np.load(source, mmap_mode="r"), runner.manifest["batch_size"]
+        parts = [runner(images[i : i + batch]) for i in range(0, max(1, len(images)), batch)]
+        labels, exits, scores = map(np.concatenate, zip(*parts, strict=True))
+        np.savez(target, labels=labels, exits=exits, scores=scores)
+    except (ValueError, OSError, EOFError, AttributeError) as error:
+        sys.exit(f"run.py IMAGES.npy OUT.npz: {error}")
