@@ -214,4 +214,4 @@ def test_the_largest_page_has_less_than_ten_megabytes():
 
 def test_every_part_of_the_page_has_one_place():
     page = page_of({"some": "data"})
-    assert not re.search(r"@(style|licence|d3|logic|view|data)@", page)
+    assert not re.search(r"@(data|style|licence|d3|logic|view|words)@", page)

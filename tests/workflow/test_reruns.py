@@ -77,7 +77,7 @@ def test_other_methods_go_through_to_the_summary(tree):
 
     joint = config_file(tree, "joint.yaml", {"calibration": {"method": "joint"}})
     run = succeed(tree, f"{RESULTS}/summary.md", "--cores", "2", configs=(*CONFIGS, joint))
-    assert set(run.jobs) == ANALYSIS - {"sweep"} - DRAWN
+    assert set(run.jobs) == ANALYSIS - {"sweep", "explorer"} - DRAWN
     rows = frame(tree, "calibration")
     assert set(rows["method"]) == {"joint"}
     own = overall(rows[(rows["calibrated_on"] == "val") & (rows["split"] == "val")])

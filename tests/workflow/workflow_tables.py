@@ -53,7 +53,7 @@ TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["
 TIMING_RULES = {"logits", "probe", "verification", "baseline", "benchmark", "benchmark_run"}
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
-FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary"}
+FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary", "explorer"}
 ANALYSIS = FROM_THRESHOLDS | {"sweep", "calibration", "optimism"}
 FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
@@ -79,6 +79,7 @@ RERUN_BY = {
     "scoring/risk": set(),
     "inference/baseline": set(),
     "report/summary": {"summary"},
+    "report/explorer": {"explorer"},
 }
 
 

@@ -29,8 +29,10 @@ PARTS = {
     "@style@": "style.css",
     "@licence@": "vendor/d3.LICENSE",
     "@d3@": "vendor/d3.min.js",
-    "@logic@": "logic.js",
-    "@view@": "view.js",
+    **{
+        f"@{name}@": f"{name}.js"
+        for name in ("logic", "words", "controls", "network", "frontier", "gallery", "view")
+    },
 }
 # The page is to stay below 10 MB: bytes for what it computes with, and for its pictures.
 MOST_DATA, MOST_PICTURES = 5_000_000, 2_800_000
