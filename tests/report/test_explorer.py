@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -142,7 +143,7 @@ def test_the_points_of_a_frontier_are_what_the_tables_say_of_them():
         assert point["seconds"] == pytest.approx(seconds, rel=1e-12)
     for points in frontiers.values():
         assert points
-        for before, after in zip(points, points[1:], strict=False):
+        for before, after in pairwise(points):
             assert before["correct"] < after["correct"] and before["seconds"] < after["seconds"]
     # Nothing was left out but for a better one.
     for right, seconds in known.values():
@@ -189,6 +190,15 @@ def test_pictures_of_any_size_become_small(shape):
     longer = max(pictures["width"], pictures["height"])
     assert longer == min(max(shape[:2]), explorer.PICTURE)
     assert pictures["count"] == 70
+
+
+@pytest.mark.parametrize(
+    "inputs", [np.zeros((77, 12)), np.zeros((77, 8, 8, 3)), np.zeros((77, 8, 8, 7), np.uint8)]
+)
+def test_inputs_that_are_no_pictures_are_not_shown(inputs):
+    data = page_data(made_run(images=inputs))
+    assert data["pictures"] is None
+    assert len(array(data["order"])) == 70
 
 
 def test_a_page_stays_small_whatever_the_run(monkeypatch):

@@ -1,4 +1,4 @@
-"""The interactive page: a run's validation data, time model and policies in one file that computes."""
+"""The interactive page: validation data, time model and policies in one file that computes."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from PIL import Image
 
 from offramp.common.intervals import interval
 from offramp.scoring.criteria import CRITERIA, score_range
-from offramp.scoring.policy import Policy, exits_of, shared_cutoff
+from offramp.scoring.policy import Policy, shared_cutoff
 from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import Scored, decided_by
 from offramp.tables.files import origin_of
@@ -50,8 +50,8 @@ class Run(NamedTuple):
     """What the page is made from. ``val`` and ``test``: scores and correctness; ``logits`` float32
     (N, K, C) and ``label`` int64 (N,) of the samples in ``val``; ``cutoffs`` of the sweep;
     ``policies`` by name, with what their files say, and what was measured ``live`` of them, none
-    if nothing was; ``names`` of the classes and ``images`` by sample_id, uint8 (M, H, W, 1 or 3),
-    None where there are none."""
+    if nothing was; ``names`` of the classes and ``images`` by sample_id, uint8 (M, H, W, 1 or 3);
+    None where there are none, and other inputs are not shown."""
 
     val: Scored
     test: Scored
@@ -92,7 +92,7 @@ def page_data(run: Run) -> dict[str, Any]:
     scores, correct = run.val.scores[:rows], run.val.correct[:rows]
     ids = run.val.table["sample_id"].to_numpy()[:rows]
     order = np.random.default_rng(SEED).permutation(rows)
-    pictures = None if run.images is None else pictures_of(run.images, ids[order])
+    pictures = pictures_of(run.images, ids[order]) if are_pictures(run.images) else None
     sizes = run.batch_size + 1
     criterion = decided_by(run.val.table).criterion
     full = correct[:, -1].sum()
@@ -274,6 +274,13 @@ def pictures_of(images: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
         "count": len(tiles), "width": width, "height": height, "columns": columns,
         "rows": -(-len(tiles) // columns), "address": address,
     }  # fmt: skip
+
+
+def are_pictures(images: np.ndarray | None) -> bool:
+    """Whether the dataset's inputs can be looked at."""
+    if images is None or images.dtype != np.uint8 or images.ndim != 4:
+        return False
+    return images.shape[3] in (1, 3)
 
 
 def picture_of(image: np.ndarray) -> np.ndarray:

@@ -106,7 +106,7 @@ const Controls = (() => {
     let remembered = null;
     const set = (score) => page.load(state.thresholds.map((t, j) => (j === k ? score : t)));
     const check = final ? null : title.append("label");
-    if (final) title.append("span").text(`Exit ${k + 1}, the rest`);
+    if (final) title.append("span").text(`Exit ${k + 1}`);
     else {
       check.append("input").attr("type", "checkbox").on("change", (event) => {
         const middle = rounded(scale.score(0.5));
@@ -122,9 +122,9 @@ const Controls = (() => {
       draw(result) {
         const n = result.n[k];
         const share = n ? `, ${Words.percent(result.correct[k] / n, 1)} right` : "";
-        const leave = `${Words.count(n)} leave (${Words.percent(n / data.samples, 0)})${share}`;
+        const leave = `${Words.count(n)} ${final ? "remain" : "leave"} (${Words.percent(n / data.samples, 0)})${share}`;
         const ends = Words.interval(Logic.interval(result.correct[k], n), 0);
-        about.text(`${leave} ${ends}`.trim());
+        about.text(`${leave} ${ends}`.trim()).attr("data-n", n).attr("data-correct", result.correct[k]);
         if (final) return;
         const threshold = state.thresholds[k];
         if (threshold !== null) remembered = threshold;

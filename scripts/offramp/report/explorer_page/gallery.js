@@ -127,6 +127,7 @@ const Gallery = (() => {
     const { data, state } = page;
     const card = d3.select("#card");
     const scale = Logic.scale(data.scale);
+    addEventListener("scroll", () => card.attr("hidden", ""), { passive: true });
     return {
       hide: () => card.attr("hidden", ""),
       show(tile) {

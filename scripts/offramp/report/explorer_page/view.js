@@ -67,15 +67,19 @@
       `offramp · ${about.model} on ${about.dataset}, weights ${about.weights_sha256.slice(0, 8)} · ` +
       `times of ${about.device_name || "the machine of the run"}, batches of ${data.time.batch} · ` +
       "drawn with d3";
+    const show = (id, text, exact) => {
+      byId(id).textContent = text;
+      byId(id).dataset.exact = exact;
+    };
     return {
       draw({ total }) {
-        byId("accuracy").textContent = Words.percent(total.correct / total.n);
+        show("accuracy", Words.percent(total.correct / total.n), total.correct);
         const gap = Words.points(total.correct / total.n - accuracy);
         const ends = Words.interval(Logic.interval(total.correct, total.n));
         byId("accuracy-about").textContent = `${ends} · ${gap} to the full network`;
-        byId("seconds").textContent = Words.duration(total.seconds);
+        show("seconds", Words.duration(total.seconds), total.seconds);
         byId("seconds-about").textContent = `full network ${Words.duration(data.full.seconds)}`;
-        byId("speedup").textContent = Words.ratio(total.speedup);
+        show("speedup", Words.ratio(total.speedup), total.speedup);
       },
       rest({ total }) {
         byId("said").textContent =
