@@ -220,18 +220,14 @@ const Frontier = (() => {
 
   // Between which frontiers the policy lies.
   function placeInWords(data, { correct, seconds }) {
+    if (!data.frontiers.length) return "";
     const parts = data.frontiers.map(({ kind, points }) => {
       const least = Logic.needed(points, correct);
-      const name = { shared: "a shared cutoff", targets: "one target at every exit",
-        joint: "thresholds chosen jointly" }[kind];
-      return least === null ? `${name} is never right so often` : `${name} needs ${Words.duration(least)}`;
+      return `${Words.kind(kind)} ${least === null ? "never" : Words.duration(least)}`;
     });
-    if (!parts.length) return "";
-    const said = `${parts.slice(0, -1).join(", ")}, ${parts.at(-1)}`.replace("jointly needs", "jointly need")
-      .replace("jointly is never", "jointly are never");
-    return `To be right as often as here, in ${Words.duration(seconds)}, ${said}. The frontiers were ` +
-      "fitted to these same samples, which flatters them a little. The accuracy's axis is stretched " +
-      "towards the top: equal steps are equal ratios of errors.";
+    return `This takes ${Words.duration(seconds)}. To be right as often takes, by way: ` +
+      `${parts.join("; ")}. The frontiers were fitted to these same samples, which flatters them a ` +
+      "little. The axis is stretched towards the top: equal steps are equal ratios of errors.";
   }
 
   return { make };

@@ -14,6 +14,7 @@ const Gallery = (() => {
       `Up to ${MOST} ${what} per exit, drawn by lot once and for all` +
       (data.order.length < data.samples ? ` from ${Words.count(data.order.length)} of the samples` : "") +
       (pictured ? ". Point at one, or go to it with the tab and arrow keys, to see its scores." : "."));
+    if (pictured) loadSheet(data.pictures);
     const card = pictured ? makeCard(page) : null;
     const place = pictured ? d3.select("#gallery") : makeTable(page);
     const makeOne = pictured ? makeStrip : makeRows;
@@ -26,6 +27,13 @@ const Gallery = (() => {
         });
       },
     };
+  }
+
+  // One rule for all pictures: the sheet's address is megabytes long, and is to be read once.
+  function loadSheet({ address, width, height, columns, rows }) {
+    d3.select("head").append("style").text(`.tile i, .picture {
+      background-image: url(${address}); aspect-ratio: ${width} / ${height};
+      background-size: ${100 * columns}% ${100 * rows}%; }`);
   }
 
   function makeFilter(page) {
@@ -53,7 +61,6 @@ const Gallery = (() => {
 
   function makeStrip(gallery, page, k, card) {
     const { data } = page;
-    const { width, height, columns, rows, address } = data.pictures;
     const strip = gallery.append("section").attr("class", "strip");
     const title = strip.append("h3");
     title.append("span").text(`Exit ${k + 1}`);
@@ -63,7 +70,6 @@ const Gallery = (() => {
     const empty = list.append("p").attr("class", "soft").text("none");
     const tiles = d3.range(MOST).map((i) => makeTile(list, i, card));
     const shown = new Array(MOST).fill(null);
-    const sheet = `url(${address})`;
     return {
       draw(result, places) {
         about.text(titleOf(page, k, result));
@@ -78,11 +84,7 @@ const Gallery = (() => {
           tile.className = `tile ${data.right[k][sample] ? "right" : "wrong"}`;
           tile.sample = { sample, k, at };
           tile.setAttribute("aria-label", inWords(page, sample, k));
-          const style = tile.firstChild.style;
-          style.aspectRatio = `${width} / ${height}`;
-          style.backgroundImage = sheet;
-          style.backgroundSize = `${100 * columns}% ${100 * rows}%`;
-          style.backgroundPosition = positionOf(data.pictures, at);
+          tile.firstChild.style.backgroundPosition = positionOf(data.pictures, at);
         });
       },
     };
@@ -127,17 +129,19 @@ const Gallery = (() => {
     const { data, state } = page;
     const card = d3.select("#card");
     const scale = Logic.scale(data.scale);
-    addEventListener("scroll", () => card.attr("hidden", ""), { passive: true });
+    let shown = null;
+    addEventListener("scroll", () => shown && beside(card.node(), shown), { passive: true });
     return {
-      hide: () => card.attr("hidden", ""),
+      hide() {
+        shown = null;
+        card.attr("hidden", "");
+      },
       show(tile) {
+        shown = tile;
         const { sample, k, at } = tile.sample;
         card.attr("hidden", null).html("");
-        const picture = card.append("i").attr("class", "picture");
-        for (const name of ["backgroundImage", "backgroundSize", "aspectRatio"]) {
-          picture.node().style[name] = tile.firstChild.style[name];
-        }
-        picture.node().style.backgroundPosition = positionOf(data.pictures, at);
+        card.append("i").attr("class", "picture")
+          .style("background-position", positionOf(data.pictures, at));
         const words = card.append("div");
         words.append("b").text(data.classes[data.labels[sample]]);
         words.append("span").attr("class", "soft").text(` · sample ${data.ids[sample]}`);

@@ -50,6 +50,7 @@
   function makeNumbers() {
     const { samples, about } = data;
     const accuracy = data.full.correct / samples;
+    document.title = `${about.model} on ${about.dataset}: where may a sample leave?`;
     byId("speedup-about").textContent = "over the full network";
     const unit = about.unit ? `${about.criterion}, in ${about.unit},` : about.criterion;
     byId("lead").textContent =
