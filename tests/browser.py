@@ -1,4 +1,8 @@
-"""A real browser for the tests of the interactive page: Debian's Chromium, without a screen."""
+"""A real browser for the tests of the interactive page: Debian's Chromium, without a screen; a pytest
+plugin.
+
+PYTEST_DONT_REWRITE: the tests import it before pytest does.
+"""
 
 import base64
 import os

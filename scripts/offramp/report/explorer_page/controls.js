@@ -13,7 +13,7 @@ const Controls = (() => {
     const exits = Array.from({ length: data.exits }, (_, k) => makeExit(page, scale, k));
     const file = makeFile(page);
     const nothing = data.exits === 1;
-    d3.selectAll("#shared, #copy").attr("hidden", nothing ? "" : null);
+    d3.selectAll("#shared, #copy, #file-about, .controls .key").attr("hidden", nothing ? "" : null);
     return {
       draw(result) {
         policies.draw();

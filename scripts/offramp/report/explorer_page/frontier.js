@@ -67,15 +67,17 @@ const Frontier = (() => {
     return { x, y: (correct) => y(error(correct)), ticks: ticksOf(y) };
   }
 
-  // Round accuracies, not too close to each other.
+  // Round accuracies, not too close to each other; the finest near the top, where the scale is finest.
   function ticksOf(y) {
     const [worst, best] = y.domain();
     const found = [];
     for (const step of [0.1, 0.05, 0.01, 0.005, 0.001]) {
-      if (found.length > 6) break;
+      const enough = found.length >= 3;
+      if (enough && step < 0.01) break;
+      const above = enough && step < 0.05 ? d3.max(found, ({ tick }) => tick) : 0;
       for (let tick = step * Math.ceil((1 - worst) / step); tick <= 1 - best; tick += step) {
         const place = y(Math.max(1 - tick, 1e-9));
-        if (found.every((other) => Math.abs(other.place - place) > 30)) found.push({ tick, place });
+        if (tick >= above && found.every((other) => Math.abs(other.place - place) > 30)) found.push({ tick, place });
       }
     }
     return found;
@@ -223,11 +225,11 @@ const Frontier = (() => {
     if (!data.frontiers.length) return "";
     const parts = data.frontiers.map(({ kind, points }) => {
       const least = Logic.needed(points, correct);
-      return `${Words.kind(kind)} ${least === null ? "never" : Words.duration(least)}`;
+      return `${Words.kind(kind)} ${least === null ? "out of reach" : Words.duration(least)}`;
     });
-    return `This takes ${Words.duration(seconds)}. To be right as often takes, by way: ` +
-      `${parts.join("; ")}. The frontiers were fitted to these same samples, which flatters them a ` +
-      "little. The axis is stretched towards the top: equal steps are equal ratios of errors.";
+    return `This takes ${Words.duration(seconds)}. To be right as often: ` +
+      `${parts.join(", ")}. The frontiers were fitted to these same samples, which flatters ` +
+      "them, the joint one most. The axis is stretched towards the top: equal steps are equal ratios of errors.";
   }
 
   return { make };

@@ -67,13 +67,12 @@ const Gallery = (() => {
     const about = title.append("span").attr("class", "soft");
     const list = strip.append("div").attr("class", "tiles").attr("role", "group")
       .attr("aria-label", `Samples that leave at exit ${k + 1}`);
-    const empty = list.append("p").attr("class", "soft").text("none");
     const tiles = d3.range(MOST).map((i) => makeTile(list, i, card));
     const shown = new Array(MOST).fill(null);
     return {
       draw(result, places) {
         about.text(titleOf(page, k, result));
-        empty.attr("hidden", places.length ? "" : null);
+        list.attr("hidden", places.length ? null : "");
         tiles.forEach((tile, i) => {
           const at = places[i] ?? null;
           if (at === shown[i]) return;

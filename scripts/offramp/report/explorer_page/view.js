@@ -92,7 +92,7 @@
 
   function makeTest() {
     byId("test-about").textContent =
-      "The sliders never look at test data: who tunes on it learns nothing from it. These are the " +
+      "The sliders never look at test data: who tunes on it can no longer trust it. These are the " +
       `policies that the run had chosen before it looked, once, at ${Words.count(data.about.tests)} ` +
       "test samples. A policy that you make here has no row.";
     const live = data.policies.some((policy) => policy.live);

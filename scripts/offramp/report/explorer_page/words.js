@@ -16,7 +16,7 @@ const Words = (() => {
   }
 
   function three(x) {
-    return x >= 100 ? x.toFixed(0) : x.toPrecision(3);
+    return x >= 100 ? count(Math.round(x)) : x.toPrecision(3);
   }
 
   // A score or threshold, rounded for reading.
