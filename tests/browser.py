@@ -1,7 +1,6 @@
-"""A real browser for the tests of the interactive page: Debian's Chromium, without a screen; a pytest
-plugin.
+"""A real browser for the tests of the interactive page: Debian's Chromium, without a screen.
 
-PYTEST_DONT_REWRITE: the tests import it before pytest does.
+A pytest plugin. PYTEST_DONT_REWRITE: the tests import it before pytest does.
 """
 
 import base64

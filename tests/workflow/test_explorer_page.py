@@ -15,7 +15,7 @@ from made_runs import made_run
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-from workflow_helpers import RESULTS
+from workflow_helpers import RESULTS, succeed
 from workflow_tables import POLICIES, frame, overall
 
 from offramp.data.splits import load_images, open_split
@@ -247,6 +247,12 @@ def test_test_figures_do_not_move_with_the_sliders(page, finished):
         assert f"{row.speedup_measured:.2f}×" in before
     type_in(page, "Cutoff shared by all exits", "0.31")
     assert page.find_element(By.ID, "test").text == before
+
+
+def test_an_edited_file_of_the_page_makes_it_anew_and_nothing_else(tree):
+    with (tree / "scripts/offramp/report/explorer_page/logic.js").open("a") as file:
+        file.write("// edited\n")
+    assert succeed(tree, "-n").jobs == {"explorer": 1}
 
 
 @pytest.mark.parametrize("how", ["light", "dark", "phone"])

@@ -29,6 +29,7 @@ FIGURES = {
     "agreement": "Look closer",
 }
 DRAWN = {f"figure_{name}" for name in FIGURES}
+LOOKED_AT = DRAWN | {"explorer"}
 POLICIES = ("report_cutoff", "target", "best_cutoff", "best_train", "best")
 # Table -> the split that its metadata name.
 TABLES = {
@@ -53,7 +54,7 @@ TIMED = [name for name in TABLES if name.startswith(("timings", "logits"))] + ["
 TIMING_RULES = {"logits", "probe", "verification", "baseline", "benchmark", "benchmark_run"}
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
-FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary", "explorer"}
+FROM_THRESHOLDS = LOOKED_AT - CONFIDENCE | {"policies", "verification", "easy", "summary"}
 ANALYSIS = FROM_THRESHOLDS | {"sweep", "calibration", "optimism"}
 FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}

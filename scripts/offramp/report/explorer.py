@@ -92,7 +92,9 @@ def page_data(run: Run) -> dict[str, Any]:
     scores, correct = run.val.scores[:rows], run.val.correct[:rows]
     ids = run.val.table["sample_id"].to_numpy()[:rows]
     order = np.random.default_rng(SEED).permutation(rows)
-    pictures = pictures_of(run.images, ids[order]) if are_pictures(run.images) else None
+    pictures = None
+    if run.images is not None and are_pictures(run.images):
+        pictures = pictures_of(run.images, ids[order])
     sizes = run.batch_size + 1
     criterion = decided_by(run.val.table).criterion
     full = correct[:, -1].sum()
@@ -276,11 +278,9 @@ def pictures_of(images: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def are_pictures(images: np.ndarray | None) -> bool:
+def are_pictures(images: np.ndarray) -> bool:
     """Whether the dataset's inputs can be looked at."""
-    if images is None or images.dtype != np.uint8 or images.ndim != 4:
-        return False
-    return images.shape[3] in (1, 3)
+    return images.dtype == np.uint8 and images.ndim == 4 and images.shape[3] in (1, 3)
 
 
 def picture_of(image: np.ndarray) -> np.ndarray:
