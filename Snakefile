@@ -52,6 +52,7 @@ rule all:
     input:
         f"{RESULTS}/summary.md",
         f"{RESULTS}/summary.json",
+        f"{RESULTS}/explorer.html",
         f"{RESULTS}/sweep.parquet",
         f"{RESULTS}/calibration.parquet",
         f"{RESULTS}/verification.parquet" if OWN is None else [],

@@ -76,6 +76,42 @@ for figure, (category, tables) in {**FIGURES, **BY_NAME}.items():
             "../scripts/figure.py"
 
 
+# The interactive page's own files, whose content counts like that of a module.
+EXPLORER_PAGE = sorted((SCRIPTS / "offramp/report/explorer_page").rglob("*.*"))
+
+
+rule explorer:
+    """The interactive page: thresholds to move, and what they do on validation data."""
+    input:
+        val=f"{RESULTS}/scores/val.parquet",
+        test=f"{RESULTS}/scores/test.parquet",
+        logits=f"{RESULTS}/logits/val.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+        sweep=f"{RESULTS}/sweep.parquet",
+        policies=TABLES["policies"],
+        verification=f"{RESULTS}/verification.parquet",
+        images=DATA[0],
+    output:
+        f"{RESULTS}/explorer.html",
+    log:
+        f"{RESULTS}/logs/explorer.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/explorer.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("explorer"),
+        page=[sha256(file) for file in EXPLORER_PAGE],
+        dataset=config["dataset"]["name"],
+        batch_size=config["batch_size"],
+    script:
+        "../scripts/explorer.py"
+
+
 rule summary:
     """The answers to tasks 1a to 2b, from the tables."""
     input:

@@ -53,7 +53,7 @@ def test_a_run_makes_every_table_policy_figure_and_the_summary(finished):
     wanted = [f"{name}.parquet" for name in TABLES]
     wanted += [f"policies/{name}.json" for name in POLICIES]
     wanted += [f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
-    wanted += ["summary.md", "summary.json", "model/weights.safetensors"]
+    wanted += ["summary.md", "summary.json", "explorer.html", "model/weights.safetensors"]
     wanted += ["figures/training.svg", "figures/training.png"]
     assert [name for name in wanted if not (results / name).stat().st_size] == []
 

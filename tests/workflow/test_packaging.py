@@ -13,6 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 LOCKS = {name: (ROOT / f"locks/{name}.txt").read_text() for name in ("main", "torch")}
 CONDA_NAMES = {"pytorch": "torch"}
+IMPORTED_AS = {"pyyaml": "yaml", "scikit-learn": "sklearn", "pillow": "PIL"}
 
 
 def locked_versions() -> dict[str, set[str]]:
@@ -92,7 +93,7 @@ def test_conda_pins_are_the_locked_versions(environment):
 def test_conda_environments_hold_what_their_scripts_import(environment):
     listed = yaml.safe_load((ROOT / f"envs/{environment}.yaml").read_text())["dependencies"]
     names = {entry.split()[0] for entry in listed}
-    have = {"yaml" if n == "pyyaml" else "sklearn" if n == "scikit-learn" else n for n in names}
+    have = {IMPORTED_AS.get(n, n) for n in names}
     have = {CONDA_NAMES.get(n, n) for n in have} | {"offramp"}
     wanted = set()
     for script in scripts_of(environment):

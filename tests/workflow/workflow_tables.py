@@ -29,6 +29,7 @@ FIGURES = {
     "agreement": "Look closer",
 }
 DRAWN = {f"figure_{name}" for name in FIGURES}
+LOOKED_AT = DRAWN | {"explorer"}
 POLICIES = ("report_cutoff", "target", "best_cutoff", "best_train", "best")
 # Table -> the split that its metadata name.
 TABLES = {
@@ -61,7 +62,7 @@ TIMING_RULES = {
 }
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
-FROM_THRESHOLDS = DRAWN - CONFIDENCE | {"policies", "verification", "easy", "summary"}
+FROM_THRESHOLDS = LOOKED_AT - CONFIDENCE | {"policies", "verification", "easy", "summary"}
 ANALYSIS = FROM_THRESHOLDS | {"sweep", "calibration", "optimism"}
 FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
@@ -88,6 +89,7 @@ RERUN_BY = {
     "scoring/risk": set(),
     "inference/baseline": set(),
     "report/summary": {"summary"},
+    "report/explorer": {"explorer"},
 }
 
 
