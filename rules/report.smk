@@ -85,12 +85,12 @@ rule explorer:
     input:
         val=f"{RESULTS}/scores/val.parquet",
         test=f"{RESULTS}/scores/test.parquet",
-        logits=f"{RESULTS}/logits/val.parquet",
-        timings=f"{RESULTS}/timings.parquet",
+        logits=f"{TABLES_OF}/logits/val.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
         sweep=f"{RESULTS}/sweep.parquet",
         policies=TABLES["policies"],
-        verification=f"{RESULTS}/verification.parquet",
-        images=DATA[0],
+        verification=f"{RESULTS}/verification.parquet" if OWN is None else [],
+        images=DATA[0] if OWN is None else [],
     output:
         f"{RESULTS}/explorer.html",
     log:

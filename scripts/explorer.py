@@ -10,7 +10,7 @@ from offramp.data.datasets import DATASETS
 from offramp.report.explorer import Run, write_explorer
 from offramp.scoring.policy import load_policy
 from offramp.scoring.scores import read_logits_of, read_scores
-from offramp.tables.files import read, same_weights
+from offramp.tables.files import origin_of, read, same_weights
 from offramp.thresholds.time_model import fit_time_model
 from offramp.workflow.job import job_log
 
@@ -28,7 +28,7 @@ with job_log(snakemake.log[0]):
         for path in paths.policies
     }
     images = np.load(paths.images, mmap_mode="r") if paths.get("images") else None
-    dataset = DATASETS.get(params.dataset)
+    dataset = DATASETS[params.dataset] if paths.get("images") else None
     run = Run(
         val,
         test,
@@ -40,5 +40,6 @@ with job_log(snakemake.log[0]):
         live=live,
         names=dataset.names if dataset else None,
         images=images,
+        costs_in=origin_of(timings).get("unit", "s"),
     )
     write_explorer(snakemake.output[0], run)

@@ -51,7 +51,8 @@ class Run(NamedTuple):
     (N, K, C) and ``label`` int64 (N,) of the samples in ``val``; ``cutoffs`` of the sweep;
     ``policies`` by name, with what their files say, and what was measured ``live`` of them, none
     if nothing was; ``names`` of the classes and ``images`` by sample_id, uint8 (M, H, W, 1 or 3);
-    None where there are none, and other inputs are not shown."""
+    None where there are none, and other inputs are not shown; ``costs_in``, the unit of the time
+    model."""
 
     val: Scored
     test: Scored
@@ -64,6 +65,7 @@ class Run(NamedTuple):
     live: pa.Table | None = None
     names: Sequence[str] | None = None
     images: np.ndarray | None = None
+    costs_in: str = "s"
 
 
 def write_explorer(path: str | Path, run: Run) -> None:
@@ -118,6 +120,7 @@ def page_data(run: Run) -> dict[str, Any]:
             "sizes": sizes,
             "batch": run.batch_size,
         },
+        "costs_in": run.costs_in,
         "full": {
             "correct": int(full),
             "seconds": full_network_seconds(run.model, rows, run.batch_size),

@@ -157,7 +157,7 @@ const Frontier = (() => {
         .tickFormat(place.x.domain()[1] < 0.01 ? (s) => Words.duration(s) : null));
     layers.unit.selectAll("text").data([0]).join("text").attr("class", "axis-title")
       .attr("x", width - MARGIN.right).attr("y", HEIGHT - 6).attr("text-anchor", "end")
-      .text(`predicted seconds for ${Words.plural(data.samples, "validation sample")}`);
+      .text(`predicted ${data.costs_in === "s" ? "seconds" : data.costs_in} for ${Words.plural(data.samples, "validation sample")}`);
   }
 
   // Names beside the policies, on the side where there is room, none over another.

@@ -50,7 +50,7 @@ const Network = (() => {
   }
 
   function drawAxis(axes, x, width, data) {
-    const unit = x.domain()[1] >= 1 ? [1, "s"] : x.domain()[1] >= 1e-3 ? [1e-3, "ms"] : [1e-6, "µs"];
+    const unit = Words.axisUnit(x.domain()[1]);
     const shown = d3.scaleLinear(x.domain().map((s) => s / unit[0]), x.range());
     axes.x.attr("transform", `translate(0,${HEIGHT - MARGIN.bottom})`)
       .call(d3.axisBottom(shown).ticks(Math.min(8, width / 90)).tickSizeOuter(0));

@@ -3,6 +3,7 @@
 
 (() => {
   const data = Logic.open(JSON.parse(document.getElementById("data").textContent));
+  Words.countIn(data.costs_in);
   const byId = (id) => document.getElementById(id);
   const nobody = new Array(data.exits - 1).fill(null);
   const full = { name: "full", thresholds: nobody };

@@ -7,8 +7,13 @@ const Words = (() => {
   const ratio = (x) => `${x.toFixed(2)}×`;
   const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 
-  // Seconds with three digits and a fitting unit.
+  // What predicted time is counted in: seconds, or what own logits cost.
+  let unit = "s";
+  const countIn = (name) => { unit = name; };
+
+  // In three digits: seconds in a fitting unit, other costs in theirs.
   function duration(seconds) {
+    if (unit !== "s") return `${three(seconds)} ${unit}`;
     for (const [size, unit] of [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]) {
       if (seconds >= 0.1 * size) return `${three(seconds / size)} ${unit}`;
     }
@@ -48,7 +53,13 @@ const Words = (() => {
   const KINDS = { shared: "shared cutoffs", targets: "one target at every exit", joint: "chosen jointly" };
   const kind = (name) => KINDS[name];
 
-  return { count, percent, ratio, plural, duration, score, points, interval, policy, kind };
+  // The size and the name of what an axis up to `end` is in.
+  function axisUnit(end) {
+    if (unit !== "s") return [1, unit];
+    return end >= 1 ? [1, "s"] : end >= 1e-3 ? [1e-3, "ms"] : [1e-6, "µs"];
+  }
+
+  return { count, countIn, axisUnit, percent, ratio, plural, duration, score, points, interval, policy, kind };
 })();
 
 if (typeof module !== "undefined") module.exports = Words;
