@@ -225,5 +225,5 @@ def test_the_summary_names_no_easy_class_where_all_leave_alike():
     rows = [{"class": name, "mean_exit": 1.0, "before_final": 1.0} for name in ("cat", "dog")]
     assert _easy_classes(rows).endswith("no class of test samples leaves earlier than another.")
     rows[1] = {"class": "dog", "mean_exit": 2.5, "before_final": 0.75}
-    assert "`cat` (after exit 1.00 on average, 100.0% before" in _easy_classes(rows)
-    assert "those of `dog` (after exit 2.50 on average, 75.0% before" in _easy_classes(rows)
+    assert "`cat` (after exit 1.0 on average, 100% before" in _easy_classes(rows)
+    assert "those of `dog` (after exit 2.5 on average, 75% before" in _easy_classes(rows)
