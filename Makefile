@@ -27,7 +27,6 @@ venv: .venv/complete
 
 demo: venv
 	. $(BIN)/activate && snakemake --cores 4 --configfile examples/digits.yaml
-	@echo "The answers are in results/digits/summary.md, the figures in results/digits/figures/."
 
 test: .venv/bench
 	$(BIN)/ruff check scripts tests

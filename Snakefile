@@ -26,15 +26,28 @@ localrules:
     download,
 
 
+STARTED = time.time()
+
+
 onsuccess:
     # Not after a success of other rules while a training is cut off.
     if Path(RESULTS, "model/weights.safetensors").exists():
         Path(RESULTS, "model/resume.pt").unlink(missing_ok=True)
+    page = Path(RESULTS, "summary.html")
+    if page.exists() and page.stat().st_mtime >= STARTED:
+        print(
+            f"The answers:  {RESULTS}/summary.md",
+            f"The figures:  {RESULTS}/figures/",
+            f"On one page:  {page} (open it in a browser)",
+            sep="\n",
+            file=sys.stderr,
+        )
 
 
 rule all:
     """Everything: the answers, the tables and figures behind them, and their live proof."""
     input:
+        f"{RESULTS}/summary.html",
         f"{RESULTS}/summary.md",
         f"{RESULTS}/summary.json",
         f"{RESULTS}/sweep.parquet",

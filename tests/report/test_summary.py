@@ -100,7 +100,7 @@ def test_a_quiet_machine_gets_no_warning(run):
     ("proof", "live"),
     [
         ({"median_speedup_error": 0.72, "median_spread": 0.1}, {}),
-        ({"median_spread": 0.4, "median_speedup_error": 0.3}, {}),
+        ({"median_spread": 0.6, "median_speedup_error": 0.3}, {}),
         ({}, {"speedup_predicted": 3.27, "speedup_measured": 0.82, "speedup_low": 0.49,
               "speedup_high": 2.5}),
     ],

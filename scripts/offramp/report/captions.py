@@ -59,16 +59,4 @@ CAPTIONS = {
     "coverage": "Are the promises kept? How often each was broken on new draws, where the "
     "truth is known: a line per population. A promise is kept while its lines "
     "stay below the dotted one.",
-    "frontier": "Predicted time against accuracy on test data of entropy policies whose "
-    "thresholds come from validation data: one shared cutoff, the same accuracy "
-    "wanted at every exit, and thresholds chosen together for the least time. "
-    "Bands are 95 % intervals (exact).",
-    "criteria": "Predicted seconds for the test samples at half a point of accuracy less than "
-    "the full network, by criterion and by way to choose thresholds, with 95 % "
-    "intervals (bootstrap over test samples). A point is missing where that "
-    "accuracy is not reached.",
-    "benchmarks": "How well a policy's time is foreseen: predicted over measured speed-ups of "
-    "policies that played no part in fitting. The time model reads the real sizes "
-    "of every batch; constant time per exit and multiply-adds are what is usually "
-    "done.",
 }

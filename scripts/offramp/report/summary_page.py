@@ -10,6 +10,7 @@ from offramp.report.results import EXIT_RULES
 from offramp.report.words import (
     TASKS,
     a_sample,
+    accuracy,
     percent,
     points,
     seconds,
@@ -252,10 +253,10 @@ def _targets_table(s: Mapping[str, Any]) -> str:
         body.append(
             [" to ".join(ends) + mark, " ".join(map(threshold, row["thresholds"])),
              percent(row), seconds(row["seconds"]), times(row["speedup"]),
-             percent(other), times(other["speedup"])]
+             accuracy(other), times(other["speedup"])]
         )  # fmt: skip
     header = ["target", "thresholds 1 to K-1", "accuracy", "time", "speed-up"]
-    return table([*header, "accuracy, from val", "speed-up, from val"], body)
+    return table([*header, "from val: accuracy", "from val: speed-up"], body)
 
 
 def _some(groups: Sequence[Sequence[Mapping[str, Any]]], wanted: set[float | None]) -> list:
@@ -410,9 +411,10 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
         return f"**No {what} of {of} satisfies the rule ({rule}): all exits disabled.**"
     val, test, judged = best["val"], best["test"], best["expected"]
     lost = (judged["lost"] - judged["gained"]) / judged["n"]
+    values = " ".join(map(threshold, best["thresholds"]))
+    own = "" if "cutoff" in best["origin"] else f", in turn {values}"
     return (
-        f"**Best {what}: {origin(best['origin'])}**, thresholds "
-        f"{' '.join(map(threshold, best['thresholds']))}. Of {of} candidates it is "
+        f"**Best {what}: {origin(best['origin'])}**{own}. Of {of} candidates it is "
         f"{rule_in_words(best)}, judged on {judged['n']:,} validation samples: "
         f"{judged['accuracy']:.2%} there against {judged['accuracy'] + lost:.2%} "
         f"({signed(-lost)} points; with {target(best['selection']['confidence'])} confidence "
