@@ -2,6 +2,9 @@
 # figures and summary. What is wanted stands here, how it is made in rules/.
 
 
+import time
+
+
 configfile: "config.yaml"
 
 

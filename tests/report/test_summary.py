@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import documented
 
 from offramp.report import answer, summary_page, words
 from offramp.scoring.criteria import CRITERIA
@@ -110,6 +111,7 @@ def test_a_disturbed_machine_is_told_of_first_and_how_to_measure_again(run, proo
     run["best"]["live"] |= live
     text = first_lines(run)
     assert text.split("\n\n")[1].startswith("**Warning: this machine was disturbed")
+    assert documented(text)
     assert "`snakemake --cores all --forcerun logits probe verification`" in text
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
-from offramp.report.closer_figures import draw_agreement, draw_confusion, draw_leaving
+from offramp.figures.closer_figures import draw_agreement, draw_confusion, draw_leaving
 from offramp.report.results import leaving_counts
 from offramp.report.summary import easy
 from offramp.report.summary_page import _easy_classes

@@ -30,7 +30,7 @@ from workflow_tables import (
     slow_thresholds,
 )
 
-from offramp.report.figures import FIGURES as DRAW
+from offramp.figures.draw import FIGURES as DRAW
 
 pytest_plugins = ["workflow_helpers"]
 

@@ -10,7 +10,7 @@ from workflow_helpers import (
     SPLITS,
 )
 
-from offramp.report.figures import draw
+from offramp.figures.draw import draw
 from offramp.report.results import read_results
 
 FIGURES = {
@@ -76,7 +76,7 @@ RERUN_BY = {
         "figure_confusion",
         "figure_agreement",
     },
-    "report/figures": DRAWN | {"figure_training", "summary_page"},
+    "figures/draw": DRAWN | {"figure_training", "summary_page"},
     "scoring/risk": set(),
     "inference/baseline": set(),
     "report/summary": PAGE,

@@ -6,10 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from offramp.common.intervals import interval
-from offramp.report.bench_page import prediction_errors
-from offramp.report.coverage_page import beyond_chance
-from offramp.report.frontiers_page import CHOSEN_IN_WORDS, name_of
-from offramp.report.panels import (
+from offramp.figures.panels import (
     DARK,
     LIGHT,
     MIDDLE,
@@ -19,6 +16,9 @@ from offramp.report.panels import (
     new_panels,
     total_time,
 )
+from offramp.report.bench_page import prediction_errors
+from offramp.report.coverage_page import beyond_chance
+from offramp.report.frontiers_page import CHOSEN_IN_WORDS, name_of
 from offramp.report.results import (
     Results,
 )

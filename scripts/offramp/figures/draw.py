@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from offramp.report import closer_figures, study_figures, task_figures
+from offramp.figures import closer_figures, study_figures, task_figures
 
 STYLE: dict[str, Any] = {
     "axes.axisbelow": True,

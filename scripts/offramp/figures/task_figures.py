@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from offramp.report.panels import (
+from offramp.figures.panels import (
     DARK,
     LIGHT,
     MARKS,

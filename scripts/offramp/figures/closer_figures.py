@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from offramp.report.panels import (
+from offramp.figures.panels import (
     DARK,
     LIGHT,
     MARKS,
