@@ -88,6 +88,12 @@ def test_where_nothing_satisfies_the_rule_the_full_network_is_to_be_used(run):
     assert "no policy that is good enough" in text
 
 
+def test_what_a_fitted_criterion_promises_is_called_an_estimate(run):
+    assert "an estimate" not in first_lines(run)
+    run["about"]["criterion"] = "risk"
+    assert "so this is an estimate" in first_lines(run)
+
+
 def test_a_policy_that_is_slower_is_called_slower(run):
     run["best"]["live"] |= {"speedup_measured": 0.9, "speedup_low": 0.88, "speedup_high": 0.92}
     assert "0.90 times as fast**, so slower (0.88 and 0.92" in first_lines(run)

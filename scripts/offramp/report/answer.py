@@ -16,6 +16,7 @@ from offramp.report.words import (
     target,
     times,
 )
+from offramp.scoring.criteria import CRITERIA
 
 RULES_IN_WORDS = {
     "fastest_within_loss": "the fastest that on new data loses at most {points:.4g} points of "
@@ -69,6 +70,8 @@ def _to_use(s: Mapping[str, Any]) -> Iterable[str]:
     """Three sentences on the best policy."""
     best, full, proof = s["best"], s["full_network"]["test"], s["verification"]
     live, judged, n = best["live"], best["expected"], full["n"]
+    fitted = CRITERIA[s["about"]["criterion"]].fitted
+    estimate = ", which also fitted the criterion, so this is an estimate" if fitted else ""
     yield f"**Use policies/best.json: {_leaves_where(s)}** ({origin(best['origin'])})."
     yield (
         f"On the {n:,} test samples it is {percent(live)} right, "
@@ -78,8 +81,8 @@ def _to_use(s: Mapping[str, Any]) -> Iterable[str]:
     )
     yield (
         f"How sure: of {best['selection']['of']} candidates it is {rule_in_words(best)}, judged on "
-        f"{judged['n']:,} validation samples{_bound(best)}; and of {proof['decisions']:,} "
-        f"decisions taken live, {_differ(proof)}."
+        f"{judged['n']:,} validation samples{_bound(best)}{estimate}; and of "
+        f"{proof['decisions']:,} decisions taken live, {_differ(proof)}."
     )
 
 
