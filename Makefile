@@ -7,7 +7,7 @@ TORCH ?= auto
 LOCKED := pip install --require-hashes -r locks/torch.txt
 BIN := .venv/bin
 
-.PHONY: venv demo test bench docs record test-gpu train-gpu
+.PHONY: venv demo test test-slurm bench docs record test-gpu train-gpu
 
 venv: .venv/complete
 
@@ -26,7 +26,9 @@ venv: .venv/complete
 	touch $@
 
 demo: venv
+	. $(BIN)/activate && snakemake --cores 4 --configfile examples/shipped.yaml
 	. $(BIN)/activate && snakemake --cores 4 --configfile examples/digits.yaml
+	@echo "branchynet on CIFAR-10, from its shipped logits: results/shipped/summary.html"
 
 test: .venv/bench
 	$(BIN)/ruff check scripts tests
@@ -35,6 +37,11 @@ test: .venv/bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# The digits example through profiles/slurm, on a Slurm of one node that it starts and takes down; as root,
+# with Debian's slurmctld, slurmd, slurm-client and munge.
+test-slurm: venv
+	$(BIN)/pytest -m slurm tests/workflow/test_real_slurm.py
 
 # Both shipped networks, everything interleaved, up to more than an hour on slow cores; nothing else
 # should run beside it. How well time is predicted, alone: BENCH=measured/time_model.md.

@@ -4,21 +4,35 @@
 
 import time
 
+# That beside this file, or one that a working directory elsewhere has of its own; rules/common.smk
+# fills in what it lacks.
+if Path("config.yaml").exists():
 
-configfile: "config.yaml"
+    configfile: "config.yaml"
 
 
 include: "rules/common.smk"
-include: "rules/data.smk"
-include: "rules/model.smk"
-include: "rules/inference.smk"
 include: "rules/analysis.smk"
-include: "rules/verification.smk"
-include: "rules/baseline.smk"
+
+
+if OWN is None:
+
+    include: "rules/data.smk"
+    include: "rules/model.smk"
+    include: "rules/inference.smk"
+    include: "rules/verification.smk"
+    include: "rules/baseline.smk"
+    include: "rules/benchmarks.smk"
+
+elif not isinstance(OWN, str):
+
+    include: "rules/own.smk"
+
+
 include: "rules/coverage.smk"
 include: "rules/frontiers.smk"
 include: "rules/report.smk"
-include: "rules/benchmarks.smk"
+include: "rules/compare.smk"
 
 
 report: "rules/captions/workflow.rst"
@@ -26,7 +40,6 @@ report: "rules/captions/workflow.rst"
 
 localrules:
     all,
-    download,
 
 
 STARTED = time.time()
@@ -34,13 +47,13 @@ STARTED = time.time()
 
 onsuccess:
     # Not after a success of other rules while a training is cut off.
-    if Path(RESULTS, "model/weights.safetensors").exists():
-        Path(RESULTS, "model/resume.pt").unlink(missing_ok=True)
-    page = Path(RESULTS, "summary.html")
+    if (FOLDER / "model/weights.safetensors").exists():
+        (FOLDER / "model/resume.pt").unlink(missing_ok=True)
+    page = FOLDER / "summary.html"
     if page.exists() and page.stat().st_mtime >= STARTED:
         print(
-            f"The answers:  {RESULTS}/summary.md",
-            f"The figures:  {RESULTS}/figures/",
+            f"The answers:  {FOLDER}/summary.md",
+            f"The figures:  {FOLDER}/figures/",
             f"On one page:  {page} (open it in a browser)",
             sep="\n",
             file=sys.stderr,
@@ -55,8 +68,8 @@ rule all:
         f"{RESULTS}/summary.json",
         f"{RESULTS}/sweep.parquet",
         f"{RESULTS}/calibration.parquet",
-        f"{RESULTS}/verification.parquet",
-        f"{RESULTS}/timings.parquet",
+        f"{RESULTS}/verification.parquet" if OWN is None else [],
+        f"{TABLES_OF}/timings.parquet",
         expand(
             "{results}/figures/{name}.{kind}", results=RESULTS, name=FIGURES, kind=["svg", "png"]
         ),

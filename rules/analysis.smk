@@ -1,11 +1,11 @@
 POLICIES = ["report_cutoff", "target", "best_cutoff", "best_train", "best"]
-SCORES = expand("{results}/scores/{split}.parquet", results=RESULTS, split=SPLITS)
+SCORES = expand("{results}/scores/{split}.parquet", results=RESULTS, split=HERE)
 
 
 rule temperatures:
     """A temperature per exit, fitted to half of the validation data."""
     input:
-        f"{RESULTS}/logits/val.parquet",
+        f"{TABLES_OF}/logits/val.parquet",
     output:
         f"{RESULTS}/temperatures.parquet",
     log:
@@ -17,7 +17,7 @@ rule temperatures:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("temperatures"),
     script:
@@ -28,8 +28,8 @@ rule reliability:
     """How often each exit is right when it is so and so sure, with temperatures and without."""
     input:
         temperatures=f"{RESULTS}/temperatures.parquet",
-        val=f"{RESULTS}/logits/val.parquet",
-        test=f"{RESULTS}/logits/test.parquet",
+        val=f"{TABLES_OF}/logits/val.parquet",
+        test=f"{TABLES_OF}/logits/test.parquet",
     output:
         f"{RESULTS}/reliability.parquet",
     log:
@@ -51,7 +51,7 @@ rule reliability:
 rule risk:
     """What leaving at each side exit may lose, fitted to validation data: the criterion `risk`."""
     input:
-        f"{RESULTS}/logits/val.parquet",
+        f"{TABLES_OF}/logits/val.parquet",
     output:
         f"{RESULTS}/risk.parquet",
     log:
@@ -73,7 +73,7 @@ rule risk:
 rule scores:
     """The criterion's score and correctness of every sample at every exit."""
     input:
-        logits=f"{RESULTS}/logits/{{split}}.parquet",
+        logits=f"{TABLES_OF}/logits/{{split}}.parquet",
         temperatures=(
             f"{RESULTS}/temperatures.parquet" if config["calibration"]["temperatures"] else []
         ),
@@ -89,7 +89,7 @@ rule scores:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("scores"),
         criterion=config["criterion"],
@@ -102,7 +102,7 @@ rule sweep:
     """Task 1b: every shared cutoff, exactly, from the tables."""
     input:
         scores=SCORES,
-        timings=f"{RESULTS}/timings.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
     output:
         f"{RESULTS}/sweep.parquet",
     log:
@@ -117,7 +117,6 @@ rule sweep:
         runtime=10,
     params:
         code=code("sweep"),
-        dataset=config["dataset"]["name"],
         batch_size=config["batch_size"],
         sweep=config["sweep"],
     script:
@@ -128,8 +127,8 @@ rule calibration:
     """Tasks 2a and 2b: a threshold per exit for every wanted accuracy."""
     input:
         scores=SCORES,
-        logits=f"{RESULTS}/logits/val.parquet",
-        timings=f"{RESULTS}/timings.parquet",
+        logits=f"{TABLES_OF}/logits/val.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
     output:
         f"{RESULTS}/calibration.parquet",
     log:
@@ -154,8 +153,8 @@ rule optimism:
     """How much more thresholds fitted to validation data lose on new data, by resampling these."""
     input:
         scores=f"{RESULTS}/scores/val.parquet",
-        logits=f"{RESULTS}/logits/val.parquet",
-        timings=f"{RESULTS}/timings.parquet",
+        logits=f"{TABLES_OF}/logits/val.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
     output:
         f"{RESULTS}/optimism.parquet",
     log:
@@ -194,9 +193,11 @@ rule policies:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("policies"),
+        model=config["model"]["name"],
+        weights=WEIGHTS,
         report_cutoff=config["sweep"]["report_cutoff"],
         target=config["calibration"]["target"],
         selection=config["selection"],
@@ -207,8 +208,8 @@ rule policies:
 rule easy:
     """Who leaves where under the best policy and as what, how exits agree, what an oracle would do."""
     input:
-        logits=f"{RESULTS}/logits/test.parquet",
-        timings=f"{RESULTS}/timings.parquet",
+        logits=f"{TABLES_OF}/logits/test.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
         policy=f"{RESULTS}/policies/best.json",
     output:
         leaving=f"{RESULTS}/leaving.parquet",
@@ -223,7 +224,7 @@ rule easy:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("easy"),
         batch_size=config["batch_size"],

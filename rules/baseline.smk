@@ -15,6 +15,8 @@ rule baseline:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **EXCLUSIVE,
+        **GPU,
         budget=BUDGET,
         mem_mb=4000,
         runtime=30,

@@ -1,9 +1,6 @@
 # Shared by all the rules. The checked config, paths, and what makes a job run again.
-import ast
-import hashlib
 import os
 import sys
-from functools import cache
 from pathlib import Path
 
 import yaml
@@ -13,21 +10,44 @@ from snakemake.utils import available_cpu_count
 RULES = Path(str(workflow.current_basedir))
 SCRIPTS = RULES.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
-# The jobs too import the library that lies here, even where another is installed.
-os.environ.update(PYTHONPATH=str(SCRIPTS))
+# The jobs too import the library that lies here, even where another is installed; and they draw
+# into files, whatever a notebook that started them draws on.
+os.environ.update(PYTHONPATH=str(SCRIPTS), MPLBACKEND="agg")
 
 from offramp import OfframpError
-from offramp.workflow.config import check_config
+from offramp.common.files import check_room
+from offramp.workflow.code import code_digest
+from offramp.workflow.config import check_config, exit_weights_misfits, refuse, twice
+from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
 
+# What Snakemake makes of a path: where this is a module with a prefix, it comes before all but
+# absolute ones.
+prefixed = workflow.modifier.path_modifier.replace_prefix
+
 try:
-    check_config(config, yaml.safe_load((RULES / "config.schema.yaml").read_text()))
+    check_room(".")
+    refuse([line for file in dict.fromkeys(workflow.configfiles) for line in twice(file)])
+    check_config(
+        config,
+        schema=yaml.safe_load((RULES / "config.schema.yaml").read_text()),
+        defaults=yaml.safe_load((RULES.parent / "config.yaml").read_text()),
+        given=workflow.config_settings.config,
+        prefixed=prefixed,
+    )
 except OfframpError as error:
     raise WorkflowError(str(error)) from None
 
-RESULTS = config["results"].rstrip("/")
+RESULTS = config["results"]
+# Where results lie, for what this file itself looks at.
+FOLDER = Path(prefixed(f"{RESULTS}/training.parquet")).parent
+# Own logits, or another run's, take the place of a network; else None.
+OWN = config.get("logits")
+# Where logits and timings lie, and of which splits.
+TABLES_OF = OWN if isinstance(OWN, str) else RESULTS
+HERE = splits_of(OWN)
 DATA = [
     f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
 ]
@@ -35,11 +55,11 @@ TRAINED = config["model"]["weights"] == "train"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
 
 # A finished training, and why it is not the one that the config asks for.
-CURVES = Path(RESULTS, "training.parquet")
-TRAINED_ALREADY = CURVES.exists() and Path(RESULTS, "model/weights.safetensors").exists()
+CURVES = FOLDER / "training.parquet"
+TRAINED_ALREADY = CURVES.exists() and (FOLDER / "model/weights.safetensors").exists()
 OTHERWISE = mismatches_of(CURVES, config) if TRAINED_ALREADY else []
-if TRAINED_ALREADY and not OTHERWISE and os.access(RESULTS, os.W_OK):
-    keep_once(Path(RESULTS, "model/weights.safetensors"), CURVES)
+if TRAINED_ALREADY and not OTHERWISE and os.access(FOLDER, os.W_OK):
+    keep_once(FOLDER / "model/weights.safetensors", CURVES)
 
 # A job that takes timings takes the whole budget, every other job one unit, so that nothing runs
 # beside a timing. On one machine the budget is its CPUs: more jobs at once only slow each other.
@@ -47,6 +67,12 @@ if TRAINED_ALREADY and not OTHERWISE and os.access(RESULTS, os.W_OK):
 # profile or --resources a user gives.
 BUDGET = available_cpu_count() if workflow.nodes is None else 1000
 workflow.global_resources.setdefault("budget", BUDGET)
+
+# On a cluster a job that takes timings has its node to itself as well. Here and not in a profile, where
+# anybody's own resources for one rule would replace it without a word. And what computes on a GPU
+# asks for one.
+EXCLUSIVE = {} if workflow.nodes is None else {"slurm_extra": "--exclusive"}
+GPU = {"gpu": 1, "gpu_manufacturer": "nvidia"} if config["device"] == "cuda" else {}
 
 
 wildcard_constraints:
@@ -66,7 +92,7 @@ def refuse_another_training():
         raise WorkflowError(
             "\n".join(
                 [
-                    f"{RESULTS}/model/weights.safetensors would be deleted and trained anew:",
+                    f"{FOLDER}/model/weights.safetensors would be deleted and trained anew:",
                     *(f"  {line}" for line in OTHERWISE),
                     "To keep them, undo this, give this config another `results` folder, or name "
                     "the file in model.weights. To train anew: --config retrain=true",
@@ -77,6 +103,11 @@ def refuse_another_training():
 
 def training_data(wildcards):
     """The training's data, whose date is nothing to a training."""
+    try:
+        # Where nothing is to be trained, the recipe may be another network's.
+        refuse(list(exit_weights_misfits(config)))
+    except OfframpError as error:
+        raise WorkflowError(str(error)) from None
     refuse_another_training()
     return ancient(DATA)
 
@@ -108,34 +139,6 @@ def model_params():
     }
 
 
-@cache
 def code(script):
-    """sha256 over a script and its library modules, found by following its imports. Snakemake itself
-    does not notice that a module which a script imports has changed."""
-    digests, waiting = {}, {SCRIPTS / f"{script}.py"}
-    while waiting:
-        file = waiting.pop()
-        if file not in digests:
-            digests[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-            waiting |= imported(file)
-    listed = sorted(f"{file.relative_to(SCRIPTS)} {digest}" for file, digest in digests.items())
-    return hashlib.sha256("\n".join(listed).encode()).hexdigest()
-
-
-@cache
-def imported(file):
-    """The library modules that a Python file imports, and the packages they lie in, a frozenset."""
-    here = file.relative_to(SCRIPTS).parts
-    names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = here[: -node.level] if node.level else ()
-            base = ".".join([*package, *filter(None, [node.module])])
-            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    found = set()
-    for parts in (name.split(".") for name in names if name.split(".")[0] == "offramp"):
-        found.add(SCRIPTS / f"{'/'.join(parts)}.py")
-        found |= {SCRIPTS.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)}
-    return frozenset(path for path in found if path.exists())
+    """The digest of a script and of all that it imports."""
+    return code_digest(SCRIPTS / f"{script}.py")

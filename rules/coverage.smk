@@ -5,7 +5,7 @@ rule coverage:
         test=f"{RESULTS}/scores/test.parquet",
         sweep=f"{RESULTS}/sweep.parquet",
         calibration=f"{RESULTS}/calibration.parquet",
-        timings=f"{RESULTS}/timings.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
     output:
         f"{RESULTS}/coverage.parquet",
     log:
@@ -43,7 +43,7 @@ rule coverage_page:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("coverage_page"),
     script:

@@ -1,3 +1,7 @@
+localrules:
+    download,
+
+
 rule download:
     """Get the dataset from the first source that serves it, checked, as plain arrays."""
     output:

@@ -1,11 +1,11 @@
 rule frontiers:
     """Time against accuracy on test data by criterion and method, and seconds at equal accuracy."""
     input:
-        val=f"{RESULTS}/logits/val.parquet",
-        test=f"{RESULTS}/logits/test.parquet",
+        val=f"{TABLES_OF}/logits/val.parquet",
+        test=f"{TABLES_OF}/logits/test.parquet",
         temperatures=f"{RESULTS}/temperatures.parquet",
         risk=f"{RESULTS}/risk.parquet",
-        timings=f"{RESULTS}/timings.parquet",
+        timings=f"{TABLES_OF}/timings.parquet",
     output:
         frontiers=f"{RESULTS}/frontiers.parquet",
         equal_accuracy=f"{RESULTS}/equal_accuracy.parquet",
@@ -51,7 +51,7 @@ rule frontiers_page:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("frontiers_page"),
     script:

@@ -14,6 +14,8 @@ rule logits:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **EXCLUSIVE,
+        **GPU,
         budget=BUDGET,
         mem_mb=4000,
         runtime=60,
@@ -40,6 +42,8 @@ rule probe:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **EXCLUSIVE,
+        **GPU,
         budget=BUDGET,
         mem_mb=4000,
         runtime=30,
@@ -68,7 +72,7 @@ rule timings:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("timings"),
     script:

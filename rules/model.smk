@@ -13,6 +13,7 @@ rule train:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **GPU,
         budget=1,
         mem_mb=6000,
         # cpunet takes a night on two cores, longer where they lack bf16.
@@ -43,6 +44,7 @@ rule ship:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **GPU,
         budget=1,
         mem_mb=4000,
         runtime=10,
@@ -55,6 +57,33 @@ rule ship:
         threads=config["threads"],
     script:
         "../scripts/ship.py"
+
+
+rule ship_logits:
+    """For those who build the project: put a run's logits and timings, packed, into logits/."""
+    input:
+        val=f"{RESULTS}/logits/val.parquet",
+        test=f"{RESULTS}/logits/test.parquet",
+        timings=f"{RESULTS}/timings.parquet",
+    output:
+        val=f"logits/{config['model']['name']}/val.parquet",
+        test=f"logits/{config['model']['name']}/test.parquet",
+        timings=f"logits/{config['model']['name']}/timings.parquet",
+        sums=f"logits/{config['model']['name']}/SHA256SUMS",
+    log:
+        f"{RESULTS}/logs/ship_logits.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/ship_logits.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=code("ship_logits"),
+    script:
+        "../scripts/ship_logits.py"
 
 
 rule network:
@@ -72,7 +101,7 @@ rule network:
     resources:
         budget=1,
         mem_mb=2000,
-        runtime=10,
+        runtime=5,
     params:
         **model_params(),
         code=code("network"),

@@ -1,4 +1,4 @@
-from offramp.report.captions import CAPTIONS
+from offramp.report.captions import caption
 
 # The figures of a run, and those asked for by name: their place in the report, what they are called
 # there, and the tables that they are drawn from.
@@ -30,6 +30,10 @@ BY_NAME = {
     "baseline": ("Look closer", "Against a plain network", ["baseline", "sweep"]),
     "coverage": ("Look closer", "Are the promises kept", ["coverage"]),
 }
+if OWN is not None:  # nothing runs live
+    del FIGURES["prediction"]
+    for *_, tables in FIGURES.values():
+        tables[:] = [name for name in tables if name != "verification"]
 DRAWN = FIGURES | BY_NAME
 # What the summary reads.
 TABLES = {
@@ -39,13 +43,18 @@ TABLES = {
     "verification": f"{RESULTS}/verification.parquet",
     "policies": expand("{results}/policies/{name}.json", results=RESULTS, name=POLICIES),
     "scores": SCORES,
-    "timings": f"{RESULTS}/timings.parquet",
+    "timings": f"{TABLES_OF}/timings.parquet",
     "temperatures": f"{RESULTS}/temperatures.parquet",
     "reliability": f"{RESULTS}/reliability.parquet",
     "leaving": f"{RESULTS}/leaving.parquet",
     "agreement": f"{RESULTS}/agreement.parquet",
     "oracle": f"{RESULTS}/oracle.parquet",
 }
+if OWN is not None:  # nothing runs live
+    del TABLES["verification"]
+    TABLES["network"] = f"{TABLES_OF}/network.parquet"
+    if not Path(TABLES["network"]).exists():
+        del TABLES["network"]
 
 
 def drawn_from(wildcards):
@@ -78,10 +87,10 @@ rule figure:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("figure"),
-        caption=lambda wildcards: CAPTIONS[wildcards.figure],
+        caption=lambda wildcards: caption(wildcards.figure, OWN is None, "train" in HERE),
     script:
         "../scripts/figure.py"
 
@@ -105,7 +114,15 @@ rule summary:
         runtime=10,
     params:
         code=code("summary"),
-        config={key: config[key] for key in ("sweep", "calibration", "selection", "batch_size")},
+        # What counts, for `compare` too; of own logits no network's keys.
+        config={
+            key: config.get(key)
+            for key in (
+                *(("model", "backend", "device", "threads") if OWN is None else ()),
+                *("criterion", "batch_size", "sweep", "calibration", "selection"),
+                *("logits", "costs"),
+            )
+        },
     script:
         "../scripts/summary.py"
 
@@ -131,7 +148,7 @@ rule summary_page:
     resources:
         budget=1,
         mem_mb=1000,
-        runtime=10,
+        runtime=5,
     params:
         code=code("summary_page"),
         parts=[sha256(part) for part in sorted((SCRIPTS / "offramp/report/page").iterdir())],

@@ -16,6 +16,8 @@ rule verification:
         "../envs/torch.yaml"
     threads: 4
     resources:
+        **EXCLUSIVE,
+        **GPU,
         budget=BUDGET,
         mem_mb=4000,
         runtime=60,

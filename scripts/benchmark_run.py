@@ -1,5 +1,6 @@
 """Rule `benchmark_run`: a cold run of the whole workflow, by Snakemake's account of its rules."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     weights = snakemake.input.weights
     _, machine = prepare(snakemake.params)
-    rows = cold_run(snakemake.config, weights, snakemake.params.files)
+    data = Path(snakemake.input.data[0]).parents[1]
+    rows = cold_run(snakemake.config, weights, data, snakemake.params.files)
     origin = provenance(snakemake.config, sha256(weights), "all") | machine
     write(snakemake.output[0], pa.Table.from_pylist(rows, schema=BENCHMARKS), "benchmarks", origin)

@@ -1,10 +1,10 @@
 """Rule `benchmarks_page`: all parts as one table, and for a reader."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from offramp.common.files import write_text
 from offramp.figures.draw import draw
 from offramp.report.bench_page import page
 from offramp.tables.files import origin_of, read, same_weights, write
@@ -19,4 +19,4 @@ with job_log(snakemake.log[0]):
     origin, rows = origin_of(parts[0]), pa.concat_tables(parts)
     write(snakemake.output.table, rows, "benchmarks", origin)
     draw(snakemake.output.svg, rows.to_pandas())
-    Path(snakemake.output.page).write_text(page(rows.to_pandas(), origin))
+    write_text(snakemake.output.page, page(rows.to_pandas(), origin))

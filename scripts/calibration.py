@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from offramp.data.datasets import SPLITS
-from offramp.scoring.scores import decided_by, read_logits_of, read_scores
-from offramp.tables.files import provenance, read, same_weights, write
+from offramp.scoring.scores import decided_by, read_logits_of, read_splits
+from offramp.tables.files import read, write
+from offramp.tables.origins import derived
 from offramp.tables.schemas import CALIBRATION
 from offramp.thresholds.calibration import CalibrationData, calibrate_all
 from offramp.thresholds.time_model import fit_time_model
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params = snakemake.params
     timings = read(snakemake.input.timings, "timings")
-    found = dict(zip(SPLITS, map(read_scores, snakemake.input.scores), strict=True))
+    found = read_splits(snakemake.input.scores)
     tables = {split: scored.table for split, scored in found.items()}
     splits = {split: CalibrationData(s.scores, s.correct) for split, s in found.items()}
     logits, label = read_logits_of(tables["val"], snakemake.input.logits)
@@ -26,5 +26,5 @@ with job_log(snakemake.log[0]):
     criterion = decided_by(tables["val"]).criterion
     model = fit_time_model(timings)
     rows = calibrate_all(splits, criterion, params.calibration, model, params.batch_size)
-    origin = provenance(snakemake.config, same_weights([timings, *tables.values()]))
+    origin = derived(snakemake.config, [timings, *tables.values()])
     write(snakemake.output[0], pa.table(rows, schema=CALIBRATION), "calibration", origin)

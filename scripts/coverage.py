@@ -6,7 +6,8 @@ import numpy as np
 
 from offramp.scoring.scores import decided_by, read_scores
 from offramp.studies.coverage import Population, coverage
-from offramp.tables.files import provenance, read, same_weights, write
+from offramp.tables.files import read, write
+from offramp.tables.origins import derived
 from offramp.thresholds.calibration import CalibrationData
 from offramp.thresholds.selection import calibrated_candidates, shared_candidates
 from offramp.thresholds.time_model import fit_time_model
@@ -32,5 +33,5 @@ with job_log(snakemake.log[0]):
         [(c.policy, c.origin) for c in known if c.origin.get("calibrated_on", "train") == "train"],
     )
     tables = [timings, sweep, calibration, *(split.table for split in found)]
-    origin = provenance(snakemake.config, same_weights(tables), "val, test")
+    origin = derived(snakemake.config, tables, "val, test")
     write(snakemake.output[0], coverage(network, params.effort), "coverage", origin)

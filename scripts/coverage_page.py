@@ -1,9 +1,9 @@
 """Rule `coverage_page`: stated and measured rates for a reader."""
 
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.common.files import write_text
 from offramp.report.coverage_page import page
 from offramp.tables.files import origin_of, read
 from offramp.workflow.job import job_log
@@ -14,4 +14,4 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     table = read(snakemake.input.table, "coverage")
     day = date.today().isoformat()
-    Path(snakemake.output[0]).write_text(page(table, origin_of(table), day))
+    write_text(snakemake.output[0], page(table, origin_of(table), day))

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.scoring.policy import load_policy, outcome_of_tables
-from offramp.tables.files import provenance, read, read_logits, same_weights, write
+from offramp.networks.identity import Identity
+from offramp.scoring.policy import load_policy_for, outcome_of_tables
+from offramp.tables.files import origin_of, read, read_logits, same_weights, write
+from offramp.tables.origins import derived
 from offramp.thresholds.easy import agreement_table, confusion_by_exit, leaving_table, oracle_table
 from offramp.thresholds.time_model import fit_time_model
 from offramp.workflow.job import job_log
@@ -16,10 +18,13 @@ with job_log(snakemake.log[0]):
     paths, outputs = snakemake.input, snakemake.output
     found = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
-    policy, model = load_policy(paths.policy), fit_time_model(timings)
+    weights = same_weights([found.table, timings])
+    network = Identity(origin_of(found.table)["model"], paths.logits, weights)
+    policy = load_policy_for(paths.policy, *found.logits.shape[1:], network)
+    model = fit_time_model(timings)
     outcome, predicted = outcome_of_tables(policy, found.logits), found.logits.argmax(axis=2)
     correct = predicted == found.label[:, None]
-    origin = provenance(snakemake.config, same_weights([found.table, timings]), "test")
+    origin = derived(snakemake.config, [timings, found.table], "test")
     origin |= {"policy": Path(paths.policy).stem}
     counts = confusion_by_exit(outcome, found.label, *found.logits.shape[1:])
     write(outputs.leaving, leaving_table(counts), "leaving", origin)

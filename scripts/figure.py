@@ -1,4 +1,4 @@
-"""Rule `figure_...`: tables -> a figure."""
+"""Rule `figure`: tables -> a figure."""
 
 from typing import TYPE_CHECKING
 

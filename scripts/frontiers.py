@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from offramp.studies.frontiers import SplitData, curves, equal_accuracy_table, frontiers_table
-from offramp.tables.files import provenance, read, read_logits, same_weights, write
+from offramp.tables.files import read, read_logits, write
+from offramp.tables.origins import derived
 from offramp.thresholds.time_model import fit_time_model
 from offramp.workflow.job import job_log
 
@@ -22,7 +23,7 @@ with job_log(snakemake.log[0]):
         tables.append(known.table)
     model = fit_time_model(timings)
     found = curves(*splits, temperatures["temperature"].to_pylist(), risk, model, size)
-    origin = provenance(snakemake.config, same_weights(tables), "test")
+    origin = derived(snakemake.config, tables, "test")
     write(output.frontiers, frontiers_table(found), "frontiers", origin)
     equal = equal_accuracy_table(found, splits[1].correct, model, size)
     write(output.equal_accuracy, equal, "equal_accuracy", origin)

@@ -1,8 +1,8 @@
 """Rule `measured_page`: one part of the benchmarks -> a page."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.common.files import write_text
 from offramp.report.bench_page import page
 from offramp.tables.files import origin_of, read
 from offramp.workflow.job import job_log
@@ -12,4 +12,4 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     rows = read(snakemake.input[0], "benchmarks")
-    Path(snakemake.output[0]).write_text(page(rows.to_pandas(), origin_of(rows)))
+    write_text(snakemake.output[0], page(rows.to_pandas(), origin_of(rows)))

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from offramp.scoring.scores import decided_by, read_logits_of, read_scores
-from offramp.tables.files import provenance, read, same_weights, write
+from offramp.tables.files import read, write
+from offramp.tables.origins import derived
 from offramp.tables.schemas import OPTIMISM
 from offramp.thresholds.calibration import CalibrationData, targets_of
 from offramp.thresholds.joint import costs_of
@@ -24,6 +25,6 @@ with job_log(snakemake.log[0]):
     targets = targets_of(params.calibration)
     costs = costs_of(fit_time_model(timings), params.batch_size, decided_by(table).criterion)
     more = optimism(params.calibration, data, targets, costs)
-    origin = provenance(snakemake.config, same_weights([timings, table]), "val")
+    origin = derived(snakemake.config, [timings, table], "val")
     rows = pa.table({"target": targets, "optimism": more}, schema=OPTIMISM)
     write(snakemake.output[0], rows, "optimism", origin)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.networks.identity import Identity
 from offramp.scoring.policy import save_policy
 from offramp.scoring.scores import decided_by, read_scores
 from offramp.tables.files import origin_of, read, same_weights
@@ -17,7 +18,7 @@ with job_log(snakemake.log[0]):
     names = "sweep", "calibration", "optimism"
     tables = [read(getattr(paths, name), name) for name in names]
     values, correct, scores = read_scores(paths.scores)
-    same_weights([*tables, scores])
+    network = Identity(params.model, params.weights, same_weights([*tables, scores]))
     chosen = choose_policies(
         *tables,
         values,
@@ -29,4 +30,5 @@ with job_log(snakemake.log[0]):
     )
     for path in snakemake.output:
         policy, about = chosen[Path(path).stem]
+        policy = policy._replace(network=network)
         save_policy(path, policy, **about, provenance=origin_of(tables[0]) | {"split": "val"})

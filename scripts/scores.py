@@ -6,6 +6,7 @@ from offramp.scoring.criteria import CRITERIA, scores_of
 from offramp.scoring.scores import (
     fitting_part,
     how_decided,
+    of_samples,
     scores_left_out,
     scores_table,
     weights_of,
@@ -38,4 +39,5 @@ with job_log(snakemake.log[0]):
         values = scores_of(params.criterion, logits[rows], temperatures, weights)
     scores = scores_table(sample_id[rows], label[rows], logits[rows], values, params.criterion)
     origin = origin_of(table) | how_decided(params.criterion, temperatures, weights)
+    origin |= of_samples(sample_id, label, logits.shape[2])
     write(snakemake.output[0], scores, "scores", origin)

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.common.files import write_text
 from offramp.report.page import as_page
 from offramp.workflow.job import job_log
 
@@ -12,4 +13,4 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     markdown = Path(snakemake.input.markdown)
     page = as_page(markdown.read_text(), markdown.parent, snakemake.params.links)
-    Path(snakemake.output[0]).write_text(page)
+    write_text(snakemake.output[0], page)

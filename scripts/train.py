@@ -9,6 +9,7 @@ from offramp.inference.machine import prepare
 from offramp.networks.loading import save
 from offramp.tables.files import provenance, sha256, write
 from offramp.training.recipe import PURPOSE, keep_trained, purpose_now, put_back
+from offramp.training.resuming import sole_trainer
 from offramp.training.training import precision, train
 from offramp.workflow.job import job_log
 
@@ -18,23 +19,27 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     config, output = snakemake.config, snakemake.output
     model, data, settings = config["model"]["name"], config["dataset"], config["train"]
-    if not config["retrain"] and put_back(*output, purpose_now(config)):
-        print(f"{output.weights} was trained already; put back. To train: --config retrain=true")
-    else:
-        device, machine = prepare(config)
-        folder = Path(snakemake.input.data[0]).parent
-        splits = [
-            open_split(folder, data["name"], name, data["validation"]) for name in ("train", "val")
-        ]
-        # Before the training: commits made meanwhile did not train anything.
-        origin = provenance(config, "", "train") | machine
-        # Not an output: Snakemake would delete it before a rerun, and with it what to go on from.
-        # It is deleted once all is done (see Snakefile).
-        resume = Path(output.weights).with_name("resume.pt")
-        network, curves = train(model, data["name"], *splits, settings, device, resume)
-        save(network, output.weights, {"model": model, "dataset": data["name"]})
-        origin["weights_sha256"] = sha256(output.weights)
-        origin |= {"dtype": precision(device, settings), "recipe": json.dumps(dict(settings))}
-        origin[PURPOSE] = json.dumps(purpose_now(config))
-        write(output.curves, curves, "training", origin)
-        keep_trained(*output)
+    # Not an output: Snakemake would delete it before a rerun, and with it what to go on from.
+    # It is deleted once all is done (see Snakefile).
+    resume = Path(output.weights).with_name("resume.pt")
+    with sole_trainer(resume):
+        if not config["retrain"] and put_back(*output, purpose_now(config)):
+            print(
+                f"{output.weights} was trained already; put back. To train: --config retrain=true"
+            )
+        else:
+            device, machine = prepare(config)
+            folder = Path(snakemake.input.data[0]).parent
+            splits = [
+                open_split(folder, data["name"], name, data["validation"])
+                for name in ("train", "val")
+            ]
+            # Before the training: commits made meanwhile did not train anything.
+            origin = provenance(config, "", "train") | machine
+            network, curves = train(model, data["name"], *splits, settings, device, resume)
+            save(network, output.weights, {"model": model, "dataset": data["name"]})
+            origin["weights_sha256"] = sha256(output.weights)
+            origin |= {"dtype": precision(device, settings), "recipe": json.dumps(dict(settings))}
+            origin[PURPOSE] = json.dumps(purpose_now(config))
+            write(output.curves, curves, "training", origin)
+            keep_trained(*output)

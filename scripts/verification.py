@@ -1,14 +1,9 @@
 """Rule `verification`: the live cascade on test data against the tables."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.data.datasets import DATASETS
-from offramp.data.splits import open_split
-from offramp.inference.backends import for_inference
-from offramp.inference.machine import prepare
-from offramp.inference.verification import cases_of, verify
-from offramp.networks.loading import load
+from offramp.inference.opening import opened
+from offramp.inference.verification import cases_of, check_logits, verify
 from offramp.tables.files import provenance, read, read_logits, same_weights, write
 from offramp.thresholds.time_model import fit_time_model
 from offramp.workflow.job import job_log
@@ -18,15 +13,13 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
-    device, machine = prepare(params)
-    classes = DATASETS[params.dataset].classes
-    network = for_inference(load(params.model, classes, paths.weights, device), params.backend)
-    folder = Path(snakemake.input.data[0]).parent
-    split = open_split(folder, params.dataset, "test", params.validation)
+    network, split, device, machine = opened(paths, params, "test")
     test = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
-    cases = cases_of(paths.policies, test.logits)
+    check_logits(paths.logits, test, split, network)
+    weights = same_weights([test.table, timings])
+    cases = cases_of(paths.policies, test.logits, network.identity)
     model = fit_time_model(timings)
     rows = verify(network, cases, split, test.logits, model, params.batch_size, device)
-    origin = provenance(snakemake.config, same_weights([test.table, timings]), "test") | machine
+    origin = provenance(snakemake.config, weights, "test") | machine
     write(snakemake.output[0], rows, "verification", origin)

@@ -1,14 +1,16 @@
 """Splits: their sizes, their order, and how rows become tensors."""
 
+import io
 import pickle
 import tarfile
 
 import numpy as np
 import pytest
 import torch
-from conftest import real_archive
+from conftest import documented, real_archive
 from torch.utils.data import random_split
 
+from offramp import OfframpError
 from offramp.data.datasets import DATASETS, SPLITS, pool_files, split_sizes
 from offramp.data.splits import Split, load_images, open_split, split_indices
 
@@ -85,20 +87,69 @@ def test_batches_are_consecutive_rows_and_cover_the_split(batch_size):
 
 
 def test_an_opened_split_has_images_and_labels_in_the_splits_order(tmp_path):
-    # The label of each sample is its own number, and so is its first pixel, modulo 256.
+    # The first pixel of each sample is its own number modulo 256, its label modulo 10.
     samples = 1_797
     images = np.zeros((samples, 32, 32, 3), dtype=np.uint8)
     images[:, 0, 0, 0] = np.arange(samples) % 256
     files = pool_files("digits")
     assert files == ["all_images.npy", "all_labels.npy"]
-    for file, array in zip(files, (images, np.arange(samples)), strict=True):
+    for file, array in zip(files, (images, np.arange(samples) % 10), strict=True):
         np.save(tmp_path / file, array)
     split = open_split(tmp_path, "digits", "val", None)
     want = split_indices("digits", "val", None)[1]
-    assert split.labels.tolist() == split.order.tolist() == want.tolist()
+    assert split.order.tolist() == want.tolist()
+    assert split.labels.tolist() == (want % 10).tolist()
     rows = slice(100, 180)
     pixels = load_images(split, rows, torch.device("cpu"))[:, 0, 0, 0] * 255
     assert pixels.round().int().tolist() == (want[rows] % 256).tolist()
+
+
+def npy(array) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def header_of(array, **changed) -> bytes:
+    """A .npy file that says something else of itself than it holds."""
+    buffer = io.BytesIO()
+    header = np.lib.format.header_data_from_array_1_0(array) | changed
+    np.lib.format.write_array_header_1_0(buffer, header)
+    return buffer.getvalue() + array.tobytes()
+
+
+IMAGES, LABELS = np.zeros((1_797, 32, 32, 3), np.uint8), np.arange(1_797) % 10
+SPOILT = {
+    "empty": ("images", b"", "can't be read"),
+    "truncated": ("images", npy(IMAGES)[:-1], "can't be read"),
+    "labels truncated": ("labels", npy(LABELS)[:-1], "can't be read"),
+    "noise": ("labels", b"\x01\xff" * 99, "can't be read"),
+    "a pickle": ("labels", npy(np.array([{}])), "can't be read"),
+    "a length beyond reason": ("images", header_of(IMAGES, shape=(10**12, 9)), "can't be read"),
+    "fewer images": ("images", npy(IMAGES[:-1]), "1796 x 32 x 32 x 3 in uint8, want 1797 x 32"),
+    "fewer labels": ("labels", npy(LABELS[:-1]), "1796 in int64, want 1797 in int64"),
+    "other images": ("images", npy(IMAGES.astype(np.float32)), "in float32, want 1797 x 32 x 32"),
+    "channels first": ("images", npy(IMAGES.transpose(0, 3, 1, 2)), "1797 x 3 x 32 x 32 in uint8"),
+    "other labels": ("labels", npy(LABELS.astype(float)), "in float64, want 1797 in int64"),
+    "a label too large": ("labels", npy(LABELS + 90), "labels 90 to 99, want 0 to 9"),
+    "a label too small": ("labels", npy(LABELS - 1), "labels -1 to 8, want 0 to 9"),
+    "missing": ("images", None, "can't be read (No such file or directory)"),
+}
+
+
+@pytest.mark.parametrize("what, content, words", SPOILT.values(), ids=SPOILT)
+def test_an_array_that_is_not_as_it_was_written_is_told_by_its_file(tmp_path, what, content, words):
+    np.save(tmp_path / "all_images.npy", IMAGES)
+    np.save(tmp_path / "all_labels.npy", LABELS)
+    path = tmp_path / f"all_{what}.npy"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(OfframpError) as caught:
+        open_split(tmp_path, "digits", "val", None)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and words in message
+    assert message.endswith(f"; delete the folder {tmp_path} and rerun") and documented(message)
 
 
 def test_images_are_float32_between_0_and_1_and_channels_last():

@@ -1,10 +1,15 @@
 """Downloading: every kind of source, every way it can fail, and nothing left behind."""
 
+import bz2
+import errno
 import gzip
 import hashlib
 import http.server
 import io
+import lzma
+import os
 import pickle
+import re
 import socket
 import tarfile
 import threading
@@ -15,12 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import documented
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
 from offramp import OfframpError
-from offramp.data import download
-from offramp.data.download import ARCHIVE, FOLDER, TRIES, fetch, get_dataset
+from offramp.data import download, fetching
+from offramp.data.download import ARCHIVE, FOLDER, get_dataset
+from offramp.data.fetching import TRIES, fetch
 
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 META = "batches.meta"
@@ -51,12 +58,14 @@ def contents() -> dict[str, bytes]:
 
 @pytest.fixture(autouse=True)
 def small_cifar10(monkeypatch, contents):
-    """torchvision takes the md5 sums of the small files for the official ones."""
+    """The sums of the small files are taken for the official ones, here and by torchvision."""
     sums = {name: hashlib.md5(data).hexdigest() for name, data in contents.items()}
     monkeypatch.setattr(CIFAR10, "train_list", [[n, sums[n]] for n in BATCHES[:5]])
     monkeypatch.setattr(CIFAR10, "test_list", [[n, sums[n]] for n in BATCHES[5:]])
     meta = {"filename": META, "key": "label_names", "md5": sums[META]}
     monkeypatch.setattr(CIFAR10, "meta", meta)
+    official = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    monkeypatch.setattr(download, "OFFICIAL", official)
 
 
 def packed(files: dict[str, bytes], extra=()) -> bytes:
@@ -124,7 +133,7 @@ def failure(data: Path, sources) -> str:
         assert f"{source}: " in message
     for way_out in ("dataset.sources", "OFFRAMP_DATA", "make demo"):
         assert way_out in message
-    assert ARCHIVE in message
+    assert ARCHIVE in message and documented(message)
     assert list(data.rglob("*")) == []
     return message
 
@@ -160,6 +169,26 @@ def test_a_dataset_fetched_again_replaces_the_old_arrays(data, elsewhere, archiv
     (data / "cifar10").mkdir(parents=True)
     (data / "cifar10" / "train_labels.npy").write_bytes(b"old")
     get_dataset("cifar10", [str(archive_in(elsewhere, archive))], data / "cifar10")
+    assert_complete(data, contents)
+
+
+def test_the_folder_may_lie_on_another_disk(data, elsewhere, archive, contents, monkeypatch):
+    disk, replace = elsewhere / "disk", Path.replace
+    (disk / "far").mkdir(parents=True)
+    data.mkdir(exist_ok=True)
+    (data / "cifar10").symlink_to(disk / "far")
+
+    def within_a_disk(self, target):
+        sides = {path.resolve().is_relative_to(disk) for path in (self, Path(target))}
+        if len(sides) > 1:
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", within_a_disk)
+    get_dataset("cifar10", [str(archive_in(elsewhere, archive))], data / "cifar10")
+    assert (data / "cifar10").is_symlink()
+    (data / "cifar10").unlink()
+    (disk / "far").rename(data / "cifar10")
     assert_complete(data, contents)
 
 
@@ -230,23 +259,121 @@ def test_what_is_no_archive_is_refused(data, elsewhere, content):
 
 
 @pytest.mark.parametrize("name", ["data_batch_3", "test_batch", META])
-def test_a_file_with_another_md5_sum_is_refused(data, elsewhere, contents, name):
+def test_a_file_that_is_not_the_official_one_is_refused(data, elsewhere, contents, name):
     changed = {**contents, name: contents[name] + b"\0"}
-    assert "md5" in failure(data, [archive_in(elsewhere, packed(changed))])
+    message = failure(data, [archive_in(elsewhere, packed(changed))])
+    assert f"its {name} is not the official one by its sha256" in message
+
+
+class Payload:
+    """Unpickled, it would make a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_file_that_only_has_the_official_md5_sum_is_not_unpickled(
+    data, elsewhere, contents, monkeypatch
+):
+    bad = pickle.dumps(Payload(elsewhere / "made"))
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", hashlib.md5(bad).hexdigest()]])
+    source = archive_in(elsewhere, packed({**contents, "test_batch": bad}))
+    assert "its test_batch is not the official one" in failure(data, [source])
+    assert not (elsewhere / "made").exists()
 
 
 @pytest.mark.parametrize("name", ["data_batch_1", "test_batch", META])
 def test_a_missing_file_is_refused(data, elsewhere, contents, name):
     fewer = {key: value for key, value in contents.items() if key != name}
-    assert "md5" in failure(data, [archive_in(elsewhere, packed(fewer))])
+    assert f"lacks {name}" in failure(data, [archive_in(elsewhere, packed(fewer))])
 
 
 def test_an_extracted_folder_with_a_wrong_file_is_refused_and_left_alone(data, elsewhere, contents):
     (elsewhere / FOLDER).mkdir()
     for name, content in contents.items():
         (elsewhere / FOLDER / name).write_bytes(content if name != "data_batch_2" else b"other")
-    assert "md5" in failure(data, [elsewhere])
+    assert "its data_batch_2 is not the official one" in failure(data, [elsewhere])
     assert sorted(p.name for p in (elsewhere / FOLDER).iterdir()) == sorted(contents)
+
+
+PACKED = {
+    "cifar-10-python.tar": lambda archive: gzip.decompress(archive),
+    "cifar-10-python.tgz": lambda archive: archive,
+    "cifar-10-python (1).tar.gz": lambda archive: archive,
+    "cifar-10-python.tar.bz2": lambda archive: bz2.compress(gzip.decompress(archive)),
+    "cifar-10-python.tar.xz": lambda archive: lzma.compress(gzip.decompress(archive), preset=0),
+}
+
+
+@pytest.mark.parametrize("named", ["archive", "folder"])
+@pytest.mark.parametrize("name, pack", PACKED.items(), ids=PACKED)
+def test_an_archive_packed_or_named_otherwise_is_a_source(
+    data, elsewhere, archive, contents, name, pack, named
+):
+    (elsewhere / name).write_bytes(pack(archive))
+    source = elsewhere / name if named == "archive" else elsewhere
+    get_dataset("cifar10", [str(source)], data / "cifar10")
+    assert_complete(data, contents)
+
+
+@pytest.mark.parametrize("place", [".", FOLDER, "deeper/still"])
+def test_the_unpacked_files_are_a_source_wherever_they_lie_in_what_is_named(
+    data, elsewhere, contents, place, monkeypatch
+):
+    """The folder itself, its parent, and an archive with other folders in it."""
+    (elsewhere / place).mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (elsewhere / place / name).write_bytes(content)
+    source = elsewhere
+    if place == "deeper/still":
+        source = elsewhere / "mine.tar.gz"
+        with tarfile.open(source, "w:gz") as tar:
+            tar.add(elsewhere / "deeper", "./deeper")
+    monkeypatch.setenv("OFFRAMP_DATA", str(source))
+    get_dataset("cifar10", [], data / "cifar10")
+    assert_complete(data, contents)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"<html>moved</html>", f"is a web page, not {ARCHIVE}"),
+        (b"", f"is empty, not {ARCHIVE}"),
+        (b"PK\x03\x04" + bytes(99), "is a zip archive, not .*; unpack it and name its folder"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"),
+        (b"\x01\xff" * 99, "is something else, not"),
+        (packed({"data_batch_1.bin": b"x"}), f"holds none of the files of {ARCHIVE}"),
+    ],
+    ids=["page", "empty", "zip", "pointer", "noise", "the binary version"],
+)
+def test_what_is_no_such_archive_is_told_by_its_content(data, elsewhere, content, words):
+    message = failure(data, [archive_in(elsewhere, content)])
+    assert re.search(words, message) and documented(message)
+
+
+def header_member(size: int, kind=tarfile.REGTYPE):
+    member = tarfile.TarInfo("././@LongLink")
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize(
+    "tar",
+    [
+        header_member(2_000_000) + bytes(2_000_000),
+        header_member(2_000_000, tarfile.GNUTYPE_LONGNAME) + bytes(2_000_000),
+        # Without the bytes: nothing may read on in search of so many.
+        header_member(10**17),
+    ],
+    ids=["a file", "a name", "a lie"],
+)
+def test_an_archive_that_unpacks_without_end_is_left(data, elsewhere, monkeypatch, tar):
+    monkeypatch.setattr(download, "LARGEST_UNPACKED", 1_000_000)
+    message = failure(data, [archive_in(elsewhere, gzip.compress(tar + bytes(10_240)))])
+    assert "unpacks to more than 1,000,000 bytes" in message and documented(message)
 
 
 def file_member(name: str, content: bytes):
@@ -295,7 +422,7 @@ def test_a_link_or_pipe_in_place_of_a_file_is_not_followed(data, elsewhere, cont
     (elsewhere / "test_batch").write_bytes(contents["test_batch"])
     fewer = {name: content for name, content in contents.items() if name != "test_batch"}
     extra = [link_member(f"{FOLDER}/test_batch", str(elsewhere / "test_batch"), kind)]
-    assert "md5" in failure(data, [archive_in(elsewhere, packed(fewer, extra))])
+    assert "lacks test_batch" in failure(data, [archive_in(elsewhere, packed(fewer, extra))])
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -426,7 +553,7 @@ def test_nobody_at_the_address_is_told_in_less_than_thirty_seconds(data, closed_
 
 def test_three_silent_addresses_are_given_up_in_less_than_thirty_seconds():
     # The test above waits for one; this is the sum for three, with the pause between tries.
-    assert 3 * TRIES * (download.REACH_SECONDS + 0.5) < 30
+    assert 3 * TRIES * (fetching.REACH_SECONDS + fetching.PAUSE_SECONDS) < 30
 
 
 def test_the_digits_need_no_source_and_each_pixel_becomes_a_square(data):

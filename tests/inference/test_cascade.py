@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ORIGIN, hand_made_model, some_weights, toy_images, toy_network
+from conftest import ORIGIN, documented, hand_made_model, some_weights, toy_images, toy_network
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from offramp import OfframpError
 from offramp.data.splits import Split, load_images
+from offramp.inference.backends import for_inference
 from offramp.inference.cascade import (
     Samples,
     remove,
@@ -19,10 +20,12 @@ from offramp.inference.cascade import (
 )
 from offramp.inference.forward import dump_split
 from offramp.inference.probe import descents, probe, probe_sizes
+from offramp.networks.identity import Identity
+from offramp.networks.loading import build, load, save
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.criteria import CRITERIA, entropy
 from offramp.scoring.policy import Policy, exits_of, policy_scores, shared_cutoff
-from offramp.tables.files import origin_of, read_logits
+from offramp.tables.files import origin_of, read_logits, sha256
 from offramp.thresholds.time_model import fit_time_model
 
 CPU = torch.device("cpu")
@@ -120,6 +123,104 @@ def test_regrouped_blocks_see_full_batches_until_the_end():
     run_cascade_regrouped(counted, policy, IMAGES.split(6), 6)
     assert sum(sizes) == (scores > np.median(scores)).sum()
     assert sizes[:-1] == [6] * (len(sizes) - 1)
+
+
+# What a user may give that is not right
+
+
+def spoilt(value: float) -> torch.Tensor:
+    images = IMAGES.clone()
+    images[3, 1, 2, 2] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (IMAGES.double(), "images: want float32 in 0..1 (pixels / 255), not torch.float64"),
+        ((IMAGES * 255).to(torch.uint8), "not torch.uint8"),
+        (IMAGES.half(), "not torch.float16"),
+        (IMAGES.numpy(), "not ndarray"),
+        (IMAGES * 255, "want 0..1 (pixels / 255, not normalised), found 0"),
+        ((IMAGES - 0.5) / 0.25, "found -2 to 2"),
+        (spoilt(float("nan")), "found nan to nan"),
+        (spoilt(float("inf")), "to inf"),
+        (IMAGES[0], "images: want shape (N, 3, 32, 32), not (3, 32, 32)"),
+        (IMAGES[:, :1], "want shape (N, 3, 32, 32), not (24, 1, 32, 32)"),
+        (IMAGES.permute(0, 2, 3, 1), "want shape (N, 3, 32, 32), not (24, 32, 32, 3)"),
+        (IMAGES.to("meta"), "images: on meta, where the network is on cpu"),
+    ],
+)
+def test_images_that_are_none_are_refused_in_one_line(images, words):
+    policy = shared_cutoff(1.0, 3)
+    for run in (
+        lambda: run_cascade(NETWORKS[4], policy, images),
+        lambda: run_cascade_regrouped(NETWORKS[4], policy, [IMAGES, images], 8),
+    ):
+        with pytest.raises(OfframpError) as caught:
+            run()
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+        assert documented(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"),
+    [
+        (shared_cutoff(1.0, 2), "the policy: 2 thresholds for 3 side exits"),
+        (shared_cutoff(1.0, 4), "the policy: 4 thresholds for 3 side exits"),
+        (Policy("entropy", ()), "the policy: 0 thresholds for 3 side exits"),
+        (Policy("entropy", (1.0,) * 3, (1.0,)), "the policy: 1 temperatures for 3 side exits"),
+        (
+            Policy("risk", (1.0,) * 3, None, some_weights("risk", 3, CLASSES - 1)),
+            "the policy: weights: of 9 classes, not of 10",
+        ),
+        (
+            Policy("entropy", (1.0,) * 3, None, None, Identity("other", "o.pt", "b" * 64)),
+            "the policy: network: chosen for other with o.pt (sha256 bbbbbbbbbbbb), not for toy",
+        ),
+    ],
+)
+def test_a_policy_of_another_network_is_refused_before_anything_runs(policy, words):
+    network = toy_network(4, CLASSES, seed=4)
+    network.identity = Identity("toy", "toy.pt", "a" * 64)
+    for run in (
+        lambda: run_cascade(network, policy, IMAGES),
+        lambda: run_cascade_regrouped(network, policy, IMAGES.split(5), 8),
+    ):
+        with pytest.raises(OfframpError) as caught:
+            run()
+        assert words in str(caught.value)
+        assert documented(str(caught.value))
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, "8", True, None])
+def test_a_batch_size_that_is_none_is_refused_not_waited_for(size):
+    with pytest.raises(OfframpError, match=r"batch_size: want a whole number from 1 on, not"):
+        run_cascade_regrouped(NETWORKS[4], shared_cutoff(1.0, 3), IMAGES.split(5), size)
+
+
+@pytest.mark.parametrize("exits", NETWORKS)
+def test_no_images_have_no_answers(exits):
+    policy = shared_cutoff(1.0, exits - 1)
+    for labels, taken in (
+        run_cascade(NETWORKS[exits], policy, IMAGES[:0]),
+        run_cascade_regrouped(NETWORKS[exits], policy, [IMAGES[:0]], 8),
+    ):
+        assert (labels.dtype, labels.shape, taken.shape) == (torch.int64, (0,), (0,))
+    mixed = [IMAGES[:0], IMAGES[:5], IMAGES[:0], IMAGES[5:]]
+    labels, taken = run_cascade_regrouped(NETWORKS[exits], policy, mixed, 8)
+    assert (labels.tolist(), taken.tolist()) == live(NETWORKS[exits], policy, IMAGES)
+    with pytest.raises(OfframpError, match=r"batches: there are none"):
+        run_cascade_regrouped(NETWORKS[exits], policy, [], 8)
+
+
+def test_a_network_knows_which_weights_it_was_loaded_with(tmp_path):
+    save(build("branchynet", CLASSES), tmp_path / "own.safetensors", {})
+    network = load("branchynet", CLASSES, tmp_path / "own.safetensors", CPU)
+    own = Identity(
+        "branchynet", str(tmp_path / "own.safetensors"), sha256(tmp_path / "own.safetensors")
+    )
+    assert network.identity == for_inference(network, "eager").identity == own
 
 
 def test_random_policies_use_every_exit():

@@ -1,15 +1,17 @@
 """Live run against tables: what counts as a difference, what excuses it, what is reported."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
-from conftest import hand_made_model, slow_stage_seconds, toy_network
+from conftest import documented, hand_made_model, slow_stage_seconds, toy_network
 
 from offramp import OfframpError
 from offramp.data.splits import Split, load_images
 from offramp.inference.verification import (
     Case,
     cases_of,
+    check_logits,
     differences,
     fail_on_differences,
     run_interleaved,
@@ -17,6 +19,7 @@ from offramp.inference.verification import (
     verify,
     warm_up,
 )
+from offramp.networks.identity import Identity
 from offramp.scoring.policy import (
     Outcome,
     Policy,
@@ -25,6 +28,7 @@ from offramp.scoring.policy import (
     save_policy,
     shared_cutoff,
 )
+from offramp.tables.files import Logits
 
 CPU = torch.device("cpu")
 # Two exits, two classes; entropy at exit 1 is that of a softmax over (0, gap).
@@ -249,3 +253,54 @@ def test_a_policy_for_another_number_of_exits_is_refused(tmp_path):
     save_policy(tmp_path / "best.json", Policy("entropy", (0.1, None)))
     with pytest.raises(OfframpError, match=r"best\.json: 2 thresholds for 5 side exits"):
         cases_of([str(tmp_path / "best.json")], np.zeros((4, 6, 10), dtype=np.float32))
+
+
+def as_read(split, logits, weights="a" * 64):
+    """What is read of a logits table with these samples."""
+    table = pa.table({"sample_id": split.order}).replace_schema_metadata(
+        {"weights_sha256": weights}
+    )
+    return Logits(split.order, split.labels, logits, table)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [list(range(39)), [*range(40), 3], [*range(39), 3], list(range(40))[::-1], []],
+    ids=["missing", "doubled", "one for another", "reversed", "none"],
+)
+def test_tables_with_missing_or_doubled_rows_are_refused_in_one_line(rows):
+    network, split, logits = toy_problem(exits=3, samples=40)
+    known = Logits(
+        split.order[rows], split.labels[rows], logits[rows], as_read(split, logits).table
+    )
+    with pytest.raises(OfframpError) as caught:
+        check_logits("logits/test.parquet", known, split, network)
+    message = str(caught.value)
+    assert f"logits/test.parquet: {len(rows)} samples that are not the split's 40" in message
+    assert documented(message)
+
+
+def test_tables_of_another_network_are_refused_before_anything_runs():
+    network, split, logits = toy_problem(exits=3, samples=8)
+    network.identity = Identity("toy", "toy.pt", "a" * 64)
+    check_logits("test.parquet", as_read(split, logits), split, network)
+    for known, words in (
+        (as_read(split, logits[:, :2]), "test.parquet: 2 exits, where the network has 3"),
+        (as_read(split, logits, "b" * 64), "test.parquet: not made with toy.pt as it is now"),
+        (as_read(split, logits)._replace(label=(split.labels + 1) % 10), "with its labels"),
+    ):
+        with pytest.raises(OfframpError, match=words):
+            check_logits("test.parquet", known, split, network)
+
+
+def test_a_verification_refuses_a_policy_of_another_size_or_network(tmp_path):
+    network, split, logits = toy_problem(exits=3, samples=8)
+    with pytest.raises(OfframpError, match=r"mine: 1 thresholds for 2 side exits"):
+        verify(
+            network, [Case("mine", shared_cutoff(1.0, 1), True)], split, logits,
+            hand_made_model(3, 8), 8, CPU,
+        )  # fmt: skip
+    other = Identity("other", "other.pt", "b" * 64)
+    save_policy(tmp_path / "best.json", shared_cutoff(1.0, 2)._replace(network=other))
+    with pytest.raises(OfframpError, match=r"best\.json: network: chosen for other with other\.pt"):
+        cases_of([str(tmp_path / "best.json")], logits, Identity("toy", "toy.pt", "a" * 64))

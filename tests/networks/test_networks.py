@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from offramp import OfframpError
-from offramp.networks.loading import build, describe, load, read_state, save
+from offramp.networks.loading import build, describe, load, save
+from offramp.networks.states import read
 
 CPU = torch.device("cpu")
 
@@ -185,7 +186,7 @@ def test_saved_weights_are_loaded_bit_for_bit(tmp_path, network, state, images, 
 
 def test_torchs_older_format_and_ordered_dicts_are_read_as_well(tmp_path, state):
     torch.save(OrderedDict(state), tmp_path / "w", _use_new_zipfile_serialization=False)
-    assert read_state(tmp_path / "w").keys() == state.keys()
+    assert read(tmp_path / "w").keys() == state.keys()
 
 
 def test_missing_unexpected_and_misshapen_keys_are_all_named(tmp_path, state):
@@ -241,7 +242,14 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path, state, payload
 
 @pytest.mark.parametrize(
     "content",
-    [[torch.zeros(2)], torch.zeros(3), {"state_dict": {"a": torch.zeros(1)}}, {"epoch": 3}, "text"],
+    [
+        [torch.zeros(2)],
+        torch.zeros(3),
+        {"state_dict": {"a": torch.zeros(1)}},
+        {"epoch": 3},
+        {},
+        "a",
+    ],
     ids=["list", "tensor", "nested", "number", "string"],
 )
 def test_what_is_not_a_state_dict_is_refused(tmp_path, content):

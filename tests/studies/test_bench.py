@@ -5,11 +5,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import hand_made_model, slow_exit, slow_stage_seconds, toy_network
+from torch.fx.experimental.optimization import fuse
 
 from offramp.data.splits import Split, load_images
-from offramp.report.bench_page import page, prediction_errors, spread
+from offramp.networks.loading import describe
+from offramp.report.bench_page import page, prediction_errors, public_points, spread
 from offramp.scoring.policy import Policy, exits_of, policy_scores
-from offramp.studies import bench_live, bench_model, bench_tables, bench_thresholds
+from offramp.studies import bench_live, bench_model, bench_public, bench_tables, bench_thresholds
+from offramp.studies.public_networks import PUBLIC, built
 from offramp.thresholds.sweep import sweep_split
 
 CPU = torch.device("cpu")
@@ -220,6 +223,51 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
         assert value["in multiply-adds"] == pytest.approx(132 / np.mean(spent))
     text = page(rows, {"device_name": "a", "threads": "2", "torch": "2", "model": "toy"})
     assert "| that or joint by seconds, promised |" in text
+
+
+def test_public_networks_are_beside_the_cascade(monkeypatch, run):
+    network, split, _, scores, policy = run
+    monkeypatch.setattr(bench_public, "PUBLIC", {"ResNet-20": PUBLIC["ResNet-20"]})
+    monkeypatch.setattr(bench_public, "TURNS", 2)
+    draw = np.random.default_rng(3)
+    known = {s: (scores, draw.random(scores.shape) < 0.7) for s in ("val", "test")}
+    model = hand_made_model(EXITS, BATCH)
+    rows = pd.DataFrame(
+        bench_public.against_public_networks(
+            network, policy, known, MULTIPLY_ADDS, model, split, CPU
+        )
+    )
+    points = public_points(rows)
+    assert (points["low"] <= points["ms"]).all() and (points["ms"] <= points["high"]).all()
+    assert points.loc["ResNet-20", "accuracy"] == 0.926
+    assert points.loc["full network", "accuracy"] == known["test"][1][:, -1].mean()
+    assert points.loc["full network", "multiply_adds"] == 132  # all blocks and the last head
+    taken = [slow_exit(row, policy.thresholds) for row in scores.tolist()]
+    right = [known["test"][1][i, k - 1] for i, k in enumerate(taken)]
+    spent = [MULTIPLY_ADDS[0, :k].sum() + MULTIPLY_ADDS[1, :k].sum() for k in taken]
+    best = points.loc["cascade, best policy"]
+    assert best["accuracy"] == pytest.approx(np.mean(right))
+    assert best["multiply_adds"] == pytest.approx(np.mean(spent))
+    text = page(rows, {"device_name": "a", "threads": "2", "torch": "2", "model": "toy"})
+    assert "| ResNet-20 | 92.60 |" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "million", "parameters"),
+    [("ResNet-20", 40.81, 0.27), ("ResNet-56", 125.75, 0.86), ("MobileNetV2 x0.5", 27.97, 0.70)],
+)
+def test_public_networks_are_as_large_as_their_authors_say(name, million, parameters):
+    found = describe(built(name, CPU)).to_pylist()[0]
+    assert found["multiply_adds"] / 1e6 == pytest.approx(million, abs=0.01)
+    count = sum(p.numel() for p in PUBLIC[name].build().parameters())
+    assert count / 1e6 == pytest.approx(parameters, abs=0.005)
+    assert built(name, CPU)(torch.rand(2, 3, 32, 32))[0].shape == (2, 10)
+
+
+def test_folding_a_public_network_changes_nothing():
+    plain = PUBLIC["ResNet-20"].build().eval()
+    x = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(fuse(plain)(x), plain(x), atol=1e-4, rtol=1e-4)
 
 
 def test_the_students_cascade_answers_as_ours_does(run):

@@ -6,7 +6,7 @@ import pytest
 from conftest import slow_exit
 from scipy.stats import binomtest
 
-from offramp.report.coverage_page import beyond_chance, page
+from offramp.report.coverage_page import POPULATIONS, beyond_chance, page, promised
 from offramp.studies import coverage as study
 from offramp.tables.schemas import COVERAGE
 from offramp.thresholds.calibration import calibrate
@@ -48,6 +48,15 @@ def test_a_choice_is_judged_by_a_slow_recount_of_the_population(populations):
         assert speedup >= 0.9
 
 
+def test_the_page_says_what_every_promise_and_population_is(populations):
+    effort = study.EFFORTS["full"]
+    cases = [*study.counted_cases(effort), *study.chosen_cases(populations[0], effort)]
+    assert all(promised(case.promise).endswith(".") for case in cases)
+    names = {case.population for case in cases}
+    unnamed = {n for n in names - POPULATIONS.keys() if not any(word in n for word in POPULATIONS)}
+    assert not unnamed
+
+
 def test_an_order_by_luck_has_no_say():
     draws = [study.lucky_order(5_000, np.random.default_rng([1, i]))[0] for i in range(300)]
     assert np.mean(draws) <= 0.1 + 3 * np.sqrt(0.09 / 300)  # 38 % where seconds gave the order
@@ -82,6 +91,6 @@ def test_the_page_names_what_is_broken_beyond_chance():
     assert "In 1 of 2 cells the rate is above the stated one" in text
     assert "in bold: drop in 1 cells" in text
     assert "| few gains | 10.0% | **40.0%** |" in text
-    assert "Promises nothing" in text
+    assert "Nobody promises that" in text
     calm = page(pa.Table.from_pylist(rows[:1], schema=COVERAGE), {"model": "toy"}, "2026-11-27")
     assert "No rate is above the stated one beyond chance, in 1 cells." in calm

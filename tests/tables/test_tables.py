@@ -14,7 +14,8 @@ from offramp.tables.schemas import NETWORK, TIMINGS, logits_schema, scores_schem
 
 
 def timings(count: int = 5) -> pa.Table:
-    rows = [{"split": "probe", "part": "block", "exit": k, "seconds": k / 8} for k in range(count)]
+    row = {"split": "probe", "part": "block", "batch_size": 4}
+    rows = [row | {"exit": k, "seconds": k / 8} for k in range(count)]
     return pa.Table.from_pylist(rows, schema=TIMINGS)
 
 

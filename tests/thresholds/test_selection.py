@@ -256,6 +256,9 @@ def test_the_knee_is_the_corner_of_a_bent_frontier():
     assert (chosen.seconds, chosen.correct) == (5, 50)
 
 
+CUTS = np.linspace(0, 1, 21)
+
+
 def test_a_frontier_of_fewer_than_three_has_no_knee():
     assert choose("knee", [candidate(1, 5), candidate(2, 9), candidate(3, 9)]) is None
 
@@ -306,6 +309,30 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
     if satisfied:
         seconds = {name: found[name][1]["expected"]["seconds"] for name in found}
         assert seconds["best_cutoff"] < max(rows["seconds"])
+
+
+def test_without_a_train_split_half_of_val_stands_in_for_it():
+    draw, model = np.random.default_rng(0), hand_made_model(3, 64)
+    model.parts[0] *= 1_000
+    scores = {split: draw.random((800, 3)) for split in ("val", "test")}
+    data = {k: (s, draw.random(s.shape) < 1 - s * [0.5, 0.3, 0.1]) for k, s in scores.items()}
+    splits = {split: CalibrationData(*known) for split, known in data.items()}
+    settings = {"method": "empirical", "target": 0.9, "targets": [0.85, 0.9, 0.95]}
+    calibration = pa.table(calibrate_all(splits, "entropy", settings, model, 64))
+    assert set(calibration["calibrated_on"].to_pylist()) == {"val", "val_half"}
+    luck = pa.table({"target": settings["targets"], "optimism": [0.0, 0.0, 0.0]})
+    rows = sweep_rows("val", "entropy", CUTS, sweep_split(*data["val"], CUTS, model, 64))
+    selection = {"rule": "fastest_within_loss", "confidence": 0.9, "max_loss": 0.2}
+    found = choose_policies(
+        pa.table(rows), calibration, luck, *data["val"], 0.5, 0.9, selection, ENTROPY
+    )
+    policy, about = found["best_train"]
+    assert about["origin"]["calibrated_on"] == "val_half"
+    assert about["expected"]["n"] == 400  # those that did not fit it
+    taken = exits_of(scores["val"][400:], policy.thresholds) - 1
+    right = data["val"][1][400:]
+    lost = right[:, -1] & ~right[np.arange(400), taken]
+    assert about["expected"]["lost"] == lost.sum()
 
 
 @pytest.mark.filterwarnings("error")

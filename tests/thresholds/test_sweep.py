@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from conftest import hand_made_model, slow_exit, slow_stage_seconds
+from conftest import documented, hand_made_model, slow_exit, slow_stage_seconds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from offramp import OfframpError
 from offramp.thresholds.evaluation import accuracy_or_none
-from offramp.thresholds.sweep import CHUNK, cutoff_grid, sweep_rows, sweep_split
+from offramp.thresholds.sweep import CHUNK, cutoff_ends, cutoff_grid, sweep_rows, sweep_split
 
 # Entropies and cutoffs share these few values, so that ties are the rule and not the exception.
 LEVELS = [0.0, 0.3, 0.6, 1.0, math.log(10)]
@@ -175,3 +175,24 @@ def test_sweep_rows_are_one_overall_row_and_one_row_an_exit(case):
 
 def test_an_exit_where_nobody_leaves_has_no_accuracy():
     assert accuracy_or_none(np.array([0, 0, 3]), np.array([0, 2, 4])) == [None, 0.0, 0.75]
+
+
+def test_cutoffs_lie_within_the_criterion_s_range_or_the_training_scores():
+    train = np.array([[-3.0, -8.5], [2.0, 1.0]])
+    assert cutoff_ends("entropy", 3, 100, None) == (0.0, np.log(3))
+    assert cutoff_ends("entropy", 3, 100, train) == (0.0, np.log(3))
+    assert cutoff_ends("energy", 3, 100, train) == (-8.5, 2.0)
+    assert cutoff_ends("energy", 3, [-40.0, 3.0], train) == (-8.5, 2.0)
+    assert cutoff_ends("energy", 3, [-40.0, 3.0], None) == (-np.inf, np.inf)
+    assert cutoff_grid([-40.0, 3.0], -7.0, (-np.inf, np.inf), "energy").tolist() == [-40, -7, 3]
+
+
+def test_cutoffs_without_ends_or_beyond_them_are_named():
+    for arguments, words in (
+        (("energy", 3, 100, None), "config: sweep.cutoffs: energy has no range of its own"),
+        (("entropy", 2, [0.1, 0.7], None), "config: sweep.cutoffs: 0.7 is outside the range of"),
+    ):
+        with pytest.raises(OfframpError) as caught:
+            cutoff_ends(*arguments)
+        assert words in str(caught.value)
+        assert documented(str(caught.value))

@@ -10,11 +10,13 @@ import pytest
 import torch
 from conftest import real_archive
 
+from offramp import OfframpError
 from offramp.common.markdown import parts_table
 from offramp.data.download import get_dataset
 from offramp.data.splits import Split, load_images, open_split
 from offramp.networks.index import mismatches
-from offramp.networks.loading import build, describe, load, read_state
+from offramp.networks.loading import build, describe, load
+from offramp.networks.states import read
 from offramp.tables.files import sha256
 from offramp.tables.schemas import TRAINING
 from offramp.training.evaluation import correct_of
@@ -63,7 +65,7 @@ def shipped(tmp_path, trained, splits):
 
 def test_shipped_weights_are_the_trained_ones_rounded_and_vectors_exact(shipped, trained):
     folder, _ = shipped
-    state = read_state(folder / "branchynet.safetensors")
+    state = read(folder / "branchynet.safetensors")
     for name, value in trained.state_dict().items():
         half = value.ndim > 1
         assert state[name].dtype == (torch.float16 if half else value.dtype)
@@ -90,6 +92,16 @@ def test_other_entries_of_the_index_stay(tmp_path, trained, splits):
     assert list(json.loads((tmp_path / "index.json").read_text())) == [
         "branchynet.safetensors", "other.safetensors"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1e6], ids=["nan", "too large for half precision"])
+def test_weights_that_are_not_finite_never_ship(tmp_path, splits, value):
+    network = build("branchynet", 10).eval()
+    network.conv1.weight.data[0, 0, 0, 0] = value
+    curves = pa.Table.from_pylist([dict.fromkeys(TRAINING.names, 1)], schema=TRAINING)
+    with pytest.raises(OfframpError, match=r"conv1\.weight: 1 of 864 values are not finite"):
+        ship(network, splits, curves, ABOUT, CPU, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_card_has_the_accuracies_of_the_shipped_file(shipped, splits):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import documented
 
 from offramp import OfframpError
 from offramp.data.splits import Split, load_images
@@ -81,23 +82,36 @@ def test_a_state_of_other_settings_is_named_and_put_aside(tmp_path, capfd):
     _, curves = run(tmp_path, {**SETTINGS, "epochs": 1, "seed": 8})
     said = capfd.readouterr().err
     assert "is of another training (train.seed: 7 then, 8 now)" in said
-    assert "put aside as resume.1.pt, training starts anew" in said
+    assert "put aside as resume.1.pt, training starts anew" in said and documented(said)
     assert (tmp_path / "resume.1.pt").read_bytes() == foreign
     assert curves.num_rows == 6
 
 
-@pytest.mark.parametrize("damage", [b"", b"no state", "cut"])
-def test_a_damaged_state_is_named_and_put_aside(tmp_path, capfd, damage):
-    one = {**SETTINGS, "epochs": 1}
-    run(tmp_path, one)
-    resume = tmp_path / "resume.pt"
-    resume.write_bytes(resume.read_bytes()[:5000] if damage == "cut" else damage)
-    (tmp_path / "resume.1.pt").write_bytes(b"put aside before")
-    _, curves = run(tmp_path, one)
-    said = capfd.readouterr().err
-    assert "resume.pt is damaged (" in said and "put aside as resume.2.pt" in said
-    assert (tmp_path / "resume.1.pt").read_bytes() == b"put aside before"
-    assert curves.num_rows == 6
+def test_a_training_that_diverges_stops_at_its_epoch_and_goes_on_from_none_of_it(tmp_path):
+    settings = {**SETTINGS, "learning_rate": {"convolutions": 0.05, "others": 1e30}}
+    with pytest.raises(OfframpError) as caught:
+        run(tmp_path, settings)
+    message = str(caught.value)
+    assert message.startswith("epoch 1 of 3: loss or weights are no longer finite (loss per exit ")
+    assert "lower train.learning_rate (now convolutions 0.05, others 1e+30)" in message
+    assert documented(message)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_weight_that_is_not_finite_stops_it_although_the_loss_is(tmp_path, monkeypatch):
+    import offramp.training.training as training
+
+    epoch = training._epoch
+
+    def spoiling(network, *others):
+        result = epoch(network, *others)
+        with torch.no_grad():
+            network.fc5.bias[3] = torch.inf
+        return result
+
+    monkeypatch.setattr(training, "_epoch", spoiling)
+    with pytest.raises(OfframpError, match="epoch 1 of 3: loss or weights are no longer finite"):
+        run(tmp_path)
 
 
 def test_the_seed_decides_the_weights(tmp_path):

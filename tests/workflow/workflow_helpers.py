@@ -31,8 +31,13 @@ SMALL = {
     "calibration": {"targets": [0.6, 0.8, 0.9]},
 }
 CONFIGS = ("examples/digits.yaml", "small.yaml")
+# Rules that stand in for a network's.
+OWN_RULES = {"own_logits", "own_costs"}
 # Rules that a run of the example has no need of.
 UNUSED = {
+    *OWN_RULES,
+    "compare",
+    "ship_logits",
     "benchmark",
     "benchmark_run",
     "benchmarks_page",

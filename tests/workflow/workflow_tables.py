@@ -67,6 +67,7 @@ RERUN_BY = {
     "inference/cascade": FROM_LOGITS,
     "thresholds/sweep": FROM_THRESHOLDS | {"sweep"},
     "thresholds/evaluation": ANALYSIS,
+    "thresholds/__init__": ANALYSIS,
     "thresholds/calibration": ANALYSIS - {"sweep"},
     "thresholds/optimism": FROM_THRESHOLDS | {"optimism"},
     "thresholds/easy": {

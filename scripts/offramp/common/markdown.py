@@ -10,6 +10,12 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def short_commit(commit: str) -> str:
+    """A git commit as pages name it, with the word that its code was edited."""
+    known, dash, edited = commit.partition("-")
+    return f"{known[:12]}{dash}{edited}"
+
+
 def percent(accuracy: float, low: float, high: float) -> str:
     """An accuracy with its interval: 83.42% [82.68, 84.14]."""
     return f"{accuracy:.2%} [{100 * low:.2f}, {100 * high:.2f}]"

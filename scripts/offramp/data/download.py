@@ -1,33 +1,50 @@
 """Getting a dataset: addresses and local files tried in turn, checked, never half-written."""
 
+import bz2
+import gzip
+import hashlib
+import lzma
 import os
-import queue
 import shutil
 import tarfile
-import threading
-import time
 import zlib
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
-import requests
-import urllib3
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
 from offramp import OfframpError
+from offramp.common.filetypes import kind_of
 from offramp.common.progress import bar
 from offramp.data.datasets import pool_files
+from offramp.data.fetching import fetch, reason_of
 
 ARCHIVE = "cifar-10-python.tar.gz"
 FOLDER = CIFAR10.base_folder
-# An address that does not answer is given up after this many seconds and tried again once; three
-# addresses that are all out of reach so take less than half a minute.
-REACH_SECONDS = 4
-TRIES = 2
-STALL_SECONDS = 30
-CHUNK = 1 << 18
+# sha256 of the files in the official archive, however they are packed.
+OFFICIAL = {
+    "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
+    "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
+    "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
+    "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
+    "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
+    "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+    "batches.meta": "f962466ef690d46b226450fb9aadc74ba4bc64a76aa526b5827fe4bc5c7125cb",
+}
+# Any compression that tar knows. A browser may have undone it, or the user packed anew.
+OPENERS: dict[str, Callable[..., Any]] = {
+    "a gzip archive": gzip.open,
+    "a bzip2 archive": bz2.open,
+    "an xz archive": lzma.open,
+    "a tar archive": lambda file: file,
+}
+DAMAGED = (zlib.error, lzma.LZMAError)
+LARGEST_UNPACKED = 1 << 29
 
 
 def get_dataset(name: str, sources: Sequence[str], folder: str | Path) -> None:
@@ -36,19 +53,21 @@ def get_dataset(name: str, sources: Sequence[str], folder: str | Path) -> None:
     Raises OfframpError, with what was tried and the ways out, when no source serves.
     """
     folder = Path(folder)
-    # Of one name, so that what a killed run left is cleared by the next.
-    scratch = folder.parent / f".{name}.part"
+    # Of one name, so that what a killed run left is cleared by the next; inside, since the folder
+    # may lie on another disk than what is around it.
+    scratch = folder / ".part"
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     try:
         arrays = digits_arrays() if name == "digits" else cifar10_arrays(sources, scratch)
         for file in pool_files(name):
             np.save(scratch / file, arrays[file.removesuffix(".npy")])
-        folder.mkdir(exist_ok=True)
         for file in pool_files(name):
             (scratch / file).replace(folder / file)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(OSError):  # it holds the dataset, or is a link
+            folder.rmdir()
 
 
 def digits_arrays() -> dict[str, np.ndarray]:
@@ -63,7 +82,7 @@ def digits_arrays() -> dict[str, np.ndarray]:
 
 
 def cifar10_arrays(sources: Sequence[str], scratch: Path) -> dict[str, np.ndarray]:
-    """CIFAR-10 from the first source whose files have the official md5 sums.
+    """CIFAR-10 from the first source whose files have the official sha256.
 
     ``OFFRAMP_DATA``, a folder (or the archive itself), comes before all sources.
     """
@@ -72,24 +91,23 @@ def cifar10_arrays(sources: Sequence[str], scratch: Path) -> dict[str, np.ndarra
     for source in ([local] if local else []) + list(sources):
         try:
             return _cifar10_from(source, scratch)
-        except (OSError, OfframpError, tarfile.TarError, EOFError, zlib.error) as error:
-            failures.append(f"  {source}: {_reason(error)}")
+        except (OSError, OfframpError, tarfile.TarError, EOFError, *DAMAGED) as error:
+            failures.append(f"  {source}: {reason_of(error)}")
             shutil.rmtree(scratch / FOLDER, ignore_errors=True)
     tried = "\n".join(failures) or "  (dataset.sources is empty)"
     raise OfframpError(
         f"CIFAR-10 could not be had. Tried:\n{tried}\n"
-        "Three ways out:\n"
-        f"  1. name a local {ARCHIVE}, or a folder that holds it, in config.yaml: dataset.sources\n"
-        f"  2. set the environment variable OFFRAMP_DATA to the folder that holds {ARCHIVE}\n"
+        f"Three ways out; for the first two, download {ARCHIVE} by hand, on any machine:\n"
+        "  1. name that file, or a folder that holds it or what is unpacked from it, in the "
+        "config: dataset.sources\n"
+        "  2. set the environment variable OFFRAMP_DATA to one of these\n"
         "  3. run `make demo`, which needs no download"
     )
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def _cifar10_from(source: str, scratch: Path) -> dict[str, np.ndarray]:
+    source = source.removeprefix("file://")
+    (scratch / FOLDER).mkdir()
     if "://" in source:
         archive = scratch / ARCHIVE
         fetch(source, archive)
@@ -97,13 +115,8 @@ def _cifar10_from(source: str, scratch: Path) -> dict[str, np.ndarray]:
         archive.unlink()
     else:
         _take_local(Path(source).expanduser(), scratch)
-    try:
-        # torchvision checks the md5 sums of all files before it reads any.
-        train, test = (CIFAR10(scratch, train=train) for train in (True, False))
-    except (RuntimeError, OSError) as error:
-        raise OfframpError(
-            "its files do not have the official md5 sums: damaged, or another dataset"
-        ) from error
+    _check(scratch / FOLDER)
+    train, test = (CIFAR10(scratch, train=train) for train in (True, False))
     return {
         f"{pool}_{what}": array
         for pool, data in (("train", train), ("test", test))
@@ -114,93 +127,83 @@ def _cifar10_from(source: str, scratch: Path) -> dict[str, np.ndarray]:
     }
 
 
+def _check(folder: Path) -> None:
+    """Before torchvision unpickles them: all files are there, and the official ones."""
+    for name, wanted in OFFICIAL.items():
+        if not (folder / name).exists():
+            raise OfframpError(f"lacks {name}: cut off, or another dataset")
+        with open(folder / name, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != wanted:
+                raise OfframpError(
+                    f"its {name} is not the official one by its sha256: damaged, or another dataset"
+                )
+
+
 def _take_local(path: Path, scratch: Path) -> None:
     if not path.exists():
         raise OfframpError("no such file or folder")
     if path.is_file():
         extract(path, scratch)
-    elif (path / ARCHIVE).is_file():
-        extract(path / ARCHIVE, scratch)
-    elif (path / FOLDER).is_dir():
-        shutil.copytree(path / FOLDER, scratch / FOLDER)
-    else:
-        raise OfframpError(f"holds neither {ARCHIVE} nor {FOLDER}/")
+        return
+    # As it was downloaded, unpacked, and under the names that browsers and users give it.
+    places = [path / ARCHIVE, path / FOLDER, path / "test_batch", *path.glob("cifar-10-python*.t*")]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise OfframpError(f"holds neither {ARCHIVE} nor {FOLDER}/ nor the files of that folder")
+    if found.is_file() and found.name != "test_batch":
+        extract(found, scratch)
+        return
+    folder = found if found.is_dir() else path
+    for name in OFFICIAL:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, scratch / FOLDER / name)
 
 
 def extract(archive: Path, scratch: Path) -> None:
     """Extract the dataset's own files, and only those, by name: no path, link or device that an
-    archive may hold is followed."""
-    target = scratch / FOLDER
-    target.mkdir()
-    lists = CIFAR10.train_list + CIFAR10.test_list
-    names = [name for name, _ in lists] + [CIFAR10.meta["filename"]]
+    archive may hold is followed, and no more is unpacked than the dataset can need."""
+    kind = kind_of(archive)
+    if kind not in OPENERS:
+        way_out = "; unpack it and name its folder" if kind == "a zip archive" else ""
+        raise OfframpError(f"is {kind or 'something else'}, not {ARCHIVE}{way_out}")
     size = archive.stat().st_size
-    # The outer bar counts compressed bytes, since the unpacked size is not known beforehand.
+    # The bar counts compressed bytes, since the unpacked size is not known beforehand.
     with (
         bar(desc="extract", total=size, unit="B", unit_scale=True) as shown,
         open(archive, "rb") as raw,
-        tarfile.open(fileobj=raw, mode="r:gz") as tar,
+        OPENERS[kind](raw) as unpacked,
     ):
-        for member in tar:
-            name = member.name.removeprefix(f"{FOLDER}/")
-            source = tar.extractfile(member) if name in names and member.isfile() else None
-            if source is not None:
-                with open(target / name, "wb") as out:
-                    shutil.copyfileobj(source, out)
+
+        def read(size: int) -> bytes:
             shown.update(raw.tell() - shown.n)
+            _keep_within(unpacked.tell())
+            return unpacked.read(size)
+
+        # As a stream, which only ever reads on: nothing that an archive says makes tar seek.
+        with tarfile.open(fileobj=SimpleNamespace(read=read), mode="r|") as tar:
+            names = [_extract_member(tar, member, scratch / FOLDER) for member in tar]
+    if not any(names):
+        raise OfframpError(f"holds none of the files of {ARCHIVE}; is it another version of it?")
 
 
-def fetch(address: str, path: Path) -> None:
-    """Download an address to ``path`` with a progress bar, in at most TRIES tries.
-
-    Raises OfframpError with the last try's reason; nothing is left at ``path`` then.
-    """
-    for attempt in range(TRIES):
-        try:
-            with reach(address) as response:
-                response.raise_for_status()
-                _save(response, path)
-            return
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            path.unlink(missing_ok=True)
-            reason = _reason(error)
-            time.sleep(0.5 * (attempt + 1 < TRIES))
-    raise OfframpError(f"{reason} (tried {TRIES} times)")
+def _keep_within(size: int) -> None:
+    if size > LARGEST_UNPACKED:
+        raise OfframpError(
+            f"unpacks to more than {LARGEST_UNPACKED:,} bytes, which {ARCHIVE} does not"
+        )
 
 
-def reach(address: str) -> requests.Response:
-    """The response to a GET, its body not yet read.
-
-    Looking up a name has no time limit of its own, so the request runs in a thread of its own.
-    Raises TimeoutError after REACH_SECONDS without an answer.
-    """
-    answers: queue.Queue = queue.Queue()
-
-    def ask() -> None:
-        try:
-            timeout = (REACH_SECONDS, STALL_SECONDS)
-            headers = {"Accept-Encoding": "identity"}
-            answers.put(requests.get(address, stream=True, timeout=timeout, headers=headers))
-        except Exception as error:  # handed on to the caller's thread, whatever it is
-            answers.put(error)
-
-    threading.Thread(target=ask, daemon=True).start()
-    try:
-        answer = answers.get(timeout=REACH_SECONDS)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {REACH_SECONDS} seconds") from None
-    if isinstance(answer, Exception):
-        raise answer
-    return answer
-
-
-def _save(response: requests.Response, path: Path) -> None:
-    total = int(response.headers.get("Content-Length", 0)) or None
-    with (
-        open(path, "wb") as out,
-        bar(desc="download", total=total, unit="B", unit_scale=True) as shown,
-    ):
-        # Undecoded: a server may call the archive's own gzip an encoding, to be undone on arrival.
-        for chunk in response.raw.stream(CHUNK, decode_content=False):
-            out.write(chunk)
-            shown.update(len(chunk))
+def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> bool:
+    """Write a member into the folder if it is one of the dataset's files; is it?"""
+    # Both are what the archive says of itself. A sparse file needs no bytes there to be large.
+    _keep_within(member.size)
+    _keep_within(tar.offset)
+    path = PurePosixPath(member.name)
+    inside = not path.is_absolute() and ".." not in path.parts
+    wanted = inside and path.name in OFFICIAL and member.isfile()
+    source = tar.extractfile(member) if wanted else None
+    if source is None:
+        return False
+    with source, open(target / path.name, "wb") as out:
+        shutil.copyfileobj(source, out)
+    return True

@@ -7,7 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from offramp import OfframpError
 from offramp.data.datasets import DATASETS, SPLIT_SEED, split_sizes
+
+PIXELS = (32, 32, 3)
 
 
 def split_indices(name: str, split: str, validation: int | None) -> tuple[str, np.ndarray]:
@@ -44,11 +47,37 @@ class Split(NamedTuple):
 
 
 def open_split(folder: str | Path, name: str, split: str, validation: int | None) -> Split:
-    """A split of the dataset in ``folder``."""
+    """A split of the dataset in ``folder``.
+
+    Raises OfframpError when a file is not what the download wrote.
+    """
     pool, index = split_indices(name, split, validation)
-    images = np.load(Path(folder) / f"{pool}_images.npy", mmap_mode="r", allow_pickle=False)
-    labels = np.load(Path(folder) / f"{pool}_labels.npy", allow_pickle=False)
-    return Split(images, labels[index], index)
+    samples, classes = DATASETS[name].pools[pool], DATASETS[name].classes
+    path = Path(folder) / f"{pool}_labels.npy"
+    images = _array(Path(folder) / f"{pool}_images.npy", "uint8", (samples, *PIXELS))
+    labels = _array(path, "int64", (samples,))
+    if labels.min() < 0 or labels.max() >= classes:
+        raise _spoilt(path, f"labels {labels.min()} to {labels.max()}, want 0 to {classes - 1}")
+    return Split(images, np.array(labels[index]), index)
+
+
+def _array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    """An array of a file, memory-mapped: of its size no more than the header is read."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        words = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise _spoilt(path, f"can't be read ({words})") from None
+    if not isinstance(array, np.ndarray):
+        raise _spoilt(path, "not a .npy file")
+    if (array.dtype, array.shape) != (np.dtype(dtype), shape):
+        found, wanted = (" x ".join(map(str, sides)) for sides in (array.shape, shape))
+        raise _spoilt(path, f"{found} in {array.dtype}, want {wanted} in {dtype}")
+    return array
+
+
+def _spoilt(path: Path, what: str) -> OfframpError:
+    return OfframpError(f"{path}: {what}; delete the folder {path.parent} and rerun")
 
 
 def load_images(split: Split, rows: slice | np.ndarray, device):

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from offramp.tables.files import read
+from offramp.tables.files import origin_of, read
 
 # The networks in docs/record/, the folders that their runs fill, and the command.
 RUNS = {
@@ -80,18 +80,21 @@ def take(results: Path, record: Path, command: str) -> None:
         if not (results / "benchmarks.md").exists() and page.exists():
             title, whole = with_part(page.read_text(), part.read_text())
             page.write_text(whole)
-            again = {"measured": day_of(part), "commit": commit_of(results)}
+            made = origin_of(read(part.with_suffix(".parquet"), "benchmarks"))
+            again = {"measured": day_of(part), "commit": made["git_commit"][:12]}
             about["benchmarks"].setdefault("again", {})[title] = again
     write_json(record / "run.json", about)
 
 
 def with_part(page: str, part: str) -> tuple[str, str]:
-    """The page of all benchmarks with the section of one that was measured again, whose title comes
-    first."""
+    """The page of all benchmarks with the section of one that was measured again, or that is new;
+    its title comes first."""
     section = "## " + part.split("\n## ")[1].rstrip() + "\n"
     title = section.splitlines()[0].removeprefix("## ")
     sections = page.rstrip().split("\n## ")
     again = [section[3:].rstrip() if s.startswith(title + "\n") else s for s in sections]
+    if again == sections and section[3:].rstrip() not in sections:
+        again.append(section[3:].rstrip())
     return title, "\n## ".join(s.rstrip() + "\n" for s in again)
 
 

@@ -101,11 +101,11 @@ def draw_entropy(results: Results) -> Figure:
     said = f"report cutoff {cutoff:g}"
     name_point(axes, axes.get_xlim()[1], cutoff, said, (4, 0), rotation=90)
     axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 0.99), borderaxespad=0)
-    right, wrong = middles[True][0], middles[False][0]
+    middle, other = middles[True][0], middles[False][0]
     headline(
         figure,
-        f"At exit 1 the median {name.split(',')[0]} is {right:.2g} of right answers and "
-        f"{wrong:.2g} of wrong ones",
+        f"At exit 1 the median {name.split(',')[0]} is {middle:.2g} of right answers and "
+        f"{other:.2g} of wrong ones",
     )
     return figure
 
@@ -117,8 +117,8 @@ def draw_prediction(results: Results) -> Figure:
     for axes, what, unit in zip(
         panels, ("seconds", "speedup"), ("total time [s]", "speed-up"), strict=True
     ):
-        both = rows[[f"{what}_predicted", f"{what}_measured"]]
-        low, high = 0.8 * both.min(axis=None), 1.25 * both.max(axis=None)
+        both = rows[[f"{what}_predicted", f"{what}_measured"]].to_numpy()
+        low, high = 0.8 * both.min(), 1.25 * both.max()
         ends = np.array([low, high])
         axes.plot(ends, ends, color="black", linewidth=1, label="equal")
         axes.fill_between(

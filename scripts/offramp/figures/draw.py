@@ -8,6 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from offramp.common.files import replacing
 from offramp.figures import closer_figures, study_figures, task_figures
 
 STYLE: dict[str, Any] = {
@@ -57,9 +58,13 @@ def draw(path: str | Path, results: Any) -> None:
     """Draw the figure named by the path's stem, as SVG and as PNG beside it; ``results`` is what
     its function draws from, a `Results` with the tables that it needs, or tables themselves."""
     path = Path(path)
-    with mpl.rc_context(STYLE):  # type: ignore[arg-type]
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever matplotlibrc a user has
+        mpl.rcParams.update(STYLE)  # type: ignore[arg-type]
         figure = FIGURES[path.stem](results)
         # Once for both files: as the figure's own it would draw each a second time.
         ConstrainedLayoutEngine().execute(figure)
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(path.with_suffix(".png"), dpi=150, metadata={"Software": None})
+        with replacing(path.with_suffix(".svg")) as part:
+            figure.savefig(part, format="svg", metadata={"Date": None})
+        with replacing(path.with_suffix(".png")) as part:
+            figure.savefig(part, format="png", dpi=150, metadata={"Software": None})

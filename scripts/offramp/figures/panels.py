@@ -59,6 +59,16 @@ def draw_curve(axes: Axes, rows: pd.DataFrame, x: str, color: str, line: str, la
     axes.plot(rows[x], 100 * rows["accuracy"], color=color, linestyle=line, label=label)
 
 
-def total_time(samples: float) -> str:
+def total_time(samples: float, unit: str = "s") -> str:
     """The label of an axis."""
-    return f"total time for {samples:,} test samples [s]"
+    return f"total {cost_word(unit)} for {samples:,} test samples [{in_text(unit)}]"
+
+
+def cost_word(unit: str) -> str:
+    """What is measured in a unit: time in seconds, else what the user gave as costs."""
+    return "time" if unit == "s" else "cost"
+
+
+def in_text(unit: str) -> str:
+    """A unit as matplotlib is to write it, which takes dollars for formulas."""
+    return unit.replace("$", r"\$")

@@ -1,5 +1,8 @@
 """Figures asked for by name: training, baselines, criteria, promises, benchmarks."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -10,8 +13,10 @@ from offramp.figures.panels import (
     DARK,
     LIGHT,
     MIDDLE,
+    cost_word,
     draw_curve,
     headline,
+    in_text,
     name_point,
     new_panels,
     total_time,
@@ -105,12 +110,13 @@ def draw_coverage(results: Results) -> Figure:
         axes.axis("off")
     figure.supylabel("broken [% of draws]; dotted: may be broken", fontsize=9.5)
     figure.supxlabel("samples", fontsize=9.5)
-    more = len(beyond_chance(rows.to_dict("records")))
+    records: Any = rows.to_dict("records")
+    more = len(beyond_chance(records))
     headline(figure, f"{more or 'None'} of {len(rows)} rates above what is promised, beyond chance")
     return figure
 
 
-def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw_frontier(tables: Mapping[str, Any]) -> Figure:
     """Time against accuracy of entropy policies, by way to choose thresholds; from the frontiers
     table."""
     figure, axes = new_panels()
@@ -122,13 +128,16 @@ def draw_frontier(tables: dict[str, pd.DataFrame]) -> Figure:
         curve = curve.rename(columns={"accuracy_low": "low", "accuracy_high": "high"})
         draw_curve(axes, curve, "seconds", color, line, CHOSEN_IN_WORDS[method])
     best = 100 * rows["accuracy"].max()
-    axes.set(xlabel=total_time(rows["n"].iloc[0]) + ", predicted", ylim=(best - 6, best + 1))
+    axes.set(
+        xlabel=total_time(rows["n"].iloc[0], tables["unit"]) + ", predicted",
+        ylim=(best - 6, best + 1),
+    )
     axes.set(ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
     axes.legend(loc="lower right")
     return figure
 
 
-def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
+def draw_criteria(tables: Mapping[str, Any]) -> Figure:
     """Seconds at half a point lost, by criterion and method; from the equal-accuracy table."""
     rows = tables["equal_accuracy"]
     rows = rows[rows["points_lost"] == 0.5]
@@ -153,7 +162,8 @@ def draw_criteria(tables: dict[str, pd.DataFrame]) -> Figure:
         axes.axvline(full.iloc[0], color="black", linestyle=":", label="full network")
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set(xlabel="predicted time at 0.5 points lost [s], 95 % interval", xlim=(0, None))
+    what = f"{cost_word(tables['unit'])} at 0.5 points lost [{in_text(tables['unit'])}]"
+    axes.set(xlabel=f"predicted {what}, 95 % interval", xlim=(0, None))
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 

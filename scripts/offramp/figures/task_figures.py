@@ -1,6 +1,7 @@
 """Figures of the tasks: time and accuracy under cutoffs and targets."""
 
 from functools import partial
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,9 +14,11 @@ from offramp.figures.panels import (
     LIGHT,
     MARKS,
     MIDDLE,
+    cost_word,
     draw_curve,
     error_lengths,
     headline,
+    in_text,
     name_point,
     new_panels,
     total_time,
@@ -39,8 +42,8 @@ def draw_report_cutoff(results: Results) -> Figure:
     """Accuracy and time at each exit under the report cutoff (task 1a)."""
     cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
     rows = policy_rows(results, "report_cutoff", "test")
-    figure = _by_exit({"test": rows})
-    headline(figure, f"With a cutoff of {cutoff:g}, {_fares(rows)}")
+    figure = _by_exit(results, {"test": rows})
+    headline(figure, f"With a cutoff of {cutoff:g}, {_fares(results, rows)}")
     return figure
 
 
@@ -49,9 +52,9 @@ def draw_target(results: Results) -> Figure:
     origin = results.about["target"]["origin"]
     wanted, joint = target(origin["target"]), origin["method"] == "joint"
     rows = {split: policy_rows(results, "target", split) for split in ("val", "test")}
-    figure = _by_exit(rows)
+    figure = _by_exit(results, rows)
     where = "overall" if joint else "at every exit"
-    headline(figure, f"With {wanted} wanted {where}, {_fares(rows['test'])}")
+    headline(figure, f"With {wanted} wanted {where}, {_fares(results, rows['test'])}")
     if not joint:  # else nothing is wanted of a single exit
         axes, height = figure.axes[0], 100 * origin["target"]
         axes.axhline(height, color="black", linestyle="--", linewidth=1)
@@ -59,80 +62,89 @@ def draw_target(results: Results) -> Figure:
     return figure
 
 
-def _fares(rows: pd.DataFrame) -> str:
+def _fares(results: Results, rows: pd.DataFrame) -> str:
     """How a policy fares on test data, as half a sentence."""
-    overall = rows[rows["exit"] == 0].iloc[0]
+    overall: Any = rows[rows["exit"] == 0].iloc[0]
     speed = times(overall["speedup"]).removesuffix("x")
-    return f"{accuracy(overall)} are right, {speed} times as fast"
+    return f"{accuracy(overall)} are right, {speed} times as {_fast(results)}"
 
 
 def draw_time_accuracy(results: Results) -> Figure:
     """Total time against overall accuracy, every cutoff (task 1b)."""
     figure, axes = new_panels()
     rows = sweep_rows_of(results, "test", exit=0)
-    draw_curve(axes, rows, "seconds", DARK, "-", "every cutoff, time predicted; band: 95 %")
-    live = _live_cutoffs(results)
-    axes.errorbar(
-        live["seconds"], 100 * live["correct_live"] / live["n_live"],
-        xerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
-        color="black", markerfacecolor="white", markersize=5, capsize=3, linewidth=1,
-        label="live runs; bars: the run's two halves",
-    )  # fmt: skip
+    draw_curve(axes, rows, "seconds", DARK, "-", f"every cutoff, {_predicted(results)}; band: 95 %")
+    if hasattr(results, "verification"):
+        live = _live_cutoffs(results)
+        axes.errorbar(
+            live["seconds"], 100 * live["correct_live"] / live["n_live"],
+            xerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
+            color="black", markerfacecolor="white", markersize=5, capsize=3, linewidth=1,
+            label="live runs; bars: the run's two halves",
+        )  # fmt: skip
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy", (8, -10))
     full = _mark_full_network(axes, results)
-    axes.set(xlabel=total_time(full["n"]), ylabel="overall accuracy [%]")
+    axes.set(xlabel=total_time(full["n"], results.unit), ylabel="overall accuracy [%]")
     axes.set_xlim(0, None)
     axes.legend(loc="lower right")
-    headline(figure, _best_cutoff_live(results, full))
+    headline(figure, _best_cutoff(results, full))
     return figure
 
 
-def _best_cutoff_live(results: Results, full: dict[str, float]) -> str:
+def _best_cutoff(results: Results, full: dict[str, float]) -> str:
     origin = results.about["best_cutoff"]["origin"]
     if not origin:
         return "No cutoff satisfies the rule: all samples go through the full network"
+    best = f"The best cutoff, {origin['cutoff']:.3g}:"
+    if not hasattr(results, "verification"):
+        rows = policy_rows(results, "best_cutoff", "test")
+        overall = rows[rows["exit"] == 0].iloc[0]
+        lost, speed = overall["accuracy"] - full["accuracy"], times(overall["speedup"])[:-1]
+        return f"{best} {speed} times as {_fast(results)}, at {signed(lost)} points"
     rows = results.verification
     live = rows[(rows["policy"] == "best_cutoff") & (rows["exit"] == 0)].iloc[0]
     lost = live["correct_live"] / live["n_live"] - full["accuracy"]
-    return (
-        f"The best cutoff, {origin['cutoff']:.3g}: {live['speedup_measured']:.2f} times as fast "
-        f"live, at {signed(lost)} points"
-    )
+    return f"{best} {live['speedup_measured']:.2f} times as fast live, at {signed(lost)} points"
 
 
 def draw_time_cutoff(results: Results) -> Figure:
     """Total time against the cutoff (task 1b)."""
     figure, axes = new_panels()
     rows = sweep_rows_of(results, "test", exit=0)
-    axes.plot(rows["cutoff"], rows["seconds"], color=DARK, label="predicted from the tables")
-    live = _live_cutoffs(results)
-    axes.errorbar(
-        live["cutoff"], live["seconds"],
-        yerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
-        color="black", markerfacecolor="white", markersize=5, capsize=3, linewidth=1,
-        label="live runs; bars: the run's two halves",
-    )  # fmt: skip
+    axes.plot(
+        rows["cutoff"], rows["seconds"], color=DARK, label=f"every cutoff, {_predicted(results)}"
+    )
+    if hasattr(results, "verification"):
+        live = _live_cutoffs(results)
+        axes.errorbar(
+            live["cutoff"], live["seconds"],
+            yerr=error_lengths(live["seconds"], live["seconds_low"], live["seconds_high"]), fmt="o",
+            color="black", markerfacecolor="white", markersize=5, capsize=3, linewidth=1,
+            label="live runs; bars: the run's two halves",
+        )  # fmt: skip
     full = full_network(results, "test")
     axes.axhline(full["seconds"], color="black", linestyle="--", linewidth=1)
-    axes.set(ylabel=total_time(full["n"]), ylim=(0, None))
+    axes.set(ylabel=total_time(full["n"], results.unit), ylim=(0, None))
     _over_cutoffs(axes, results)
     end = axes.get_xlim()[1]
-    name_point(axes, end, full["seconds"], f"full network {seconds(full['seconds'])}", (-2, 7))
+    takes = in_text(seconds(full["seconds"], results.unit))
+    name_point(axes, end, full["seconds"], f"full network {takes}", (-2, 7))
     _mark(axes, results, ["report_cutoff", "best_cutoff"], "cutoff", "seconds", (8, 9))
     axes.legend(loc="upper right", bbox_to_anchor=(1, 0.75))
-    headline(figure, _where_faster(rows, full["seconds"]))
+    headline(figure, _where_faster(rows, full["seconds"], results.unit))
     return figure
 
 
-def _where_faster(rows: pd.DataFrame, full: float) -> str:
+def _where_faster(rows: pd.DataFrame, full: float, unit: str) -> str:
     """From which cutoff on the cascade takes less than the full network."""
+    faster = "faster" if unit == "s" else "cheaper"
     slow = rows.loc[rows["seconds"] >= full, "cutoff"]
     quick = rows[rows["cutoff"] > (slow.max() if len(slow) else -np.inf)]
     if quick.empty:
-        return "No cutoff makes the cascade faster than the full network"
+        return f"No cutoff makes the cascade {faster} than the full network"
     return (
-        f"Faster than the full network from a cutoff of {quick['cutoff'].min():.2g} on, "
-        f"up to {full / rows['seconds'].min():.1f} times"
+        f"{faster.capitalize()} than the full network from a cutoff of "
+        f"{quick['cutoff'].min():.2g} on, up to {full / rows['seconds'].min():.1f} times"
     )
 
 
@@ -198,13 +210,14 @@ def _name_areas(axes: Axes, shares: pd.DataFrame, lines: list[float]) -> None:
     free = (x > x.min() + 0.1 * reach) & (x < x.max() - 0.1 * reach)
     for line in lines:
         free &= abs(x - line) > 0.07 * reach
-    names = [f"exit {k}" if k < last else f"final exit {k}" for k in shares.columns]
-    if not free.any() or shares[free].max().min() < THIN:
+    exits = shares.columns.astype(int)
+    names = [f"exit {k}" if k < last else f"final exit {k}" for k in exits]
+    if not free.any() or float(shares[free].max().to_numpy().min()) < THIN:
         areas = axes.collections[::-1]
         axes.legend(areas, names[::-1], loc="center left", bbox_to_anchor=(1, 0.5))
         return
     tops = shares.cumsum(axis=1)
-    for k, name in zip(shares.columns, names, strict=True):
+    for k, name in zip(exits, names, strict=True):
         here = shares.loc[free, k].idxmax()
         axes.text(
             here, tops.loc[here, k] - shares.loc[here, k] / 2, name, ha="center", va="center",
@@ -222,24 +235,27 @@ def draw_targets(results: Results) -> Figure:
     )  # fmt: skip
     styles = {"train": (MIDDLE, "--", "^"), "val": (DARK, "-", "v")}
     for split, (color, line, marker) in styles.items():
+        if split not in results.scores:  # own logits may have no train split
+            continue
         rows = calibration_rows_of(results, "test", calibrated_on=split, exit=0)
         name = f"a target each, calibrated on {split}; bars: 95 %"
         _error_bars(axes, rows, rows["seconds"], color, marker, name, line)
     _mark(axes, results, ["target", "best_train"], "seconds", "accuracy", (9, -11))
     full = _mark_full_network(axes, results)
-    axes.set(xlabel=total_time(full["n"]) + ", predicted", xlim=(0, None))
+    axes.set(xlabel=total_time(full["n"], results.unit) + ", predicted", xlim=(0, None))
     axes.set(ylabel="overall accuracy [%]")
     axes.legend(loc="lower right")
     origin = results.about["best_train"]["origin"]
+    known = "training data" if "train" in results.scores else "half of val"
     if origin:
-        fares = _fares(policy_rows(results, "best_train", "test"))
-        headline(figure, f"Best target on training data, {target(origin['target'])}: {fares}")
+        fares = _fares(results, policy_rows(results, "best_train", "test"))
+        headline(figure, f"Best target on {known}, {target(origin['target'])}: {fares}")
     else:
-        headline(figure, "No target on training data satisfies the rule")
+        headline(figure, f"No target on {known} satisfies the rule")
     return figure
 
 
-def _by_exit(rows_by_split: dict[str, pd.DataFrame]) -> Figure:
+def _by_exit(results: Results, rows_by_split: dict[str, pd.DataFrame]) -> Figure:
     """Two panels: accuracy of those who leave at each exit, and seconds of each stage."""
     figure, (left, right) = new_panels(1, 2, figsize=(8.4, 3.8))
     styles = {"val": (LIGHT, "v", -0.15), "test": (DARK, "o", 0.0)}
@@ -254,7 +270,8 @@ def _by_exit(rows_by_split: dict[str, pd.DataFrame]) -> Figure:
     bars = right.bar(exits["exit"], exits["seconds"], color=DARK, width=0.6)
     right.bar_label(bars, fmt="%.2g", fontsize=8.5, padding=2)
     left.set(ylabel="accuracy of those who leave [%]", xlabel="exit, and who leaves there")
-    right.set(xlabel="exit: block, head, decision, removal", ylabel="predicted time, test data [s]")
+    right.set(xlabel="exit: block, head, decision, removal")
+    right.set(ylabel=f"predicted {cost_word(results.unit)}, test data [{in_text(results.unit)}]")
     shares = [f"{k}\n{n / samples:.0%}" for k, n in zip(exits["exit"], exits["n"], strict=True)]
     left.set_xticks(exits["exit"], shares)
     right.set_xticks(exits["exit"], [f"{k}\n" for k in exits["exit"]])  # aligned with the left
@@ -285,6 +302,8 @@ def _mark(
         overall = rows[rows["exit"] == 0]
         if len(overall):
             marker, label = MARKS[name]
+            if (results.about[name]["origin"] or {}).get("calibrated_on") == "val_half":
+                label = label.replace("train-calibrated", "calibrated on half of val")
             place = float(overall[x].iloc[0])
             height = float(overall[y].iloc[0]) * (100 if y == "accuracy" else 1)
             axes.plot(
@@ -309,6 +328,18 @@ def _mark_full_network(axes: Axes, results: Results) -> dict[str, float]:
     )  # fmt: skip
     name_point(axes, full["seconds"], 100 * full["accuracy"], "full network", (0, 15), ha="center")
     return full
+
+
+def _predicted(results: Results) -> str:
+    """What a curve of the time model says of itself."""
+    if hasattr(results, "verification"):
+        return f"predicted {cost_word(results.unit)}"
+    return f"predicted {cost_word(results.unit)}, nothing run live"
+
+
+def _fast(results: Results) -> str:
+    """What a policy is that takes less, in time or in what the user gave as costs."""
+    return "fast" if results.unit == "s" else "cheap"
 
 
 def _cutoffs(results: Results) -> dict[str, float]:

@@ -70,7 +70,7 @@ def _assembled(network: MultiExitNetwork, make: Callable[[nn.Module, Tensor], An
             x = block(x)
             heads.append(make(head, x))
     made = MultiExitNetwork()
-    made.blocks, made.heads = tuple(blocks), tuple(heads)
+    made.blocks, made.heads, made.identity = tuple(blocks), tuple(heads), network.identity
     return made
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from offramp.common.intervals import paired_difference
 from offramp.common.progress import progress
 from offramp.data.splits import Split, load_images
-from offramp.inference.cascade import run_cascade, run_full_network
+from offramp.inference.cascade import cascade, run_full_network
 from offramp.inference.machine import timed
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy
@@ -37,7 +37,7 @@ def compare(
     paired 95 % interval, and the seconds of one repeat.
     """
     contestants: dict[str, Callable[[Tensor], Tensor]] = {
-        "cascade": lambda x: run_cascade(network, policy, x)[0],
+        "cascade": lambda x: cascade(network, policy, x)[0],
         "full": lambda x: run_full_network(network, x),
         "baseline": lambda x: run_full_network(baseline, x),
     }

@@ -1,6 +1,8 @@
 """The live cascade: block, head, decide, remove those who left, next block.
 
-`decide` and `remove` are functions of their own because the probe times the very same code.
+`run_cascade` and `run_cascade_regrouped` look at what they are given; `cascade` and
+`cascade_regrouped` don't, and are what is timed. `decide` and `remove` are functions of their own
+because the probe times the very same code.
 """
 
 from collections.abc import Sequence
@@ -9,9 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from offramp import OfframpError
+from offramp.networks.loading import IMAGE_SHAPE
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.scoring.criteria import CRITERIA, score_at
-from offramp.scoring.policy import Policy
+from offramp.scoring.criteria import CRITERIA, FEATURES, score_at
+from offramp.scoring.policy import Policy, check_fits, check_network
 
 
 class Samples(NamedTuple):
@@ -23,14 +27,23 @@ class Samples(NamedTuple):
     seen: tuple[Tensor, ...] = ()
 
 
-@torch.inference_mode()
 def run_cascade(network: MultiExitNetwork, policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
     """Labels and exits of a batch under a policy.
 
-    Parameters: ``images`` float32 (N, 3, H, W) on the network's device, channels_last. Returns
-    label int64 (N,) and exit int64 (N,) in 1..K, in input order, on the same device. A disabled
-    exit's head does not run, unless the criterion looks back at it.
+    Parameters: ``images`` float32 (N, 3, H, W) in 0..1 on the network's device, best channels_last.
+    Returns label int64 (N,) and exit int64 (N,) in 1..K, in input order, on the same device. A
+    disabled exit's head does not run, unless the criterion looks back at it.
+
+    Raises OfframpError for images that are none, and a policy that is not one for this network.
     """
+    check_policy(network, policy, images)
+    check_images(network, images)
+    return cascade(network, policy, images)
+
+
+@torch.inference_mode()
+def cascade(network: MultiExitNetwork, policy: Policy, images: Tensor) -> tuple[Tensor, Tensor]:
+    """`run_cascade` without a look at what it is given."""
     labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
     exits = torch.empty_like(labels)
     here = Samples(images, torch.arange(len(images), device=images.device))
@@ -42,7 +55,6 @@ def run_cascade(network: MultiExitNetwork, policy: Policy, images: Tensor) -> tu
     return labels, exits
 
 
-@torch.inference_mode()
 def run_cascade_regrouped(
     network: MultiExitNetwork, policy: Policy, batches: Sequence[Tensor], batch_size: int
 ) -> tuple[Tensor, Tensor]:
@@ -50,8 +62,54 @@ def run_cascade_regrouped(
     each block those who are left of several batches are put together into one of ``batch_size``.
 
     Faster where few are left of a batch and small batches are slow; a sample may wait for others,
-    so its latency is that of the whole run.
+    so its latency is that of the whole run. Raises OfframpError as `run_cascade` does.
     """
+    if type(batch_size) is not int or batch_size < 1:
+        raise OfframpError(f"batch_size: want a whole number from 1 on, not {batch_size!r}")
+    if not len(batches):
+        raise OfframpError("batches: there are none")
+    for images in batches:
+        check_images(network, images)
+    check_policy(network, policy, batches[0])
+    return cascade_regrouped(network, policy, batches, batch_size)
+
+
+def check_images(network: MultiExitNetwork, images: Tensor) -> None:
+    """Raise OfframpError where ``images`` are not what `run_cascade` takes."""
+    if not isinstance(images, Tensor) or images.dtype != torch.float32:
+        found = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise OfframpError(f"images: want float32 in 0..1 (pixels / 255), not {found}")
+    if images.shape[1:] != IMAGE_SHAPE:
+        wanted = ", ".join(map(str, IMAGE_SHAPE))
+        raise OfframpError(f"images: want shape (N, {wanted}), not {tuple(images.shape)}")
+    weights = next(network.parameters(), None)
+    if weights is not None and weights.device != images.device:
+        raise OfframpError(f"images: on {images.device}, where the network is on {weights.device}")
+    low, high = (end.item() for end in images.aminmax()) if len(images) else (0.0, 1.0)
+    if not 0 <= low <= high <= 1:
+        raise OfframpError(
+            f"images: want 0..1 (pixels / 255, not normalised), found {low:.3g} to {high:.3g}"
+        )
+
+
+@torch.inference_mode()
+def check_policy(network: MultiExitNetwork, policy: Policy, images: Tensor) -> None:
+    """Raise OfframpError where the policy is not one for this network. How many classes that has,
+    which only matters to a fitted criterion, it shows on the first of the ``images``."""
+    classes = 0
+    if policy.weights and len(images):
+        classes = network.heads[0](network.blocks[0](images[:1])).shape[1]
+    elif policy.weights:
+        classes = len(policy.weights[0]) - FEATURES
+    check_fits("the policy", policy, len(network.heads), classes)
+    check_network("the policy", policy, network.identity)
+
+
+@torch.inference_mode()
+def cascade_regrouped(
+    network: MultiExitNetwork, policy: Policy, batches: Sequence[Tensor], batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """`run_cascade_regrouped` without a look at what it is given."""
     device, stages = batches[0].device, len(network.blocks)
     labels = torch.empty(sum(map(len, batches)), dtype=torch.int64, device=device)
     exits = torch.empty_like(labels)

@@ -98,7 +98,7 @@ def dump_split(
     written = 0
     for rows in list(split.batches(batch_size))[:WARM_UP]:
         network(load_images(split, rows, device))
-    with TableWriter(path, schema, "logits", origin) as writer:
+    with TableWriter(path, schema, "logits", origin, len(split.order), split.order) as writer:
         batches = list(split.batches(batch_size))
         for b, rows in enumerate(progress(batches, f"logits {name}", "batch")):
             x = load_images(split, rows, device)

@@ -13,17 +13,20 @@ from torch import Tensor
 from offramp import OfframpError
 from offramp.common.progress import bar, progress
 from offramp.data.splits import Split, load_images
-from offramp.inference.cascade import run_cascade, run_full_network
+from offramp.inference.cascade import cascade, run_full_network
 from offramp.inference.machine import timed
+from offramp.networks.identity import Identity
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.criteria import CRITERIA, score_range, spread
 from offramp.scoring.policy import (
     Outcome,
     Policy,
-    load_policy,
+    check_fits,
+    load_policy_for,
     outcome_of_tables,
     policy_scores,
 )
+from offramp.tables.files import Logits, origin_of
 from offramp.tables.schemas import VERIFICATION
 from offramp.thresholds.time_model import TimeModel, full_network_seconds, reached_by, stage_seconds
 
@@ -41,27 +44,45 @@ class Case(NamedTuple):
     chosen: bool
 
 
-def cases_of(paths: Sequence[str], logits: np.ndarray) -> list[Case]:
+def check_logits(path: str, known: Logits, split: Split, network: MultiExitNetwork) -> None:
+    """Raise OfframpError where the logits table ``known``, read from ``path``, is not of this split
+    and network, so that nothing live could agree with it."""
+    if not (
+        np.array_equal(known.sample_id, split.order) and np.array_equal(known.label, split.labels)
+    ):
+        raise OfframpError(
+            f"{path}: {len(known.label)} samples that are not the split's {len(split.order)}, in "
+            "its order and with its labels; delete it and rerun"
+        )
+    if known.logits.shape[1] != len(network.heads):
+        raise OfframpError(
+            f"{path}: {known.logits.shape[1]} exits, where the network has {len(network.heads)}; "
+            "delete it and rerun"
+        )
+    found = origin_of(known.table).get("weights_sha256")
+    if network.identity and found != network.identity.weights_sha256:
+        raise OfframpError(
+            f"{path}: not made with {network.identity.weights} as it is now; delete it and rerun"
+        )
+
+
+def cases_of(
+    paths: Sequence[str], logits: np.ndarray, network: Identity | None = None
+) -> list[Case]:
     """The policies of the given files, and OTHER_CUTOFFS shared cutoffs, spread over the range of
     the first one's criterion from the middle of its first part to that of its last (at its ends
     next to nobody or everybody leaves). ``logits`` float32 (N, K, C) are those of the split.
 
-    Raises OfframpError when a policy is not one for this number of side exits.
+    Raises OfframpError when a policy is not one for these logits, or for the ``network`` if given.
     """
-    side_exits = logits.shape[1] - 1
-    cases = []
-    for path in paths:
-        policy = load_policy(path)
-        if len(policy.thresholds) != side_exits:
-            raise OfframpError(
-                f"{path}: {len(policy.thresholds)} thresholds for {side_exits} side exits"
-            )
-        cases.append(Case(Path(path).stem, policy, True))
+    exits, classes = logits.shape[1:]
+    policies = [load_policy_for(path, exits, classes, network) for path in paths]
+    cases = [Case(Path(p).stem, policy, True) for p, policy in zip(paths, policies, strict=True)]
     like = cases[0].policy
     ends = score_range(like.criterion, logits.shape[2], policy_scores(like, logits))
     places = (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS
     for cutoff in spread(like.criterion, ends, places).tolist():
-        policy = like._replace(thresholds=(cutoff,) * side_exits)
+        policy = like._replace(thresholds=(cutoff,) * (exits - 1))
         cases.append(Case(f"cutoff {cutoff:.4f}", policy, False))
     return cases
 
@@ -132,7 +153,7 @@ def run_interleaved(
     """
     # Filled in place: small results kept between large tensors would fragment the heap.
     outcomes = [Outcome(*np.zeros((2, len(split.order)), dtype=np.int64)) for _ in cases]
-    runs: list[Any] = [partial(run_cascade, network, case.policy) for case in cases]
+    runs: list[Any] = [partial(cascade, network, case.policy) for case in cases]
     runs.append(partial(run_full_network, network))
     batches = list(split.batches(batch_size))
     seconds, order = np.zeros((len(batches), len(runs))), np.random.default_rng(0)
@@ -220,7 +241,9 @@ def verify(
 
     Raises OfframpError when a sample differs that the float exceptions do not excuse.
     """
-    exits = logits.shape[1]
+    exits, classes = logits.shape[1:]
+    for case in cases:
+        check_fits(case.name, case.policy, exits, classes)
     taken = [outcome_of_tables(case.policy, logits).exits for case in cases]
     taken.append(np.full(len(logits), exits))  # the full network
     reached = np.concatenate([reached_by(each, batch_size, exits) for each in taken])

@@ -5,9 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from offramp.networks.files import unusable
 from offramp.tables.files import sha256
 
 INDEX = "index.json"
+# How many exits each network has; torch need not be imported to look.
+EXITS = {"branchynet": 6, "cpunet": 6, "cpunet_static": 1}
 
 
 def read_index(path: str | Path) -> dict[str, dict[str, Any]]:
@@ -18,12 +21,16 @@ def read_index(path: str | Path) -> dict[str, dict[str, Any]]:
 def mismatches(
     key: str, weights: str | Path, name_key: str, model: str, dataset: str, validation: int
 ) -> Iterable[str]:
-    """What keeps listed weights from being used so; nothing is said of files without an entry.
+    """What keeps weights from being used so: of any file what its first bytes tell, and of a listed
+    one all that the index does.
 
     ``key`` and ``name_key`` are the config's keys of the weights and of their network;
     ``validation`` is the number of validation samples that the config asks for.
     """
     weights = Path(weights)
+    if weights.exists() and (problem := unusable(weights)):
+        yield f"{key}: {weights} {problem}"
+        return
     entry = read_index(weights.parent / INDEX).get(weights.name)
     if entry is None:
         return

@@ -1,6 +1,9 @@
 """Networks by name: building, loading and saving their weights, and looking at their parts."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import safetensors.torch
@@ -9,9 +12,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp import OfframpError
+from offramp.networks import states
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
+from offramp.networks.identity import Identity
 from offramp.networks.multiexit import MultiExitNetwork
+from offramp.tables.files import sha256
 from offramp.tables.schemas import NETWORK
 
 NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet, "cpunet_static": CPUNetStatic}
@@ -27,35 +33,32 @@ def build(name: str, classes: int) -> MultiExitNetwork:
 def load(name: str, classes: int, weights: str | Path, device: torch.device) -> MultiExitNetwork:
     """A network with weights from a file, ready for inference on the device.
 
-    ``weights`` is a safetensors file or a torch state dict (never unpickled beyond tensors).
-    Raises OfframpError when the file can't be read or its keys or shapes are not the network's.
+    ``weights`` is a safetensors file or a torch state dict, alone or in a checkpoint (see
+    states.py). Raises OfframpError when the file can't be read, or says how what it holds differs
+    from the network's weights.
     """
     network = build(name, classes)
-    state = read_state(weights)
-    problems = _mismatches(network.state_dict(), state)
-    if problems:
-        listed = "\n".join(f"  {line}" for line in problems)
-        raise OfframpError(f"{weights}: not weights of {name} with {classes} classes:\n{listed}")
+    content = states.read(weights)
+    try:
+        state = states.fitting(
+            weights, content, network.state_dict(), f"{name} with {classes} classes"
+        )
+    except OfframpError as error:
+        raise OfframpError(f"{error}{_whose(content, name, classes)}") from None
     network.load_state_dict(state, strict=True)
+    network.identity = Identity(name, str(weights), sha256(weights))
     return network.to(device).eval()
 
 
-def read_state(weights: str | Path) -> dict[str, Tensor]:
-    """The tensors of a weights file by name; a file ending in .safetensors is that, any other a
-    torch state dict."""
-    try:
-        if str(weights).endswith(".safetensors"):
-            return safetensors.torch.load_file(weights)
-        state = torch.load(weights, weights_only=True, map_location="cpu")
-    except (
-        Exception
-    ) as error:  # damaged bytes make the weights-only unpickler raise nearly anything
-        # The first sentence: torch goes on to recommend unpickling what may hold any code.
-        first = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
-        raise OfframpError(f"{weights}: not a readable weights file ({first})") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise OfframpError(f"{weights}: want a state dict, tensors by name")
-    return state
+def _whose(content: Any, name: str, classes: int) -> str:
+    """A line that says of which other network here the weights are, if of any."""
+    for other in NETWORKS.keys() - {name}:
+        with torch.device("meta"):
+            wanted = NETWORKS[other](classes).state_dict()
+        with suppress(OfframpError):
+            states.fitting("", content, wanted, other)
+            return f"\n  these are weights of {other}: name that network in the config"
+    return ""
 
 
 def save(
@@ -72,18 +75,9 @@ def save(
     part = Path(f"{path}.part")
     safetensors.torch.save_file(state, part, metadata=about)
     part.chmod(0o644)  # safetensors makes it readable by its owner alone
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())  # else after a power cut the name may stand for nothing
     part.replace(path)
-
-
-def _mismatches(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
-    problems = [f"missing key {key}" for key in wanted if key not in found]
-    problems += [f"unexpected key {key}" for key in found if key not in wanted]
-    problems += [
-        f"{key}: shape {tuple(found[key].shape)}, want {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in found and found[key].shape != value.shape
-    ]
-    return problems
 
 
 @torch.inference_mode()

@@ -2,14 +2,17 @@
 
 from torch import Tensor, nn
 
+from offramp.networks.identity import Identity
+
 
 class MultiExitNetwork(nn.Module):
     """Block k maps the features of block k-1 (the image for the first) to those of k; head k maps
     the features of block k to (N, classes) logits. Everything past this class works for any number
-    of exits and classes."""
+    of exits and classes. ``identity`` says which weights it was loaded with, if any."""
 
     blocks: tuple[nn.Module, ...]
     heads: tuple[nn.Module, ...]
+    identity: Identity | None = None
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """The logits (N, classes) of every exit."""

@@ -23,7 +23,7 @@ RULES_IN_WORDS = {
     "accuracy against the full network, with {sure} confidence",
     "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%} on new "
     "data, with {sure} confidence",
-    "best_accuracy_per_second": "the most accuracy per second",
+    "best_accuracy_per_second": "the most accuracy per {unit}",
     "knee": "the knee of the frontier of time against accuracy",
 }
 # Live and predicted speed-ups further apart than this, and than the run's halves are: something
@@ -44,6 +44,8 @@ def answer(s: Mapping[str, Any]) -> Iterable[str]:
 def warning(s: Mapping[str, Any]) -> Iterable[str]:
     """A paragraph where times can't be trusted, else nothing."""
     proof = s["verification"]
+    if not proof:  # nothing was timed live
+        return
     best = _apart(s["best"]["live"])
     error = max(proof["median_speedup_error"], best["error"])
     spread = max(proof["median_spread"], best["spread"])
@@ -68,39 +70,40 @@ def _apart(live: Mapping[str, float]) -> dict[str, float]:
 
 def _to_use(s: Mapping[str, Any]) -> Iterable[str]:
     """Three sentences on the best policy."""
-    best, full, proof = s["best"], s["full_network"]["test"], s["verification"]
-    live, judged, n = best["live"], best["expected"], full["n"]
+    best, full = s["best"], s["full_network"]["test"]
+    found, judged = outcome(best, s), best["expected"]
+    how = "live it is" if found["live"] else "by the tables"
     fitted = CRITERIA[s["about"]["criterion"]].fitted
     estimate = ", which also fitted the criterion, so this is an estimate" if fitted else ""
     yield f"**Use policies/best.json: {_leaves_where(s)}** ({origin(best['origin'])})."
     yield (
-        f"On the {n:,} test samples it is {percent(live)} right, "
-        f"{_against(best['against_full_network'])} the full network's {accuracy(full)}, and live "
-        f"it is {fast(live, '**')}, {_each(live, n)} a sample in place of "
-        f"{_each(live, n, live['speedup_measured'])}."
+        f"On the {full['n']:,} test samples it is {percent(found)} right, "
+        f"{_against(best['against_full_network'])} the full network's {accuracy(full)}, and {how} "
+        f"{fast(found, '**')}, {_each(found, s)} a sample in place of "
+        f"{_each(found, s, found['speedup'])}."
     )
     yield (
-        f"How sure: of {best['selection']['of']} candidates it is {rule_in_words(best)}, judged on "
-        f"{judged['n']:,} validation samples{_bound(best)}{estimate}; and of "
-        f"{proof['decisions']:,} decisions taken live, {_differ(proof)}."
+        f"How sure: of {best['selection']['of']} candidates it is {rule_in_words(best, s)}, judged "
+        f"on {judged['n']:,} validation samples{_bound(best)}{estimate}"
+        f"{_proven(s, '; and ')}."
     )
 
 
 def _nothing_to_use(s: Mapping[str, Any]) -> Iterable[str]:
     """Three sentences where no candidate satisfies the rule."""
-    best, full, proof = s["best"], s["full_network"], s["verification"]
+    best, full, unit = s["best"], s["full_network"], s["about"]["unit"]
     n, of = full["test"]["n"], best["selection"]["of"]
     yield (
         f"**Use the full network: none of {of} policies satisfies the rule** "
-        f"({rule_in_words(best)})."
+        f"({rule_in_words(best, s)})."
     )
     yield (
         f"On the {n:,} test samples it is {percent(full['test'])} right, and takes "
-        f"{a_sample(full['test']['seconds'] / n)} a sample."
+        f"{a_sample(full['test']['seconds'] / n, unit)} a sample."
     )
     yield (
         f"More than {full['val']['n']:,} validation samples, or another selection.rule or limit of "
-        f"it, may let one pass; of {proof['decisions']:,} decisions taken live, {_differ(proof)}."
+        f"it, may let one pass{_proven(s, '; ')}."
     )
 
 
@@ -124,37 +127,60 @@ def _leaves_where(s: Mapping[str, Any]) -> str:
 def _a_line_a_task(s: Mapping[str, Any]) -> Iterable[str]:
     """An answer to every task, in a line each."""
     one_a, one_b, two_a, two_b = (s[f"task_{name}"] for name in ("1a", "1b", "2a", "2b"))
-    n = s["full_network"]["test"]["n"]
     yield (
-        f"**1a.** With the cutoff {one_a['cutoff']:g} at every side exit: {_fares(one_a, n)}. "
+        f"**1a.** With the cutoff {one_a['cutoff']:g} at every side exit: {_fares(one_a, s)}. "
         f"{hardest(one_a['test'], s['exit_accuracy'])}".strip()
     )
     best = one_b["best"]
     yield f"**1b.** Of {one_b['cutoffs']} cutoffs, " + (
-        f"the best is {best['origin']['cutoff']:.4f}: {_fares(best, n)}."
+        f"the best is {best['origin']['cutoff']:.4f}: {_fares(best, s)}."
         if best["selection"]["satisfied"]
-        else f"none satisfies the rule ({rule_in_words(best)})."
+        else f"none satisfies the rule ({rule_in_words(best, s)})."
     )
     where = "over all exits" if two_a["method"] == "joint" else "at every exit"
     yield (
         f"**2a.** With {target(two_a['target'])} wanted {where}, and thresholds from validation "
-        f"data: {_fares(two_a, n)}. {_kept(two_a)}"
+        f"data: {_fares(two_a, s)}. {_kept(two_a)}"
     )
     best = two_b["best"]
-    yield "**2b.** Of the sets of thresholds calibrated on training data, " + (
-        f"the best is that for {target(best['origin']['target'])} wanted: {_fares(best, n)}."
+    known = "training data" if trained(s) else "half of the validation data"
+    yield f"**2b.** Of the sets of thresholds calibrated on {known}, " + (
+        f"the best is that for {target(best['origin']['target'])} wanted: {_fares(best, s)}."
         if best["selection"]["satisfied"]
-        else f"none satisfies the rule ({rule_in_words(best)})."
+        else f"none satisfies the rule ({rule_in_words(best, s)})."
     )
     yield f"**1b or 2b?** {compared(s)}"
 
 
-def _fares(task: Mapping[str, Any], n: int) -> str:
-    """How a policy fares live on test data."""
+def trained(s: Mapping[str, Any]) -> bool:
+    """Whether there is a training split; own logits may come without one."""
+    return "train" in s["about"]["splits"]
+
+
+def outcome(task: Mapping[str, Any], s: Mapping[str, Any]) -> dict[str, Any]:
+    """How a policy fares on test data, live if it ran, else as the tables predict: its accuracy
+    with the interval, ``seconds`` for all, the speed-up and, if ``live``, those of the halves."""
     live = task["live"]
+    if live:
+        keys = ("accuracy", "low", "high", "speedup_low", "speedup_high")
+        ends = {key: live[key] for key in keys}
+        values = {key: live[f"{key}_measured"] for key in ("seconds", "speedup")}
+        return {**ends, **values, "live": True}
+    rows = task["test"]
+    # Where no candidate satisfies the rule all exits are disabled.
+    row = (rows[0] if isinstance(rows, list) else rows) or s["full_network"]["test"]
+    speedup = row.get("speedup", 1.0)
+    found = {key: row[key] for key in ("accuracy", "low", "high", "seconds")}
+    same = dict.fromkeys(("speedup", "speedup_low", "speedup_high"), speedup)
+    return {**found, **same, "live": False}
+
+
+def _fares(task: Mapping[str, Any], s: Mapping[str, Any]) -> str:
+    """How a policy fares on test data, live where it ran."""
+    found = outcome(task, s)
     return (
-        f"{accuracy(live)} right on test data ({points(task['against_full_network'])} points), "
-        f"{_speed(live)} times as fast, {_each(live, n)} a sample"
+        f"{accuracy(found)} right on test data ({points(task['against_full_network'])} points), "
+        f"{_speed(found)} times as fast, {_each(found, s)} a sample"
     )
 
 
@@ -188,7 +214,7 @@ def compared(s: Mapping[str, Any]) -> str:
     ends = s["task_1b"]["best"], s["task_2b"]["best"]
     if not all(best["selection"]["satisfied"] for best in ends):
         return "There is nothing to compare, since one of them has no policy that is good enough."
-    paired, (shared, own) = s["task_2b"]["against_task_1b"], (best["live"] for best in ends)
+    paired, (shared, own) = s["task_2b"]["against_task_1b"], (outcome(best, s) for best in ends)
     right = (paired["low"] > 0) - (paired["high"] < 0)
     quick = (own["speedup_low"] > shared["speedup_high"]) - (
         own["speedup_high"] < shared["speedup_low"]
@@ -198,30 +224,34 @@ def compared(s: Mapping[str, Any]) -> str:
         (1, -1): "2b is more accurate, 1b faster",
         (-1, 1): "2b is faster, 1b more accurate",
     }.get((right, quick), "2b is better" if right + quick > 0 else "1b is better")
-    spread = "" if quick else ", which the spread of the runs may explain"
+    explained = shared["live"] and not quick
+    spread = ", which the spread of the runs may explain" if explained else ""
+    what = "speed-up" if shared["live"] else "predicted speed-up"
     return (
         f"{verdict}: with a threshold for each exit (2b) in place of one for all (1b), accuracy "
-        f"changes by {points(paired)} points, and the speed-up is {times(own['speedup_measured'])} "
-        f"in place of {times(shared['speedup_measured'])}{spread}."
+        f"changes by {points(paired)} points, and the {what} is {times(own['speedup'])} "
+        f"in place of {times(shared['speedup'])}{spread}."
     )
 
 
-def fast(live: Mapping[str, float], mark: str = "") -> str:
-    """How fast a live run was against the full network, with the run's halves; ``mark`` stands
+def fast(found: Mapping[str, Any], mark: str = "") -> str:
+    """How fast a policy is against the full network, with the halves of a live run; ``mark`` stands
     before and after what counts most."""
-    ends = f"{live['speedup_low']:.2f} and {live['speedup_high']:.2f} in the run's two halves"
-    slower = ", so slower" if live["speedup_high"] < 1 else ""
-    return f"{mark}{_speed(live)} times as fast{mark}{slower} ({ends})"
+    ends = f"{found['speedup_low']:.2f} and {found['speedup_high']:.2f} in the run's two halves"
+    slower = ", so slower" if found["speedup_high"] < 1 else ""
+    how = ends if found["live"] else "predicted"
+    return f"{mark}{_speed(found)} times as fast{mark}{slower} ({how})"
 
 
-def _speed(live: Mapping[str, float]) -> str:
-    return times(live["speedup_measured"]).removesuffix("x")
+def _speed(found: Mapping[str, Any]) -> str:
+    return times(found["speedup"]).removesuffix("x")
 
 
-def rule_in_words(best: Mapping[str, Any]) -> str:
+def rule_in_words(best: Mapping[str, Any], s: Mapping[str, Any]) -> str:
     """The rule that a policy was chosen by."""
-    selection = best["selection"]
+    selection, unit = best["selection"], s["about"]["unit"]
     limits = {"points": 100 * selection["max_loss"], "sure": target(selection["confidence"])}
+    limits["unit"] = "second" if unit == "s" else unit
     return RULES_IN_WORDS[selection["rule"]].format(**limits | dict(selection))
 
 
@@ -267,9 +297,18 @@ def _against(paired: Mapping[str, float]) -> str:
     return f"{value[1:]} points [{low}, {high}] {'below' if sign < 0 else 'above'}"
 
 
-def _each(live: Mapping[str, float], n: int, factor: float = 1.0) -> str:
-    """The measured time of one of n samples, times a factor."""
-    return a_sample(factor * live["seconds_measured"] / n)
+def _each(found: Mapping[str, Any], s: Mapping[str, Any], factor: float = 1.0) -> str:
+    """The time of one test sample, times a factor."""
+    n = s["full_network"]["test"]["n"]
+    return a_sample(factor * found["seconds"] / n, s["about"]["unit"])
+
+
+def _proven(s: Mapping[str, Any], before: str) -> str:
+    """What live runs say of the tables, with what stands ``before`` it; nothing where none ran."""
+    proof = s["verification"]
+    if not proof:
+        return ""
+    return f"{before}of {proof['decisions']:,} decisions taken live, {_differ(proof)}"
 
 
 def _differ(proof: Mapping[str, Any]) -> str:

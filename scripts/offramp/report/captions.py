@@ -8,8 +8,8 @@ CAPTIONS = {
     "time_accuracy": "Total time against overall accuracy on test data, for every shared cutoff "
     "(line; its time predicted from the tables, its band the 95 % interval), and "
     "live runs of ten other cutoffs (circles, drawn at the time model's pace; "
-    "bars: the run's two halves). Where the line bends, a further second buys "
-    "little accuracy.",
+    "bars: the run's two halves). Where the line bends, more time buys little "
+    "accuracy.",
     "time_cutoff": "Total time on test data against the shared cutoff: predicted from the "
     "tables, and measured live (drawn at the time model's pace; bars: the run's "
     "two halves). Above the dashed line the exits cost more than they save.",
@@ -60,3 +60,23 @@ CAPTIONS = {
     "truth is known: a line per population. A promise is kept while its lines "
     "stay below the dotted one.",
 }
+
+# In place of those above where nothing ran live, and where there is no training split.
+NOT_LIVE = {
+    "time_accuracy": "Total time against overall accuracy on test data, for every shared cutoff; "
+    "time is predicted from the tables, the band is the 95 % interval. Where the line bends, more "
+    "time buys little accuracy.",
+    "time_cutoff": "Total time on test data against the shared cutoff, predicted from the tables. "
+    "Above the dashed line the exits cost more than they save.",
+}
+NO_TRAIN = {
+    "targets": "Time against accuracy on test data over the wanted accuracies, with thresholds "
+    "from validation data, beside one shared cutoff; bars are 95 % intervals. The curve that lies "
+    "further up and to the left is the better way to choose thresholds.",
+}
+
+
+def caption(figure: str, live: bool, trained: bool) -> str:
+    """A figure's caption, of a run with live cascades (``live``) and a train split or without."""
+    others = ({} if live else NOT_LIVE) | ({} if trained else NO_TRAIN)
+    return others.get(figure, CAPTIONS[figure])

@@ -8,9 +8,47 @@ import pyarrow as pa
 from scipy.special import bdtrc
 
 from offramp.common import markdown
+from offramp.common.markdown import short_commit
 
 # Over all cells of the page together.
 SIGNIFICANCE = 0.05
+
+# What is promised; by name, or by its part before a comma.
+PROMISES = {
+    "drop": "A policy that was fixed beforehand loses at most the bound on its accuracy drop.",
+    "difference": "The interval of the difference of two accuracies on the same samples holds the "
+    "true one.",
+    "accuracy": "The true accuracy of a fixed policy is at least its bound.",
+    "accuracy, 95 %": "The interval of an accuracy holds the true one.",
+    "calibration error": "The interval of the calibration error holds the true one.",
+    "guaranteed": "Every enabled exit is truly as accurate as wanted, on the samples that leave "
+    "there.",
+    "empirical": "The same, of thresholds for which it is true on the samples drawn.",
+    "drop of the chosen": "The policy that `fastest_within_loss` chooses loses at most half a "
+    "point against the full network.",
+    "drop of the fastest on the draw": "The same, of the fastest that loses at most half a point "
+    "on the samples drawn.",
+    "accuracy of the chosen": "The policy that `fastest_above_accuracy` chooses is at most one "
+    "point less accurate than the full network.",
+    "expected accuracy (an estimate)": "Jointly chosen thresholds are as accurate as was expected "
+    "of them.",
+}
+POPULATIONS = {
+    "no gains": "half a point lost; early answers are never right where the last one is wrong",
+    "few gains": "0.6 points lost, 0.1 gained",
+    "as many gains": "3.5 points lost, 3 gained",
+    "exits err together": "30.5 points lost, 30 gained; below, exits that are wrong on the same "
+    "samples",
+    "accuracy": "answers that are right at this rate",
+    "ordered by luck": "policies that lose a little too much, of which the luckiest on the draw "
+    "are the fastest",
+    "hardness is the score": "the score says how likely an exit is wrong",
+    "noisy scores": "the score says so with noise",
+    "ties": "scores of nine values",
+    "surest are wrong": "the samples with the lowest scores are often wrong",
+    "1,000 classes": "scores up to ln 1,000, and low accuracies",
+    "classes": "logits of so many classes, in truth or so many times too large",
+}
 
 
 def page(table: pa.Table, origin: Mapping[str, str], date: str) -> str:
@@ -30,16 +68,23 @@ def page(table: pa.Table, origin: Mapping[str, str], date: str) -> str:
         "How often each promise was broken on new draws of n samples, where the truth is known. "
         f"{found} Beyond chance is what an exact test says at a level of {SIGNIFICANCE:g}, shared "
         "by all cells. Where a policy was chosen, its median speed-up stands beside the rate.",
-        f"Measured on {date} at commit {origin.get('git_commit', 'unknown')[:12]}, "
+        f"Measured on {date} at commit {short_commit(origin.get('git_commit', 'unknown'))}, "
         f"{min(r['draws'] for r in rows):,} to {max(r['draws'] for r in rows):,} draws a cell. "
         f"`network` is {origin['model']}: its validation and test samples, drawn with replacement. "
-        "The other populations are made up to be hard on a promise.",
+        "The other populations are made up to be hard on a promise; they stand at the end.",
         "![stated and measured rates](figures/coverage.svg)",
     ]
     for promise in dict.fromkeys(row["promise"] for row in rows):
         here = [row for row in rows if row["promise"] == promise]
-        lines += [f"## {promise[0].upper()}{promise[1:]}", _stated(here[0])]
+        lines += [
+            f"## {promise[0].upper()}{promise[1:]}",
+            f"{promised(promise)} {_stated(here[0])}",
+        ]
         lines.append(_by_population(here, sizes, broken))
+    lines += [
+        "## The populations",
+        "- " + "\n- ".join(f"*{n}*: {m}." for n, m in POPULATIONS.items()),
+    ]
     return "\n\n".join(lines) + "\n"
 
 
@@ -52,10 +97,15 @@ def beyond_chance(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     ]
 
 
+def promised(name: str) -> str:
+    """What a promise says."""
+    return PROMISES[name] if name in PROMISES else PROMISES[name.split(",")[0]]
+
+
 def _stated(row: Mapping[str, Any]) -> str:
     if row["stated"] is None:
-        return "Promises nothing; for comparison. Share of draws, and the median speed-up:"
-    return f"May be broken in at most {row['stated']:.0%} of the draws:"
+        return "Nobody promises that; it stands here for comparison. How often it was not so:"
+    return f"This may be broken in at most {row['stated']:.0%} of the draws:"
 
 
 def _by_population(

@@ -21,10 +21,11 @@ def name_of(row: Mapping[Any, Any]) -> str:
 
 def page(table: pa.Table, origin: Mapping[str, str]) -> str:
     """The equal-accuracy table for a reader."""
-    rows = table.to_pylist()
+    rows, unit = table.to_pylist(), origin.get("unit", "s")
     parts = [
         "# Criteria and ways to choose thresholds, at equal accuracy",
-        f"`{origin['model']}` on test data of {origin['dataset']}: predicted seconds, and in "
+        f"`{origin['model']}` on test data of {origin['dataset']}: predicted "
+        f"{'seconds' if unit == 's' else unit}, and in "
         "brackets how many times faster than the best shared cutoff of the entropy at the same "
         "accuracy, with 95 % intervals (bootstrap over test samples). Thresholds come from "
         "validation data; at which of them an accuracy is reached is read off test data, so this "
@@ -35,7 +36,7 @@ def page(table: pa.Table, origin: Mapping[str, str]) -> str:
         here = [row for row in rows if row["points_lost"] == lost]
         parts.append(f"## {lost:g} points below the full network")
         body = [
-            [name_of(row), *(_cell(r) for r in here if name_of(r) == name_of(row))]
+            [name_of(row), *(_cell(r, unit) for r in here if name_of(r) == name_of(row))]
             for row in here
             if row["method"] == "shared"
         ]
@@ -43,12 +44,14 @@ def page(table: pa.Table, origin: Mapping[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cell(row: Mapping[str, Any]) -> str:
+def _cell(row: Mapping[str, Any], unit: str) -> str:
     if row["seconds"] is None:
         return "not reached"
     factors = [row[f"over_shared{end}"] for end in ("", "_low", "_high")]
+    seconds = row["seconds"]
+    cost = f"{seconds:,.0f} {unit}" if unit != "s" and seconds >= 1000 else f"{seconds:.3g} {unit}"
     if None in factors:
-        return f"{row['seconds']:.3g} s"
+        return cost
     # 0 times as fast: in one of forty draws, or more, the accuracy is out of reach.
     low = f"{factors[1]:.2f}" if factors[1] else "not reached"
-    return f"{row['seconds']:.3g} s ({factors[0]:.2f}x [{low}, {factors[2]:.2f}])"
+    return f"{cost} ({factors[0]:.2f}x [{low}, {factors[2]:.2f}])"

@@ -12,7 +12,7 @@ from markdown_it.token import Token
 
 PARTS = Path(__file__).parent / "page"
 KINDS = {".svg": "image/svg+xml", ".png": "image/png"}
-NUMBER = re.compile(r"[-+]?\d[\d,.]*(%|x| s| ms| µs)?( [\[(].*)?")
+NUMBER = re.compile(r"[-+]?\d[\d,.]*(%|x| [^\d\[(]+)?( [\[(].*)?")
 NO_NUMBER = ("", "all", "nobody", "none", "off")
 INTERVAL = re.compile(r"\[[-+]?[\d.]+, [-+]?[\d.]+\]")
 

@@ -1,6 +1,5 @@
 """Tables of a run as data frames, for figures and summary."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,15 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offramp import OfframpError
 from offramp.common.intervals import interval, paired_difference
-from offramp.data.datasets import DATASETS, SPLITS
+from offramp.data.datasets import DATASETS
 from offramp.scoring.criteria import CRITERIA
-from offramp.scoring.policy import Policy, exits_of, load_policy
-from offramp.scoring.scores import read_scores
+from offramp.scoring.policy import Policy, exits_of, load_policy_and_origin
+from offramp.scoring.scores import read_splits
 from offramp.tables.files import origin_of, read, same_weights
 
 # The three exit rules of the oracle table, in words.
 EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
+# Where a chosen policy may come from: a row of the sweep, or of the calibration.
+ORIGINS = ({"cutoff"}, {"calibrated_on", "target", "method"})
+RECHOOSE = "delete the folder policies and rerun"
 TABLES = (
     "network", "sweep", "calibration", "verification", "timings", "temperatures", "reliability",
     "leaving", "agreement", "oracle", "training", "baseline", "coverage",
@@ -25,9 +28,11 @@ TABLES = (
 
 
 class Results(SimpleNamespace):
-    """The tables of a run by name, those that were read; ``policies`` and, as their files say it,
-    ``about`` by the policy's name; ``scores`` holds the criterion's scores (N, K) and correct
-    (N, K) by split; ``origin`` is the verification's, or that of the first table."""
+    """The tables of a run by name, those that were read (of own logits there are no network and no
+    verification); ``policies`` and, as their files say it, ``about`` by the policy's name;
+    ``scores`` holds the criterion's scores (N, K) and correct (N, K) by split; ``origin`` is the
+    verification's, else the sweep's, else that of the first table; ``unit`` is what columns of
+    seconds are in."""
 
     network: pd.DataFrame
     sweep: pd.DataFrame
@@ -46,25 +51,38 @@ class Results(SimpleNamespace):
     about: dict[str, dict[str, Any]]
     scores: dict[str, tuple[np.ndarray, np.ndarray]]
     origin: dict[str, str]
+    unit: str
 
 
 def read_results(paths: Any) -> Results:
     """Read what ``paths`` names: any of TABLES, and the lists policies and scores.
 
-    Raises OfframpError when the tables are of different weights.
+    Raises OfframpError when the tables are of different weights, or a policy file does not say how
+    it was chosen from them.
     """
     tables = {name: read(getattr(paths, name), name) for name in TABLES if hasattr(paths, name)}
-    policies = getattr(paths, "policies", [])
-    scores = [read_scores(path) for path in getattr(paths, "scores", [])]
-    everything = [*tables.values(), *(table for *_, table in scores)]
+    policies = {Path(path).stem: _chosen(path) for path in getattr(paths, "policies", [])}
+    scores = read_splits(getattr(paths, "scores", []))
+    everything = [*tables.values(), *(split.table for split in scores.values())]
     same_weights(everything)
     return Results(
         **{name: table.to_pandas() for name, table in tables.items()},
-        policies={Path(path).stem: load_policy(path) for path in policies},
-        about={Path(path).stem: json.loads(Path(path).read_text()) for path in policies},
-        scores={s: pair[:2] for s, pair in zip(SPLITS if scores else (), scores, strict=True)},
-        origin=origin_of(tables.get("verification", everything[0])),
+        policies={name: policy for name, (policy, _) in policies.items()},
+        about={name: about for name, (_, about) in policies.items()},
+        scores={name: split[:2] for name, split in scores.items()},
+        origin=origin_of(tables.get("verification", tables.get("sweep", everything[0]))),
+        unit=next((o["unit"] for o in map(origin_of, everything) if "unit" in o), "s"),
     )
+
+
+def _chosen(path: str) -> tuple[Policy, dict[str, Any]]:
+    policy, about = load_policy_and_origin(path)
+    origin = about.get("origin", "none")
+    if origin is not None and not (isinstance(origin, dict) and set(origin) in ORIGINS):
+        raise OfframpError(f"{path}: origin: not one of the sweep or calibration; {RECHOOSE}")
+    if not isinstance(about.get("selection"), dict):
+        raise OfframpError(f"{path}: selection: missing; {RECHOOSE}")
+    return policy, about
 
 
 def add_intervals(rows: pd.DataFrame) -> pd.DataFrame:
@@ -92,9 +110,11 @@ def policy_rows(results: Results, name: str, split: str) -> pd.DataFrame:
     origin = results.about[name]["origin"]
     if origin is None:
         return add_intervals(results.sweep.iloc[:0])
-    if "cutoff" in origin:
-        return sweep_rows_of(results, split, cutoff=origin["cutoff"])
-    return calibration_rows_of(results, split, **origin)
+    found = sweep_rows_of if "cutoff" in origin else calibration_rows_of
+    rows = found(results, split, **origin)
+    if rows.empty:
+        raise OfframpError(f"{name}.json: origin: {origin} is in no table of this run; {RECHOOSE}")
+    return rows
 
 
 def full_network(results: Results, split: str) -> dict[str, float]:
@@ -122,8 +142,9 @@ def labelled(results: Results, what: str) -> str:
 
 
 def class_names(results: Results) -> tuple[str, ...]:
-    """The names of the classes, in the order of the labels."""
-    return DATASETS[results.origin["dataset"]].names
+    """The names of the classes, in the order of the labels; their numbers where they have none."""
+    dataset = DATASETS.get(results.origin["dataset"])
+    return dataset.names if dataset else tuple(map(str, range(results.leaving["label"].nunique())))
 
 
 def leaving_counts(results: Results) -> np.ndarray:

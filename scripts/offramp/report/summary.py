@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from offramp.common.files import write_text
 from offramp.common.intervals import interval
 from offramp.report.results import (
     Results,
@@ -29,16 +30,20 @@ def write_summary(
 ) -> None:
     """Write both forms of the summary; the Markdown says in words what the JSON holds."""
     summary = summarize(results, config)
-    Path(json_path).write_text(json.dumps(summary, indent=2) + "\n")
-    Path(markdown).write_text(as_markdown(summary))
+    write_text(json_path, json.dumps(summary, indent=2) + "\n")
+    write_text(markdown, as_markdown(summary))
 
 
 def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
     """Every figure of the summary, as plain numbers, lists and strings."""
     return {
         "about": {
-            **{k: results.origin[k] for k in ("dataset", "model", "weights_sha256", "device_name")},
-            **{k: results.origin[k] for k in ("threads", "torch", "git_commit")},
+            **{k: results.origin[k] for k in ("dataset", "model", "weights_sha256", "git_commit")},
+            **{k: results.origin.get(k) for k in ("device_name", "threads", "torch")},
+            "unit": results.unit,
+            "logits": results.origin.get("logits"),
+            "ran_live": hasattr(results, "verification"),
+            "run": config["logits"] if isinstance(config.get("logits"), str) else None,
             "batch_size": config["batch_size"],
             "classes": leaving_counts(results).shape[1],
             "splits": {split: len(correct) for split, (_, correct) in results.scores.items()},
@@ -48,7 +53,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         "full_network": {split: full_network(results, split) for split in ("val", "test")},
         "exit_accuracy": exit_accuracy(results),
         "task_1a": {
-            "network": results.network.to_dict("records"),
+            "network": results.network.to_dict("records") if hasattr(results, "network") else None,
             "cutoff": config["sweep"]["report_cutoff"],
             "test": records(policy_rows(results, "report_cutoff", "test")),
             "against_full_network": against_full_network(results, "report_cutoff", "test"),
@@ -80,6 +85,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         "verification": verification(results),
         "reliability": reliability(results),
         "easy": easy(results),
+        "config": dict(config),
     }
 
 
@@ -100,8 +106,10 @@ def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): None if pd.isna(v) else v for k, v in row.items()} for row in listed]
 
 
-def live(results: Results, policy: str) -> dict[str, float]:
-    """What the live cascade measured of a chosen policy on test data."""
+def live(results: Results, policy: str) -> dict[str, float] | None:
+    """What the live cascade measured of a chosen policy on test data; None where none ran."""
+    if not hasattr(results, "verification"):
+        return None
     table = results.verification
     row = table[(table["policy"] == policy) & (table["exit"] == 0)].iloc[0]
     keys = ["seconds_measured", "seconds_predicted"]
@@ -172,7 +180,7 @@ def compared_cutoffs(results: Results) -> list[dict[str, Any]]:
 def target_rows(results: Results) -> list[dict[str, Any]]:
     """Every target calibrated on train and on val: thresholds, and overall figures on test."""
     found = []
-    for calibrated_on in ("train", "val"):
+    for calibrated_on in ("train", "val") if "train" in results.scores else ("val",):
         rows = calibration_rows_of(results, "test", calibrated_on=calibrated_on)
         for target, group in rows.groupby("target"):
             side = group[(group["exit"] > 0) & (group["exit"] < group["exit"].max())]
@@ -187,8 +195,10 @@ def target_rows(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-def verification(results: Results) -> dict[str, Any]:
-    """How far live runs and tables agree."""
+def verification(results: Results) -> dict[str, Any] | None:
+    """How far live runs and tables agree; None where nothing ran live."""
+    if not hasattr(results, "verification"):
+        return None
     rows = results.verification[results.verification["exit"] == 0]
     error = {
         what: (rows[f"{what}_predicted"] / rows[f"{what}_measured"] - 1).abs()

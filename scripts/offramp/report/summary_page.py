@@ -3,9 +3,19 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from offramp.common.markdown import parts_table, table
-from offramp.report.answer import answer, compared, fast, hardest, origin, promised, rule_in_words
-from offramp.report.captions import CAPTIONS
+from offramp.common.markdown import parts_table, short_commit, table
+from offramp.report.answer import (
+    answer,
+    compared,
+    fast,
+    hardest,
+    origin,
+    outcome,
+    promised,
+    rule_in_words,
+    trained,
+)
+from offramp.report.captions import caption
 from offramp.report.results import EXIT_RULES
 from offramp.report.words import (
     TASKS,
@@ -23,6 +33,8 @@ from offramp.scoring.criteria import CRITERIA
 
 # So many rows of the targets are listed, spread over those that differ; the table's file has all.
 TARGETS_SHOWN = 9
+# Below this accuracy the summary asks whether the weights met the images that they know.
+LITTLE = 0.5
 METHODS_IN_WORDS = {
     "empirical": "Each threshold is the largest at which, on validation data, those who leave "
     "there are at least {target} right; an exit without one is disabled. On test data:",
@@ -46,8 +58,11 @@ SCORES_IN_WORDS = {
 
 def as_markdown(s: Mapping[str, Any]) -> str:
     """The summary as a page to read."""
+    about = s["about"]
     parts = [
-        [f"# Summary: {s['about']['model']} on {s['about']['dataset']}"],
+        [f"# Summary: {_of(about)}"],
+        _not_live(about),
+        _inputs_hint(s["full_network"]["val"]["accuracy"]) if about["ran_live"] else (),
         answer(s),
         _measured(s),
         _task_1a(s),
@@ -62,6 +77,36 @@ def as_markdown(s: Mapping[str, Any]) -> str:
     return "\n\n".join(line for part in parts for line in part if line) + "\n"
 
 
+def _of(about: Mapping[str, Any]) -> str:
+    """Which network, and of which data; own logits are neither's."""
+    if about["model"] == about["dataset"]:
+        return str(about["model"])
+    return f"{about['model']} on {about['dataset']}"
+
+
+def _not_live(about: Mapping[str, Any]) -> Iterable[str]:
+    """Where logits and costs are from, if no network ran here."""
+    if about["ran_live"]:
+        return
+    unit = about["unit"]
+    what = f"costs are in {unit}" if about["run"] is None else f"timings are its own, in {unit}"
+    source = f"of the run in `{about['run']}`" if about["run"] else f"in {about['logits']}"
+    means = "" if unit == "s" else "; where this page says time, it means these"
+    decides = ", the decision by that run's criterion" if about["run"] else ""
+    yield f"**Nothing was run live here.** Logits are those {source}; {what}{decides}{means}."
+
+
+def _inputs_hint(accuracy: float) -> Iterable[str]:
+    """What most often makes good weights bad, where they are; nothing in the tables can tell."""
+    if accuracy < LITTLE:
+        yield (
+            f"The full network is right on only {accuracy:.1%} of the validation samples. If these "
+            "weights do better elsewhere, they were probably trained on images normalised by a "
+            "mean and standard deviation, or in another order of the channels; here networks get "
+            "RGB in 0..1, as it is."
+        )
+
+
 def _measured(s: Mapping[str, Any]) -> Iterable[str]:
     about, full = s["about"], s["full_network"]["test"]
     criterion, splits = about["criterion"], about["splits"]
@@ -70,23 +115,38 @@ def _measured(s: Mapping[str, Any]) -> Iterable[str]:
         if CRITERIA[criterion].fitted
         else ""
     )
+    known = f"{splits['train']:,} training samples" if trained(s) else "no training samples"
     yield "## What was measured"
     yield (
-        f"`{about['model']}` on {about['dataset']} with {about['classes']} classes: "
-        f"{splits['train']:,} training samples, {splits['val']:,} for validation (every choice is "
-        f"made there), {splits['test']:,} for the test (looked at once, to report). Batches of "
-        f"{about['batch_size']} on {about['device_name']}, {about['threads']} threads, torch "
-        f"{about['torch']}. Samples leave by {criterion.replace('_', ' ')} of "
+        f"{_network(about)} with {about['classes']} classes: {known}, {splits['val']:,} for "
+        f"validation (every choice is made there), {splits['test']:,} for the test (looked at "
+        f"once, to report). Batches of {about['batch_size']}{_machine(about)}. Samples leave by "
+        f"{criterion.replace('_', ' ')} of "
         f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
-        f"Weights sha256 `{about['weights_sha256'][:12]}`, code {about['git_commit'][:12]}."
+        f"{'Weights' if about['device_name'] else 'Logits'} sha256 "
+        f"`{about['weights_sha256'][:12]}`, code {short_commit(about['git_commit'])}."
     )
     yield _formulas(s)
     yield (
-        f"Full network on test data: accuracy {percent(full)}, {seconds(full['seconds'])} for "
-        f"{full['n']:,} samples (predicted). Intervals are 95 % (exact). Times at an exit are "
-        "those of its stage: block, head, decision, removal of those who leave. Points are "
+        f"Full network on test data: accuracy {percent(full)}, "
+        f"{seconds(full['seconds'], about['unit'])} for {full['n']:,} samples (predicted). "
+        "Intervals are 95 % (exact). Times at an exit are those of its stage: block, head, "
+        "decision, removal of those who leave. Points are "
         "percentage points, against the full network and on the same samples (paired)."
     )
+
+
+def _network(about: Mapping[str, Any]) -> str:
+    if about["model"] == about["dataset"]:
+        return str(about["model"]).capitalize()
+    return f"`{about['model']}` on {about['dataset']}"
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    """Where it was measured, if it was."""
+    if about["device_name"] is None:
+        return ""
+    return f" on {about['device_name']}, {about['threads']} threads, torch {about['torch']}"
 
 
 def _formulas(s: Mapping[str, Any]) -> str:
@@ -116,23 +176,25 @@ def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:
         "> What is the network made of? And if after each exit the samples leave whose score is at "
         f"most c = {task['cutoff']:g}, how accurate is each exit, and how long does it take?"
     )
-    yield _exit_table(task["test"], {})
+    yield _exit_table(task["test"], {}, s["about"]["unit"])
     yield hardest(task["test"], s["exit_accuracy"])
     yield _live_sentence(task["live"], s)
-    yield _figure("report_cutoff")
+    yield _figure("report_cutoff", s)
     yield "Accuracy of each exit when all samples of a split leave there:"
+    splits = [split for split in ("train", "val", "test") if split in s["exit_accuracy"][0]]
     yield table(
-        ["exit", "train", "val", "test"],
-        [[r["exit"], *(f"{r[k]:.2%}" for k in ("train", "val", "test"))]
-         for r in s["exit_accuracy"]],
-    )  # fmt: skip
-    yield "The network, part by part:"
-    yield parts_table(task["network"])
+        ["exit", *splits],
+        [[r["exit"], *(f"{r[k]:.2%}" for k in splits)] for r in s["exit_accuracy"]],
+    )
+    if task["network"]:
+        yield "The network, part by part:"
+        yield parts_table(task["network"])
 
 
 def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_1b"]
-    best, report, full = task["best"], s["task_1a"]["cutoff"], s["full_network"]
+    best, report = task["best"], s["task_1a"]["cutoff"]
+    unit = s["about"]["unit"]
     yield f"## Task 1b: {task['cutoffs']} cutoffs"
     yield (
         "> How do total time and overall accuracy depend on the cutoff, over its whole range? "
@@ -142,13 +204,13 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     if best["origin"]:
         cutoff = best["origin"]["cutoff"]
         names[cutoff] = " and ".join([names[cutoff], "best"] if cutoff in names else ["best"])
-    yield _why(best, full, "cutoff")
+    yield _why(best, s, "cutoff")
     if task["next_faster"] and best["origin"]:
         other = task["next_faster"]
         yield (
             f"The next faster cutoff, {other['cutoff']:.4f}, saves "
-            f"{seconds(best['val']['seconds'] - other['seconds'])} of "
-            f"{seconds(best['val']['seconds'])} on val and has "
+            f"{seconds(best['val']['seconds'] - other['seconds'], unit)} of "
+            f"{seconds(best['val']['seconds'], unit)} on val and has "
             f"{other['accuracy']:.2%} there, against {best['val']['accuracy']:.2%}."
         )
     yield _live_sentence(best["live"], s)
@@ -156,13 +218,13 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     yield table(
         ["cutoff", "accuracy", "time", "speed-up", ""],
         [
-            [f"{r['cutoff']:.4f}", percent(r), seconds(r["seconds"]), times(r["speedup"]),
+            [f"{r['cutoff']:.4f}", percent(r), seconds(r["seconds"], unit), times(r["speedup"]),
              names.get(r["cutoff"], "")]
             for r in task["compared"]
         ],
     )  # fmt: skip
     for name in ("time_accuracy", "time_cutoff", "accuracy_cutoff", "exit_shares"):
-        yield _figure(name)
+        yield _figure(name, s)
 
 
 def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
@@ -178,11 +240,11 @@ def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
         target=wanted, confidence=target(task["confidence"])
     )
     thresholds = dict(enumerate(task["thresholds"], 1))
-    yield _exit_table(task["test"], thresholds, val=task["val"])
+    yield _exit_table(task["test"], thresholds, s["about"]["unit"], val=task["val"])
     if not joint:
         yield _below_target(task, thresholds)
     yield _live_sentence(task["live"], s)
-    yield _figure("target")
+    yield _figure("target", s)
 
 
 def _below_target(task: Mapping[str, Any], thresholds: Mapping[int, float | None]) -> str:
@@ -205,30 +267,42 @@ def _below_target(task: Mapping[str, Any], thresholds: Mapping[int, float | None
 
 
 def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
-    task, full = s["task_2b"], s["full_network"]
+    best = s["task_2b"]["best"]
+    known = "training data" if trained(s) else "validation data"
     yield "## Task 2b: a range of wanted accuracies"
     yield (
-        "> Which thresholds and which time follow from other wanted accuracies, calibrated on "
-        "training data? Which set of thresholds is the best, and how does it fare on test data?"
+        f"> Which thresholds and which time follow from other wanted accuracies, calibrated on "
+        f"{known}? Which set of thresholds is the best, and how does it fare on test data?"
     )
-    yield _why(task["best"], full, "train-calibrated set of thresholds")
-    yield _live_sentence(task["best"]["live"], s)
-    yield (
-        "Some of the wanted accuracies, figures on test data, times predicted; beside them what "
-        "the same target gives when it is calibrated on validation data (`calibration.parquet` has "
-        "all thresholds of both, exit by exit):"
+    if not trained(s):
+        yield (
+            "There is no training split, so calibrated on validation data alone. The best is "
+            "chosen of those that half of the validation data calibrated; the other half tested "
+            "them."
+        )
+    who = "train-calibrated" if trained(s) else "val-calibrated"
+    yield _why(best, s, f"{who} set of thresholds")
+    yield _live_sentence(best["live"], s)
+    beside = (
+        "; beside them what the same target gives when it is calibrated on validation data "
+        "(`calibration.parquet` has all thresholds of both, exit by exit)"
+        if trained(s)
+        else " (`calibration.parquet` has all thresholds, exit by exit)"
     )
+    yield f"Some of the wanted accuracies, figures on test data, times predicted{beside}:"
     yield _targets_table(s)
-    yield _figure("targets")
+    yield _figure("targets", s)
     yield _fallen_short(s)
 
 
 def _targets_table(s: Mapping[str, Any]) -> str:
-    """The targets calibrated on train, those that come to the same in one row, some of them."""
-    task, best = s["task_2b"], s["task_2b"]["best"]["origin"]
+    """The targets calibrated on train, where there is one, those that come to the same in one row,
+    some of them; beside them those calibrated on val."""
+    task, best, unit = s["task_2b"], s["task_2b"]["best"]["origin"], s["about"]["unit"]
+    first_split = "train" if trained(s) else "val"
     split = {
         split: {r["target"]: r for r in task["targets"] if r["calibrated_on"] == split}
-        for split in ("train", "val")
+        for split in dict.fromkeys((first_split, "val"))
     }
 
     def same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -238,25 +312,27 @@ def _targets_table(s: Mapping[str, Any]) -> str:
         )
 
     groups: list[list[Mapping[str, Any]]] = []
-    for row in split["train"].values():
+    for row in split[first_split].values():
         if groups and same(row, groups[-1][-1]):
             groups[-1].append(row)
         else:
             groups.append([row])
-    wanted = {s["task_2a"]["target"], best["target"] if best else None}
+    # The best is of another row where half of val calibrated it.
+    marked = best["target"] if best and best["calibrated_on"] == first_split else None
     body = []
-    for group in _some(groups, wanted):
+    for group in _some(groups, {s["task_2a"]["target"], marked}):
         first, row = group[0], group[-1]
         other = split["val"][row["target"]]
         ends = [target(first["target"]), *([target(row["target"])] if len(group) > 1 else [])]
-        mark = " (best)" if best and best["target"] in [r["target"] for r in group] else ""
+        mark = " (best)" if marked in [r["target"] for r in group] else ""
+        beside = [accuracy(other), times(other["speedup"])] if trained(s) else []
         body.append(
             [" to ".join(ends) + mark, " ".join(map(threshold, row["thresholds"])),
-             percent(row), seconds(row["seconds"]), times(row["speedup"]),
-             accuracy(other), times(other["speedup"])]
+             percent(row), seconds(row["seconds"], unit), times(row["speedup"]), *beside]
         )  # fmt: skip
     header = ["target", "thresholds 1 to K-1", "accuracy", "time", "speed-up"]
-    return table([*header, "from val: accuracy", "from val: speed-up"], body)
+    beside = ["from val: accuracy", "from val: speed-up"] if trained(s) else []
+    return table([*header, *beside], body)
 
 
 def _some(groups: Sequence[Sequence[Mapping[str, Any]]], wanted: set[float | None]) -> list:
@@ -281,6 +357,8 @@ def _fallen_short(s: Mapping[str, Any]) -> str:
     }
     joint = s["task_2a"]["method"] == "joint"
     what = "sets of thresholds that fall" if joint else "enabled side exits that fall"
+    if not trained(s):
+        return f"Over all targets, {what} below their target on test data: {missed['val']}."
     return (
         f"Over all targets, {what} below their target on test data: {missed['train']} when "
         f"calibrated on training data, {missed['val']} when calibrated on validation data. The "
@@ -290,7 +368,7 @@ def _fallen_short(s: Mapping[str, Any]) -> str:
 
 
 def _best_of_all(s: Mapping[str, Any]) -> Iterable[str]:
-    n = s["full_network"]["test"]["n"]
+    n, unit = s["full_network"]["test"]["n"], s["about"]["unit"]
     yield "## Which is the best of all?"
     places = {
         "report_cutoff": s["task_1a"],
@@ -299,20 +377,24 @@ def _best_of_all(s: Mapping[str, Any]) -> Iterable[str]:
         "best_train": s["task_2b"]["best"],
         "best": s["best"],
     }
+    rows = {name: outcome(task, s) for name, task in places.items()}
+    speed = "speed-up, live (halves)" if s["about"]["ran_live"] else "speed-up, predicted"
     yield table(
-        ["task", "policy", "accuracy", "points", "speed-up, live (halves)", "time a sample"],
+        ["task", "policy", "accuracy", "points", speed, "time a sample"],
         [
-            [TASKS[name], f"`{name}`", percent(p["live"]), points(p["against_full_network"]),
-             f"{times(p['live']['speedup_measured'])} ({p['live']['speedup_low']:.2f}, "
-             f"{p['live']['speedup_high']:.2f})",
-             a_sample(p["live"]["seconds_measured"] / n)]
-            for name, p in places.items()
+            [TASKS[name], f"`{name}`", percent(r), points(places[name]["against_full_network"]),
+             times(r["speedup"]) + _halves(r), a_sample(r["seconds"] / n, unit)]
+            for name, r in rows.items()
         ],
     )  # fmt: skip
     yield compared(s)
-    yield _why(s["best"], s["full_network"], "policy")
+    yield _why(s["best"], s, "policy")
     yield _overlooked(s)
     yield _live_sentence(s["best"]["live"], s)
+
+
+def _halves(row: Mapping[str, Any]) -> str:
+    return f" ({row['speedup_low']:.2f}, {row['speedup_high']:.2f})" if row["live"] else ""
 
 
 def _overlooked(s: Mapping[str, Any]) -> str:
@@ -330,6 +412,9 @@ def _overlooked(s: Mapping[str, Any]) -> str:
 
 def _proof(s: Mapping[str, Any]) -> Iterable[str]:
     proof = s["verification"]
+    if not proof:
+        yield _figure("entropy", s)
+        return
     yield "## The proof"
     yield (
         f"{proof['policies']} policies were run live on all test samples, "
@@ -341,8 +426,8 @@ def _proof(s: Mapping[str, Any]) -> Iterable[str]:
         f"pace in that minute, are off by {proof['median_time_error']:.1%} and "
         f"{proof['worst_time_error']:.1%}."
     )
-    yield _figure("prediction")
-    yield _figure("entropy")
+    yield _figure("prediction", s)
+    yield _figure("entropy", s)
 
 
 def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
@@ -365,7 +450,7 @@ def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
             for r in s["reliability"]
         ],
     )
-    yield _figure("reliability")
+    yield _figure("reliability", s)
 
 
 def _easy_classes(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -384,8 +469,8 @@ def _easy(s: Mapping[str, Any]) -> Iterable[str]:
     found = s["easy"]
     yield "## Which samples are easy"
     yield _easy_classes(found["classes"])
-    yield _figure("leaving")
-    yield _figure("confusion")
+    yield _figure("leaving", s)
+    yield _figure("confusion", s)
     samples = found["exit_rules"]["full"]["n"]
     yield (
         f"Overthinking: {found['overthinking']:,} of {samples:,} samples "
@@ -396,18 +481,19 @@ def _easy(s: Mapping[str, Any]) -> Iterable[str]:
     yield table(
         ["", "accuracy", "time", "speed-up"],
         [
-            [EXIT_RULES[rule], percent(row), seconds(row["seconds"]), times(row["speedup"])]
+            [EXIT_RULES[rule], percent(row), seconds(row["seconds"], s["about"]["unit"]),
+             times(row["speedup"])]
             for rule, row in found["exit_rules"].items()
         ],
-    )
-    yield _figure("agreement")
+    )  # fmt: skip
+    yield _figure("agreement", s)
 
 
-def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
+def _why(best: Mapping[str, Any], s: Mapping[str, Any], what: str) -> str:
     """Which was chosen, by which rule, and how it fares."""
-    of = best["selection"]["of"]
+    of, unit = best["selection"]["of"], s["about"]["unit"]
     if not best["selection"]["satisfied"]:
-        rule = rule_in_words(best)
+        rule = rule_in_words(best, s)
         return f"**No {what} of {of} satisfies the rule ({rule}): all exits disabled.**"
     val, test, judged = best["val"], best["test"], best["expected"]
     lost = (judged["lost"] - judged["gained"]) / judged["n"]
@@ -415,21 +501,25 @@ def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str) -> str:
     own = "" if "cutoff" in best["origin"] else f", in turn {values}"
     return (
         f"**Best {what}: {origin(best['origin'])}**{own}. Of {of} candidates it is "
-        f"{rule_in_words(best)}, judged on {judged['n']:,} validation samples: "
+        f"{rule_in_words(best, s)}, judged on {judged['n']:,} validation samples: "
         f"{judged['accuracy']:.2%} there against {judged['accuracy'] + lost:.2%} "
         f"({signed(-lost)} points; with {target(best['selection']['confidence'])} confidence "
-        f"{promised(best)}). All validation samples take {seconds(val['seconds'])} against "
-        f"{seconds(full['val']['seconds'])}. On test data: {percent(test)}, "
-        f"{points(best['against_full_network'])} points, {seconds(test['seconds'])}, "
+        f"{promised(best)}). All validation samples take {seconds(val['seconds'], unit)} "
+        f"against {seconds(s['full_network']['val']['seconds'], unit)}. On test data: "
+        f"{percent(test)}, {points(best['against_full_network'])} points, "
+        f"{seconds(test['seconds'], unit)}, "
         f"{times(test['speedup'])} (predicted)."
     )
 
 
-def _live_sentence(live: Mapping[str, float], s: Mapping[str, Any]) -> str:
+def _live_sentence(live: Mapping[str, float] | None, s: Mapping[str, Any]) -> str:
+    if live is None:
+        return ""
     n = s["full_network"]["test"]["n"]
     measured, predicted = live["seconds_measured"], live["seconds_predicted"]
+    speed = fast(outcome({"live": live}, s))
     return (
-        f"Live, every batch in turn with the full network: accuracy {percent(live)}, {fast(live)}; "
+        f"Live, every batch in turn with the full network: accuracy {percent(live)}, {speed}; "
         f"predicted {times(live['speedup_predicted'])}. {seconds(measured)} for all, "
         f"{a_sample(measured / n)} a sample (predicted {seconds(predicted)} and "
         f"{a_sample(predicted / n)})."
@@ -439,6 +529,7 @@ def _live_sentence(live: Mapping[str, float], s: Mapping[str, Any]) -> str:
 def _exit_table(
     rows: Sequence[Mapping[str, Any]],
     thresholds: Mapping[int, float | None],
+    unit: str,
     val: Sequence[Mapping[str, Any]] | None = None,
 ) -> str:
     header = ["exit", "leave", "share", "accuracy", "time"]
@@ -449,7 +540,7 @@ def _exit_table(
     body = []
     for i, r in enumerate(rows):
         line = [r["exit"] or "all", f"{r['n']:,}", f"{r['n'] / rows[0]['n']:.1%}"]
-        line += [percent(r), seconds(r["seconds"])]
+        line += [percent(r), seconds(r["seconds"], unit)]
         if thresholds:
             line[1:1] = [threshold(thresholds[r["exit"]]) if r["exit"] in thresholds else ""]
         if val:
@@ -458,6 +549,7 @@ def _exit_table(
     return table(header, body[1:] + body[:1])
 
 
-def _figure(name: str) -> str:
+def _figure(name: str, s: Mapping[str, Any]) -> str:
     """A figure, and below it what is seen and what follows."""
-    return f"![{name.replace('_', ' ')}](figures/{name}.svg)\n*{CAPTIONS[name]}*"
+    said = caption(name, s["about"]["ran_live"], trained(s))
+    return f"![{name.replace('_', ' ')}](figures/{name}.svg)\n*{said}*"

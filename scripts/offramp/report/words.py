@@ -47,13 +47,18 @@ def signed(difference: float, digits: int = 2) -> str:
     return f"{round(100 * difference, digits) + 0.0:+.{digits}f}"
 
 
-def seconds(value: float) -> str:
-    """Three digits: 12.4 s, 1.24 s, 0.0840 s."""
-    return f"{_three_digits(value)} s"
+def seconds(value: float, unit: str = "s") -> str:
+    """Three digits: 12.4 s, 1.24 s, 0.0840 s; of another unit from a thousand on all: 1,234 mJ."""
+    if value >= 1000 and unit != "s":
+        return f"{value:,.0f} {unit}"
+    return f"{_three_digits(value)} {unit}"
 
 
-def a_sample(value: float) -> str:
-    """Three digits, in the unit that fits the time of a sample: 1.24 s, 84.0 ms, 168 µs."""
+def a_sample(value: float, unit: str = "s") -> str:
+    """Three digits, in the unit that fits the time of a sample: 1.24 s, 84.0 ms, 168 µs; a unit
+    that is no second stays."""
+    if unit != "s":
+        return seconds(value, unit)
     for unit, size in (("s", 1.0), ("ms", 1e-3)):
         if value >= size:
             return f"{_three_digits(value / size)} {unit}"

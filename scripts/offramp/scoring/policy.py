@@ -1,6 +1,7 @@
 """Policies: everything needed to decide who leaves where, as a value and as a JSON file."""
 
 import json
+import reprlib
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,9 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offramp import OfframpError
+from offramp.common.files import check_is_file, write_text
+from offramp.networks.identity import Identity
 from offramp.scoring.criteria import CRITERIA, FEATURES, Weights, scores_of
 
 SCHEMA = {"schema": "policy", "schema_version": 1}
+LARGEST = 64 * 2**20  # bytes of a policy file
 
 
 class Policy(NamedTuple):
@@ -18,13 +22,15 @@ class Policy(NamedTuple):
 
     ``thresholds`` has K-1 entries; None is a disabled exit, which never fires. ``temperatures``
     divide the logits of each side exit before the criterion; None means raw logits. ``weights``
-    are those of a fitted criterion, a row per side exit; None for any other.
+    are those of a fitted criterion, a row per side exit; None for any other. ``network`` is the one
+    that the thresholds were chosen for; None where that is not known, as in files of 0.1.0.
     """
 
     criterion: str
     thresholds: tuple[float | None, ...]
     temperatures: tuple[float, ...] | None = None
     weights: Weights | None = None
+    network: Identity | None = None
 
     @property
     def runs(self) -> np.ndarray:
@@ -95,10 +101,8 @@ def save_policy(path: str | Path, policy: Policy, **about: Any) -> None:
     known = [*policy.thresholds, *(policy.temperatures or ()), *sum(policy.weights or (), ())]
     if not all(value is None or _finite(value) for value in known):
         raise OfframpError(f"{path}: want finite thresholds, temperatures and weights: {policy}")
-    text = json.dumps({**SCHEMA, **policy._asdict(), **about}, indent=2) + "\n"
-    temporary = Path(f"{path}.part")
-    temporary.write_text(text)
-    temporary.replace(path)
+    own = policy._asdict() | {"network": policy.network and policy.network._asdict()}
+    write_text(path, json.dumps({**SCHEMA, **own, **about}, indent=2) + "\n")
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -106,51 +110,154 @@ def load_policy(path: str | Path) -> Policy:
 
     Raises OfframpError, naming file and field, when the file is not a policy that can be run.
     """
+    return load_policy_and_origin(path)[0]
+
+
+def load_policy_and_origin(path: str | Path) -> tuple[Policy, dict[str, Any]]:
+    """A policy, checked as `load_policy` does, and all that its file says of it."""
+    found = _read(path)
+    policy = Policy(
+        _criterion(path, found),
+        thresholds := _thresholds(path, found),
+        _temperatures(path, found, len(thresholds)),
+        _weights(path, found, len(thresholds)),
+        _network(path, found),
+    )
+    return policy, found
+
+
+def load_policy_for(path: str | Path, exits: int, classes: int, network: Identity | None) -> Policy:
+    """Read a policy file that is to decide for a ``network`` with K ``exits`` and C ``classes``.
+
+    Raises OfframpError when the file is not a policy, or one for another network.
+    """
+    policy = load_policy(path)
+    check_fits(path, policy, exits, classes)
+    check_network(path, policy, network)
+    return policy
+
+
+def check_fits(what: str | Path, policy: Policy, exits: int, classes: int) -> None:
+    """Raise OfframpError where a policy, ``what``, is not one for K ``exits`` and C ``classes``."""
+    side = exits - 1
+    for field in ("thresholds", "temperatures", "weights"):
+        known = getattr(policy, field)
+        if known is not None and len(known) != side:
+            raise OfframpError(f"{what}: {len(known)} {field} for {side} side exits")
+    found = {len(row) - FEATURES for row in policy.weights or ()} - {classes}
+    if found:
+        raise OfframpError(f"{what}: weights: of {found.pop()} classes, not of {classes}")
+
+
+def check_network(what: str | Path, policy: Policy, network: Identity | None) -> None:
+    """Raise OfframpError where a policy, ``what``, was chosen for another network. A policy of
+    0.1.0 does not say for which, and a network that was not loaded has no identity."""
+    own = policy.network
+    if own and network and own.weights_sha256 != network.weights_sha256:
+        wanted, found = (
+            f"{each.name} with {each.weights} (sha256 {each.weights_sha256[:12]})"
+            for each in (own, network)
+        )
+        raise OfframpError(
+            f"{what}: network: chosen for {wanted}, not for {found}; rerun the rule policies for "
+            "this network"
+        )
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    check_is_file(path)
     try:
-        found = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise OfframpError(f"{path}: no such file") from None
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST + 1)
+        if len(text) > LARGEST:
+            raise OfframpError(f"{path}: not a policy: more than {LARGEST // 2**20} MiB")
+        found = json.loads(text.decode(), object_pairs_hook=_once)
+    except RecursionError:
+        raise OfframpError(f"{path}: not a readable policy file (nested too deeply)") from None
     except (OSError, ValueError) as error:
         raise OfframpError(f"{path}: not a readable policy file ({error})") from None
-    if not isinstance(found, dict) or {k: found.get(k) for k in SCHEMA} != SCHEMA:
+    if not isinstance(found, dict) or any(
+        type(found.get(key)) is not type(value) or found[key] != value
+        for key, value in SCHEMA.items()
+    ):
         raise OfframpError(f"{path}: not a policy of schema version 1")
-    if found.get("criterion") not in list(CRITERIA):
-        raise OfframpError(
-            f"{path}: criterion: {found.get('criterion')!r} is none of {sorted(CRITERIA)}"
-        )
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is written twice")
+    return found
+
+
+def _criterion(path: str | Path, found: dict[str, Any]) -> str:
+    criterion = found.get("criterion")
+    if criterion not in list(CRITERIA):
+        raise OfframpError(f"{path}: criterion: {_short(criterion)} is none of {sorted(CRITERIA)}")
+    return criterion
+
+
+def _thresholds(path: str | Path, found: dict[str, Any]) -> tuple[float | None, ...]:
     thresholds = found.get("thresholds")
     if not isinstance(thresholds, list) or not all(t is None or _finite(t) for t in thresholds):
-        raise OfframpError(f"{path}: thresholds: want a list of finite numbers or nulls")
-    temperatures = found.get("temperatures")
-    if temperatures is not None and not (
-        isinstance(temperatures, list)
-        and len(temperatures) == len(thresholds)
-        and all(_finite(t) and t > 0 for t in temperatures)
+        raise OfframpError(
+            f"{path}: thresholds: want a list of finite numbers or nulls, not {_short(thresholds)}"
+        )
+    return tuple(thresholds)
+
+
+def _temperatures(path: str | Path, found: dict[str, Any], side: int) -> tuple[float, ...] | None:
+    if "temperatures" not in found:
+        raise OfframpError(f"{path}: temperatures: missing; want null or {side} positive numbers")
+    temperatures = found["temperatures"]
+    if temperatures is None:
+        return None
+    if (
+        not isinstance(temperatures, list)
+        or len(temperatures) != side
+        or not all(_finite(t) and t > 0 for t in temperatures)
     ):
-        raise OfframpError(f"{path}: temperatures: want null or {len(thresholds)} positive numbers")
-    return Policy(
-        found["criterion"],
-        tuple(thresholds),
-        None if temperatures is None else tuple(temperatures),
-        _checked_weights(path, found),
-    )
+        raise OfframpError(
+            f"{path}: temperatures: want null or {side} positive numbers, not "
+            f"{_short(temperatures)}"
+        )
+    return tuple(temperatures)
 
 
-def _checked_weights(path: str | Path, found: dict[str, Any]) -> Weights | None:
+def _weights(path: str | Path, found: dict[str, Any], side: int) -> Weights | None:
     criterion, weights = found["criterion"], found.get("weights")
     if not CRITERIA[criterion].fitted:
         if weights is not None:
             raise OfframpError(f"{path}: weights: {criterion} has none")
         return None
-    rows, exits = weights if isinstance(weights, list) else [], len(found["thresholds"])
+    rows = weights if isinstance(weights, list) else []
     fits = [
         isinstance(row, list) and all(map(_finite, row)) and len(row) > FEATURES for row in rows
     ]
-    if len(rows) != exits or not all(fits) or len(set(map(len, rows))) > 1:
+    if len(rows) != side or not all(fits) or len(set(map(len, rows))) > 1:
         raise OfframpError(
-            f"{path}: weights: want {exits} lists of {FEATURES} numbers and one per class"
+            f"{path}: weights: want {side} lists of {FEATURES} numbers and one per class"
         )
     return tuple(map(tuple, rows))
+
+
+def _network(path: str | Path, found: dict[str, Any]) -> Identity | None:
+    network = found.get("network")
+    if network is None:
+        return None
+    wanted = Identity._fields
+    if not isinstance(network, dict) or not all(isinstance(network.get(k), str) for k in wanted):
+        raise OfframpError(
+            f"{path}: network: want null or {', '.join(wanted)}, not {_short(network)}"
+        )
+    return Identity(*(network[key] for key in wanted))
+
+
+def _short(value: Any) -> str:
+    text = reprlib.repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _finite(value: Any) -> bool:

@@ -7,13 +7,11 @@ from offramp import OfframpError
 from offramp.common.newton import minimum
 from offramp.scoring.criteria import FEATURES, Weights, features
 from offramp.scoring.pool import expected_correct
-from offramp.scoring.scores import PARTS, part_of
+from offramp.scoring.scores import LEAST, PARTS, part_of
 from offramp.tables.schemas import RISK
 
 # How strongly weights are held near 0, in samples: weights of features that are scaled to spread 1.
 RIDGE = 20.0
-# Two samples for every part.
-LEAST = 2 * PARTS
 
 
 def risk_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:

@@ -1,7 +1,8 @@
 """From logits to what sweep and calibration read: a score and correctness per exit."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from offramp.tables.schemas import scores_schema
 
 # Each part of the validation data is scored by weights that were fitted without it.
 PARTS = 5
+# Two samples for every part.
+LEAST = 2 * PARTS
 
 
 def scores_table(
@@ -40,6 +43,21 @@ def how_decided(
     side = None if temperatures is None else list(temperatures[:-1])
     found = {"temperatures": json.dumps(side), "weights": json.dumps(weights)}
     return {"criterion": criterion} | found
+
+
+def of_samples(sample_id: np.ndarray, label: np.ndarray, classes: int) -> dict[str, str]:
+    """What a scores table's metadata say of the samples of its split, before any are left out: how
+    many ``classes``, and what only the same samples in the same order have in common."""
+    digest = hashlib.sha256(sample_id.tobytes() + label.tobytes()).hexdigest()
+    return {"classes": str(classes), "samples_sha256": digest}
+
+
+def classes_of(scores: pa.Table) -> int:
+    """How many classes there are. Raises OfframpError for a scores table that does not say."""
+    found = origin_of(scores).get("classes")
+    if found is None:
+        raise OfframpError("a scores table of an older version names no classes; rerun `scores`")
+    return int(found)
 
 
 def part_of(samples: int) -> np.ndarray:
@@ -94,6 +112,11 @@ def read_scores(path: str | Path) -> Scored:
         for column in (decided_by(table).criterion, "correct")
     )
     return Scored(scores, correct, table)
+
+
+def read_splits(paths: Iterable[str | Path]) -> dict[str, Scored]:
+    """Scores tables by split, which their files are named after."""
+    return {Path(path).stem: read_scores(path) for path in paths}
 
 
 def read_logits_of(scores: pa.Table, path: str | Path) -> tuple[np.ndarray, np.ndarray]:

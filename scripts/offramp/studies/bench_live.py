@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from offramp.common.progress import progress
 from offramp.data.splits import Split, load_images
-from offramp.inference.cascade import run_cascade, run_cascade_regrouped, run_full_network
+from offramp.inference.cascade import cascade, cascade_regrouped, run_full_network
 from offramp.inference.forward import Stopwatch, new_notes, timed_stage
 from offramp.inference.machine import timed
 from offramp.inference.verification import differences
@@ -99,14 +99,14 @@ def speed(
         batches = load_batches(split, images, batch_size, device)
         contenders: dict[str, Callable[[], Any]] = {}
         for backend, network in networks.items():
-            full, cascade = (
+            full, early = (
                 partial(run_full_network, network),
-                partial(run_cascade, network, policy),
+                partial(cascade, network, policy),
             )
             contenders[f"{backend}: full network"] = each(full, batches)
-            contenders[f"{backend}: cascade"] = each(cascade, batches)
+            contenders[f"{backend}: cascade"] = each(early, batches)
             contenders[f"{backend}: cascade, regrouped"] = partial(
-                run_cascade_regrouped, network, policy, batches, batch_size
+                cascade_regrouped, network, policy, batches, batch_size
             )
         where = {"batch_size": batch_size, "images": min(images, len(split.order))}
         rows += interleaved("speed", contenders, device, **where)
@@ -128,7 +128,7 @@ def answers(
     for backend, network in networks.items():
         live = Outcome(*np.zeros((2, len(split.order)), dtype=np.int64))
         for b in progress(list(split.batches(batch_size)), f"answers of {backend}", "batch"):
-            labels, exits = run_cascade(network, policy, load_images(split, b, device))
+            labels, exits = cascade(network, policy, load_images(split, b, device))
             live.exits[b], live.labels[b] = exits.cpu(), labels.cpu()
         differ, excused = differences(policy, logits, table, live)
         where = {"batch_size": batch_size, "images": len(split.order)}
@@ -147,7 +147,7 @@ def overhead(
     where = {"batch_size": batch_size, "images": sum(map(len, batches))}
     rows = []
     for repeat in progress(range(REPEATS + 1), "overhead", "turn"):
-        seconds = seconds_of(each(partial(run_cascade, network, policy), batches), device)
+        seconds = seconds_of(each(partial(cascade, network, policy), batches), device)
         watch = Stopwatch(device, "bench")
         for x in batches:
             _time_parts(network, policy, x, watch)
@@ -190,7 +190,7 @@ def peak(
     }
     contenders: dict[str, Callable[[], Any]] = {
         "full network": each(partial(run_full_network, network), batches),
-        "cascade": each(partial(run_cascade, network, policy), batches),
+        "cascade": each(partial(cascade, network, policy), batches),
     }
     for channels, side in PEAK_CONVOLUTIONS:
         name = f"convolution of {channels} channels, {side}x{side}"
@@ -225,7 +225,7 @@ def profile(
     """Where the cascade's time goes, as shares of the whole: torch's profiler over operations on
     the CPU; what is not inside one is Python, dispatch and the profiler itself."""
     batches = load_batches(split, SIZES[256], batch_size, device)
-    run = each(partial(run_cascade, _labelled(network), policy), batches)
+    run = each(partial(cascade, _labelled(network), policy), batches)
     run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         whole = seconds_of(run, device)

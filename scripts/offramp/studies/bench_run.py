@@ -15,9 +15,10 @@ import yaml
 
 from offramp import OfframpError
 from offramp.studies.bench_live import row
+from offramp.workflow.paths import PROJECT
 
-# What is not there, or not used, where a run is cold.
-LEFT_OUT = {".git", ".snakemake", ".venv", "results"}
+# What is not there, or not used, where a run is cold; data lie where the run is.
+LEFT_OUT = {".git", ".snakemake", ".venv", "data", "results"}
 # What Snakemake and Python take to start a rule's script.
 NOTHING = """
 rule nothing:
@@ -27,16 +28,19 @@ rule nothing:
 """
 
 
-def cold_run(config: Mapping[str, Any], weights: str, files: Mapping[str, str]) -> list[dict]:
+def cold_run(
+    config: Mapping[str, Any], weights: str, data: str | Path, files: Mapping[str, str]
+) -> list[dict]:
     """Rows of seconds: of `snakemake --cores 4` by the clock, of each of its rules, of a rule that
     does nothing.
 
-    Runs in a folder of its own with links to what is in this one, data and weights among them.
-    ``files`` has the file in rules/ by rule. Raises OfframpError when a run fails.
+    Runs in a folder of its own with links to the project's files and to ``data``, the folder of all
+    datasets. ``files`` has the file in rules/ by rule. Raises OfframpError when a run fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder)
-        for path in Path().absolute().iterdir():
+        (tree / "data").symlink_to(Path(data).absolute())
+        for path in PROJECT.iterdir():
             if path.name not in LEFT_OUT:
                 (tree / path.name).symlink_to(path)
         model = config["model"] | {"weights": str(Path(weights).absolute())}

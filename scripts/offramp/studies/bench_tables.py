@@ -19,7 +19,7 @@ from scipy.stats import entropy as scipy_entropy
 from torch import Tensor
 
 from offramp.data.splits import Split, load_images
-from offramp.inference.cascade import run_cascade
+from offramp.inference.cascade import cascade
 from offramp.inference.forward import dump_split
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import shared_cutoff
@@ -68,7 +68,7 @@ def sweep_against_reruns(
         for cutoff in RERUN_CUTOFFS:
             policy = shared_cutoff(cutoff, len(network.heads) - 1)
             contenders[f"live run of cutoff {cutoff:g}"] = each(
-                partial(run_cascade, network, policy), batches
+                partial(cascade, network, policy), batches
             )
         where = {"images": len(split.order), "batch_size": batch_size}
         return interleaved("sweep", contenders, device, repeats=3, **where)
@@ -146,7 +146,7 @@ def students_cascade(
     contiguous = [x.contiguous() for x in batches]
     contenders = {
         "as a student writes it": each(lambda x: _student(plain, cutoff, x), contiguous),
-        "offramp": each(partial(run_cascade, network, policy), batches),
+        "offramp": each(partial(cascade, network, policy), batches),
     }
     where = {"images": sum(map(len, batches)), "batch_size": batch_size}
     return interleaved("student", contenders, device, repeats=3, **where)

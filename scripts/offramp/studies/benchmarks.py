@@ -10,14 +10,16 @@ import torch
 
 from offramp import OfframpError
 from offramp.data.datasets import DATASETS
-from offramp.data.splits import Split, open_split
+from offramp.data.splits import Split
 from offramp.inference.backends import BACKENDS, for_inference
+from offramp.inference.opening import ready, split_of
 from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.scoring.policy import Policy, exits_of, load_policy
+from offramp.scoring.policy import Policy, exits_of, load_policy_for
 from offramp.scoring.scores import read_scores
 from offramp.studies.bench_live import answers, overhead, peak, profile, speed
 from offramp.studies.bench_model import time_model
+from offramp.studies.bench_public import against_public_networks
 from offramp.studies.bench_tables import (
     dump_against_forward,
     dump_memory,
@@ -52,7 +54,10 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
 
     Raises OfframpError when the policy decides by anything but the entropy of raw logits.
     """
-    policy = load_policy(paths.policy)
+    network = ready(params.model, paths.weights, params, device)
+    policy = load_policy_for(
+        paths.policy, len(network.heads), DATASETS[params.dataset].classes, network.identity
+    )
     if (policy.criterion, policy.temperatures) != ("entropy", None):
         raise OfframpError("benchmarks: only of entropy on raw logits; leave criterion as it is")
     scores = {
@@ -64,17 +69,12 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
         [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
     )
     model = fit_time_model(read(paths.timings, "timings"))
-    network = for_inference(_loaded(paths, params, device), params.backend)
-    test = _split(paths, params, "test")
+    test = split_of(paths, params, "test")
     return Subject(network, policy, test, scores, model, multiply_adds, paths, params, device)
 
 
 def _loaded(paths: Any, params: Any, device: torch.device) -> MultiExitNetwork:
     return load(params.model, DATASETS[params.dataset].classes, paths.weights, device)
-
-
-def _split(paths: Any, params: Any, name: str) -> Split:
-    return open_split(Path(paths.data[0]).parent, params.dataset, name, params.validation)
 
 
 def _time_model(s: Subject) -> list[dict]:
@@ -103,7 +103,7 @@ def _machine(s: Subject) -> list[dict]:
 
 def _tables(s: Subject) -> list[dict]:
     size, classes = s.params.batch_size, DATASETS[s.params.dataset].classes
-    train = _split(s.paths, s.params, "train")
+    train = split_of(s.paths, s.params, "train")
     rows = sweep_against_reruns(
         s.network, s.paths.scores[1], s.paths.timings, s.test, classes, size, s.device
     )
@@ -123,6 +123,11 @@ def _student(s: Subject) -> list[dict]:
     return students_cascade(plain, s.network, s.test, cutoff, s.params.batch_size, s.device)
 
 
+def _public(s: Subject) -> list[dict]:
+    known = s.scores, s.multiply_adds, s.model
+    return against_public_networks(s.network, s.policy, *known, s.test, s.device)
+
+
 PARTS: dict[str, Callable[[Subject], list[dict]]] = {
     "backends": _backends,
     "machine": _machine,
@@ -130,4 +135,5 @@ PARTS: dict[str, Callable[[Subject], list[dict]]] = {
     "tables": _tables,
     "thresholds": _thresholds,
     "student": _student,
+    "public": _public,
 }

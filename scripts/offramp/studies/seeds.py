@@ -21,6 +21,7 @@ from offramp.inference.machine import prepare
 from offramp.networks.loading import save
 from offramp.tables.files import origin_of, provenance, read, sha256, write
 from offramp.training.recipe import PURPOSE, purpose
+from offramp.training.resuming import sole_trainer
 from offramp.training.training import precision, train
 
 ROOT = Path(__file__).parents[3]
@@ -52,18 +53,19 @@ def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
     config = {"model": {"name": model}, "dataset": {"name": dataset}, "train": settings}
     origin = provenance(config, "", "train") | machine
     resume = folder / "resume.pt"
-    network, curves = train(model, dataset, splits[0], splits[1], settings, device, resume)
-    weights = folder / "weights.safetensors"
-    save(network, weights, {"model": model, "dataset": dataset})
-    origin |= {
-        "how": "`make train-gpu`",
-        "weights_sha256": sha256(weights),
-        "dtype": precision(device, settings),
-        "recipe": json.dumps(settings),
-        PURPOSE: json.dumps(purpose(model, dataset, None, settings)),
-    }
-    write(folder / "training.parquet", curves, "training", origin)
-    resume.unlink()
+    with sole_trainer(resume):
+        network, curves = train(model, dataset, splits[0], splits[1], settings, device, resume)
+        weights = folder / "weights.safetensors"
+        save(network, weights, {"model": model, "dataset": dataset})
+        origin |= {
+            "how": "`make train-gpu`",
+            "weights_sha256": sha256(weights),
+            "dtype": precision(device, settings),
+            "recipe": json.dumps(settings),
+            PURPOSE: json.dumps(purpose(model, dataset, None, settings)),
+        }
+        write(folder / "training.parquet", curves, "training", origin)
+        resume.unlink()
 
 
 def train_all(given: argparse.Namespace) -> None:

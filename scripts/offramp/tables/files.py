@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offramp import OfframpError
+from offramp.common.files import check_is_file, replacing
+from offramp.tables.checks import CONTENT, SAMPLES, content_of, problems
+from offramp.tables.schemas import schema_of
 
 VERSION = "1"
+# Parts of a run, after which the files with a table of each are named.
+PARTS = ("train", "val", "test", "probe")
 
 
 def sha256(path: str | Path) -> str:
@@ -25,9 +32,6 @@ def sha256(path: str | Path) -> str:
 
 def provenance(config: Mapping[str, Any], weights_sha256: str, split: str = "all") -> dict:
     """What every table says of its origin, as strings for the schema metadata."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
-    ).stdout.strip()
     libraries = ["numpy", "pyarrow", "torch", "torchvision", "snakemake"]
     return {
         "dataset": config["dataset"]["name"],
@@ -35,9 +39,35 @@ def provenance(config: Mapping[str, Any], weights_sha256: str, split: str = "all
         "model": config["model"]["name"],
         "weights_sha256": weights_sha256,
         "config_digest": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
-        "git_commit": commit or "unknown",
+        "git_commit": commit_of(Path(__file__).resolve().parents[3]),
         "library_versions": json.dumps({name: _version(name) for name in libraries}),
     }
+
+
+def commit_of(root: Path) -> str:
+    """The git commit of the project in ``root``, with ``-dirty`` where its code was edited since;
+    ``unknown`` where git or the project's own repository is not there: a copy of the project inside
+    another repository is not at that one's commit."""
+    if _git(root, "rev-parse", "--show-toplevel") != str(root):
+        return "unknown"
+    commit = _git(root, "rev-parse", "HEAD")
+    edited = _git(root, "status", "--porcelain", "--", "Snakefile", "rules", "scripts")
+    return f"{commit}-dirty" if commit and edited else commit or "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git says, without what the environment says of another repository; empty if it fails."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        return subprocess.run(
+            ["git", "--no-optional-locks", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=own,
+        ).stdout.strip()
+    except OSError:  # no git
+        return ""
 
 
 def _version(package: str) -> str:
@@ -49,60 +79,89 @@ def _version(package: str) -> str:
 
 def write(path: str | Path, table: pa.Table, name: str, origin: Mapping[str, str]) -> None:
     """Write a whole table with its origin; the file appears complete or not at all."""
-    with TableWriter(path, table.schema, name, origin) as writer:
+    sample_id = table["sample_id"].to_numpy() if name in SAMPLES else None
+    with TableWriter(path, table.schema, name, origin, len(table), sample_id) as writer:
         writer.append(table)
 
 
 class TableWriter:
-    """Writes a table piece by piece in bounded memory; renamed into place on a clean exit.
+    """Writes a table piece by piece in bounded memory; renamed into place on a clean exit. Told how
+    many ``rows`` there will be, and their ``sample_id`` int64 (N,), it notes both for the reader.
 
-    A context manager, because a temporary file must go when the body raises.
+    A context manager, because a temporary file must go when the body raises. Raises OfframpError
+    as `offramp.common.files.replacing` does.
     """
 
-    def __init__(self, path: str | Path, schema: pa.Schema, name: str, origin: Mapping[str, str]):
-        self.path = Path(path)
-        self.part = Path(f"{path}.part")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.schema = schema.with_metadata({**origin, "schema": name, "schema_version": VERSION})
-        self.writer = pq.ParquetWriter(self.part, self.schema, compression="zstd")
+    def __init__(
+        self,
+        path: str | Path,
+        schema: pa.Schema,
+        name: str,
+        origin: Mapping[str, str],
+        rows: int | None = None,
+        sample_id: np.ndarray | None = None,
+    ):
+        self.file = replacing(path)
+        about = {**origin, "schema": name, "schema_version": VERSION}
+        about[CONTENT] = content_of(schema, about, rows, sample_id)
+        self.schema = schema.with_metadata(about)
 
     def __enter__(self) -> "TableWriter":
+        with ExitStack() as stack:
+            part = stack.enter_context(self.file)
+            self.writer = pq.ParquetWriter(
+                part, self.schema, compression="zstd", write_page_checksum=True
+            )
+            stack.callback(self.writer.close)
+            self.stack = stack.pop_all()
         return self
 
     def append(self, table: pa.Table) -> None:
         """Append rows; their columns must be those of the schema."""
         self.writer.write_table(table.cast(self.schema))
 
-    def __exit__(self, error: type | None, *_: object) -> None:
-        try:
-            self.writer.close()
-            if error is None:
-                self.part.replace(self.path)
-        finally:
-            self.part.unlink(missing_ok=True)
+    def __exit__(self, *error: Any) -> None:
+        self.stack.__exit__(*error)
 
 
 def read(path: str | Path, name: str) -> pa.Table:
     """Read a table of the given schema name.
 
-    Raises OfframpError when the file is missing, is no Parquet, or has another name or version.
+    Raises OfframpError, one line that names the file, when it is missing, is damaged or no Parquet,
+    has another name or version, or is not what the schema says or its writer wrote; a table of a
+    split is named after it.
     """
+    check_is_file(path)
     try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise OfframpError(f"{path}: not a readable Parquet table ({error})") from None
-    found = origin_of(table)
-    if (found.get("schema"), found.get("schema_version")) != (name, VERSION):
+        table = pq.read_table(path, page_checksum_verification=True)
+        origin = _metadata(table.schema)
+    except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
+        first = " ".join(str(error).split())
         raise OfframpError(
-            f"{path}: want table {name!r} version {VERSION}, found {found.get('schema')!r} "
-            f"version {found.get('schema_version')}; delete it and rerun"
+            f"{path}: not a readable Parquet table ({first}); delete it and rerun"
+        ) from None
+    if (origin.get("schema"), origin.get("schema_version")) != (name, VERSION):
+        raise OfframpError(
+            f"{path}: want table {name!r} version {VERSION}, found {origin.get('schema')!r} "
+            f"version {origin.get('schema_version')}; delete it and rerun"
         )
+    schema = schema_of(name, table.schema, origin.get("criterion", "entropy"))
+    found = next(problems(table, name, schema, origin), None)
+    stem = Path(path).stem
+    if found is None and stem in PARTS and origin.get("split", stem) != stem:
+        found = f"a table of {origin['split']}, not of {stem}"
+    if found:
+        raise OfframpError(f"{path}: {found}; delete it and rerun")
     return table
 
 
 def origin_of(table: pa.Table) -> dict[str, str]:
     """The origin that a table carries in its schema metadata."""
-    metadata = table.schema.metadata or {}
+    return {key: value for key, value in _metadata(table.schema).items() if key != CONTENT}
+
+
+def _metadata(schema: pa.Schema) -> dict[str, str]:
+    metadata = schema.metadata or {}
     return {k.decode(): v.decode() for k, v in metadata.items() if not k.startswith(b"ARROW")}
 
 

@@ -1,8 +1,16 @@
-"""The schemas of the Parquet tables: columns and their types."""
+"""The schemas of the Parquet tables: columns, their types, and which may be null."""
+
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
-TIMINGS = pa.schema(
+
+def _schema(columns: Mapping[str, pa.DataType], nulls: Iterable[str] = ()) -> pa.Schema:
+    """A schema of these columns, of which only ``nulls`` may have no value in a row."""
+    return pa.schema([pa.field(name, kind, name in nulls) for name, kind in columns.items()])
+
+
+TIMINGS = _schema(
     {
         "split": pa.string(),
         "batch": pa.int32(),
@@ -12,11 +20,12 @@ TIMINGS = pa.schema(
         "kept": pa.int32(),
         "repeat": pa.int32(),
         "seconds": pa.float64(),
-    }
+    },
+    nulls=["batch", "kept", "repeat"],
 )
 
 
-SWEEP = pa.schema(
+SWEEP = _schema(
     {
         "split": pa.string(),
         "criterion": pa.string(),
@@ -27,11 +36,12 @@ SWEEP = pa.schema(
         "accuracy": pa.float64(),
         "seconds": pa.float64(),
         "speedup": pa.float64(),
-    }
+    },
+    nulls=["accuracy", "speedup"],
 )
 
 
-CALIBRATION = pa.schema(
+CALIBRATION = _schema(
     {
         "calibrated_on": pa.string(),
         "method": pa.string(),
@@ -44,14 +54,15 @@ CALIBRATION = pa.schema(
         "accuracy": pa.float64(),
         "seconds": pa.float64(),
         "speedup": pa.float64(),
-    }
+    },
+    nulls=["threshold", "accuracy", "speedup"],
 )
 
 
-OPTIMISM = pa.schema({"target": pa.float64(), "optimism": pa.float64()})
+OPTIMISM = _schema({"target": pa.float64(), "optimism": pa.float64()})
 
 
-VERIFICATION = pa.schema(
+VERIFICATION = _schema(
     {
         "policy": pa.string(),
         "chosen": pa.bool_(),
@@ -69,11 +80,19 @@ VERIFICATION = pa.schema(
         "speedup_measured": pa.float64(),
         "speedup_low": pa.float64(),
         "speedup_high": pa.float64(),
-    }
+    },
+    nulls=[
+        "threshold",
+        "seconds_measured",
+        "speedup_predicted",
+        "speedup_measured",
+        "speedup_low",
+        "speedup_high",
+    ],
 )
 
 
-NETWORK = pa.schema(
+NETWORK = _schema(
     {
         "part": pa.string(),
         "exit": pa.int32(),
@@ -85,7 +104,7 @@ NETWORK = pa.schema(
 )
 
 
-TRAINING = pa.schema(
+TRAINING = _schema(
     {
         "epoch": pa.int32(),
         "exit": pa.int32(),
@@ -97,7 +116,7 @@ TRAINING = pa.schema(
 )
 
 
-BASELINE = pa.schema(
+BASELINE = _schema(
     {
         "network": pa.string(),
         "repeat": pa.int32(),
@@ -111,7 +130,7 @@ BASELINE = pa.schema(
 )
 
 
-BENCHMARKS = pa.schema(
+BENCHMARKS = _schema(
     {
         "benchmark": pa.string(),
         "contender": pa.string(),
@@ -121,11 +140,12 @@ BENCHMARKS = pa.schema(
         "repeat": pa.int32(),
         "value": pa.float64(),
         "unit": pa.string(),
-    }
+    },
+    nulls=["case", "batch_size", "images"],
 )
 
 
-COVERAGE = pa.schema(
+COVERAGE = _schema(
     {
         "promise": pa.string(),
         "population": pa.string(),
@@ -137,11 +157,12 @@ COVERAGE = pa.schema(
         "rate_low": pa.float64(),
         "rate_high": pa.float64(),
         "speedup": pa.float64(),
-    }
+    },
+    nulls=["stated", "speedup"],
 )
 
 
-TEMPERATURES = pa.schema(
+TEMPERATURES = _schema(
     {
         "exit": pa.int32(),
         "temperature": pa.float64(),
@@ -152,7 +173,7 @@ TEMPERATURES = pa.schema(
 )
 
 
-RELIABILITY = pa.schema(
+RELIABILITY = _schema(
     {
         "split": pa.string(),
         "exit": pa.int32(),
@@ -165,11 +186,12 @@ RELIABILITY = pa.schema(
         "ece_low": pa.float64(),
         "ece_high": pa.float64(),
         "nll": pa.float64(),
-    }
+    },
+    nulls=["ece", "ece_low", "ece_high", "nll"],
 )
 
 
-FRONTIERS = pa.schema(
+FRONTIERS = _schema(
     {
         "criterion": pa.string(),
         "scaled": pa.bool_(),
@@ -185,30 +207,32 @@ FRONTIERS = pa.schema(
 )
 
 
-EQUAL_ACCURACY = pa.schema(
+_REACHED = [
+    f"{name}{end}"
+    for name in ("seconds", "over_shared", "speedup")
+    for end in ("", "_low", "_high")
+]
+EQUAL_ACCURACY = _schema(
     {
         "criterion": pa.string(),
         "scaled": pa.bool_(),
         "method": pa.string(),
         "points_lost": pa.float64(),
-        **{
-            f"{name}{end}": pa.float64()
-            for name in ("seconds", "over_shared", "speedup")
-            for end in ("", "_low", "_high")
-        },
-    }
+        **dict.fromkeys(_REACHED, pa.float64()),
+    },
+    nulls=_REACHED,
 )
 
 
-RISK = pa.schema({"part": pa.int32(), "exit": pa.int32(), "weights": pa.list_(pa.float64())})
+RISK = _schema({"part": pa.int32(), "exit": pa.int32(), "weights": pa.list_(pa.float64())})
 
 
-LEAVING = pa.schema(
+LEAVING = _schema(
     {"exit": pa.int32(), "label": pa.int64(), "predicted": pa.int64(), "n": pa.int64()}
 )
 
 
-AGREEMENT = pa.schema(
+AGREEMENT = _schema(
     {
         "first": pa.int32(),
         "second": pa.int32(),
@@ -220,7 +244,7 @@ AGREEMENT = pa.schema(
 )
 
 
-ORACLE = pa.schema(
+ORACLE = _schema(
     {
         "exit_rule": pa.string(),
         "exit": pa.int32(),
@@ -229,24 +253,55 @@ ORACLE = pa.schema(
         "accuracy": pa.float64(),
         "seconds": pa.float64(),
         "speedup": pa.float64(),
-    }
+    },
+    nulls=["accuracy", "speedup"],
 )
 
 
 def logits_schema(exits: int, classes: int) -> pa.Schema:
     """One row a sample: sample_id, label, and ``exit_1`` .. ``exit_K`` lists of C float32."""
-    columns = [("sample_id", pa.int64()), ("label", pa.int64())]
-    return pa.schema(
-        columns + [(f"exit_{k}", pa.list_(pa.float32(), classes)) for k in range(1, exits + 1)]
-    )
+    found = {"sample_id": pa.int64(), "label": pa.int64()}
+    each = pa.list_(pa.float32(), classes)
+    return _schema(found | {f"exit_{k}": each for k in range(1, exits + 1)})
 
 
 def scores_schema(exits: int, criterion: str) -> pa.Schema:
     """One row a sample: sample_id, the criterion's score (``entropy_k``, in nats, say) and
     ``correct_k`` for every exit."""
     numbers = range(1, exits + 1)
-    return pa.schema(
-        [("sample_id", pa.int64())]
-        + [(f"{criterion}_{k}", pa.float64()) for k in numbers]
-        + [(f"correct_{k}", pa.bool_()) for k in numbers]
-    )
+    found = {"sample_id": pa.int64()} | {f"{criterion}_{k}": pa.float64() for k in numbers}
+    return _schema(found | {f"correct_{k}": pa.bool_() for k in numbers})
+
+
+SCHEMAS = {
+    "timings": TIMINGS,
+    "sweep": SWEEP,
+    "calibration": CALIBRATION,
+    "optimism": OPTIMISM,
+    "verification": VERIFICATION,
+    "network": NETWORK,
+    "training": TRAINING,
+    "baseline": BASELINE,
+    "benchmarks": BENCHMARKS,
+    "coverage": COVERAGE,
+    "temperatures": TEMPERATURES,
+    "reliability": RELIABILITY,
+    "frontiers": FRONTIERS,
+    "equal_accuracy": EQUAL_ACCURACY,
+    "risk": RISK,
+    "leaving": LEAVING,
+    "agreement": AGREEMENT,
+    "oracle": ORACLE,
+}
+
+
+def schema_of(name: str, found: pa.Schema, criterion: str) -> pa.Schema:
+    """The schema that a table of this name should have. How many exits and classes a table of
+    samples has, it says itself, by its columns ``found``; so it does for the criterion."""
+    if name == "logits":
+        exits = sum(column.startswith("exit_") for column in found.names)
+        kind = found.field("exit_1").type if "exit_1" in found.names else pa.null()
+        return logits_schema(exits, kind.list_size if pa.types.is_fixed_size_list(kind) else 1)
+    if name == "scores":
+        return scores_schema(sum(c.startswith("correct_") for c in found.names), criterion)
+    return SCHEMAS[name]

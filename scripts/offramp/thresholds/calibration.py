@@ -117,7 +117,7 @@ def calibrate_all(
     model: TimeModel,
     batch_size: int,
 ) -> dict[str, list]:
-    """The rows of `calibration.parquet`: every target, calibrated on train, on val and on val's
+    """The rows of `calibration.parquet`: every target, calibrated on train (if any), val and val's
     first half (`val_half`, whose second half then tests), and looked at on every split.
 
     Parameters: ``splits`` gives the data by split; ``settings`` has method, confidence, target and
@@ -127,7 +127,9 @@ def calibrate_all(
     targets = targets_of(settings)
     costs = costs_of(model, batch_size, criterion)
     half = splits["val"].sample(np.arange(fitting_part(len(splits["val"].scores))))
-    fitted_to = {"train": splits["train"], "val": splits["val"], "val_half": half}
+    fitted_to = {"val": splits["val"], "val_half": half}
+    if "train" in splits:
+        fitted_to = {"train": splits["train"], **fitted_to}
     for calibrated_on, known in fitted_to.items():
         method = settings["method"]
         if calibrated_on == "train" and method == "guaranteed":

@@ -175,7 +175,8 @@ def choose_policies(
     untouched = [c for c in fitted if c.origin["calibrated_on"] != "val"]
     for name, candidates in (
         ("best_cutoff", shared),
-        ("best_train", by_family.get("train", [])),
+        # Without a train split, what is calibrated on half of val stands in for it.
+        ("best_train", by_family.get("train") or by_family.get("val_half", [])),
         ("best", shared + untouched),
     ):
         found[name] = _chosen(candidates, shared[0].policy, selection)

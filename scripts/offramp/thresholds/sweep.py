@@ -5,12 +5,40 @@ from collections.abc import Sequence
 import numpy as np
 
 from offramp import OfframpError
-from offramp.scoring.criteria import spread
+from offramp.scoring.criteria import CRITERIA, score_range, spread
 from offramp.thresholds.evaluation import accuracy_or_none
 from offramp.thresholds.time_model import TimeModel, batch_of, full_network_seconds, stage_seconds
 
 # Cutoffs worked on at a time: bounds the memory of counts to a few megabytes at any batch size.
 CHUNK = 16
+
+
+def cutoff_ends(
+    criterion: str, classes: int, cutoffs: int | Sequence[float], train: np.ndarray | None
+) -> tuple[float, float]:
+    """The ends between which cutoffs lie: those of the criterion's range; where it has none, those
+    of the ``train`` scores; and where there are none either, infinite for a list of cutoffs.
+
+    Not those of the validation scores: what tests the cutoffs has no say in them. Raises
+    OfframpError for a count of cutoffs without ends, and for a listed one outside them.
+    """
+    ranged = CRITERIA[criterion].range is not None
+    if ranged or train is not None:
+        ends = score_range(criterion, classes, np.empty(0) if train is None else train)
+    elif isinstance(cutoffs, int):
+        raise OfframpError(
+            f"config: sweep.cutoffs: {criterion} has no range of its own, and without a train "
+            "split there is none to take: list the cutoffs here"
+        )
+    else:
+        ends = (-np.inf, np.inf)
+    for value in cutoffs if ranged and not isinstance(cutoffs, int) else ():
+        if not ends[0] <= value <= ends[1]:
+            raise OfframpError(
+                f"config: sweep.cutoffs: {value} is outside the range of {criterion} with "
+                f"{classes} classes, {ends[0]:g} to {ends[1]:.7g}"
+            )
+    return ends
 
 
 def cutoff_grid(

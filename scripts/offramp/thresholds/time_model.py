@@ -45,7 +45,7 @@ def fit_time_model(timings: pa.Table) -> TimeModel:
         for p, part in enumerate(PARTS):
             sizes, seconds = _probed(rows, part, k + 1, largest)
             passed = _of_part(dump, part, k + 1, largest)
-            pace = np.median(passed) / seconds[-1] if len(passed) else 1.0
+            pace = np.median(passed) / seconds[-1] if len(passed) and seconds[-1] else 1.0
             parts[p, k] = np.interp(np.arange(largest + 1), sizes, pace * seconds)
             if part == "block" and k < exits - 1:
                 removal[k] = pace * _fit_removal(rows, k + 1)
@@ -67,7 +67,9 @@ def _probed(
     here = (rows["part"] == part) & (rows["exit"] == exit_)
     size, round_, seconds = (rows[name][here] for name in ("batch_size", "repeat", "seconds"))
     full = {r: np.median(seconds[(size == largest) & (round_ == r)]) for r in np.unique(round_)}
-    shares = seconds / np.array([full[r] for r in round_])
+    whole = np.array([full[r] for r in round_])
+    # Own costs may be 0, and have no share then.
+    shares = np.divide(seconds, whole, out=np.zeros_like(seconds), where=whole > 0)
     sizes = np.unique(size)
     typical = np.median(list(full.values()))
     return sizes, typical * np.array([np.median(shares[size == n]) for n in sizes])
@@ -75,6 +77,8 @@ def _probed(
 
 def _fit_removal(rows: dict[str, np.ndarray], exit_: int) -> np.ndarray:
     here = (rows["part"] == "remove") & (rows["exit"] == exit_)
+    if not here.any():  # nor has their removal a cost
+        return np.zeros(3)
     pairs = np.stack([rows["batch_size"][here], rows["kept"][here]], axis=1).astype(np.int64)
     cases, case_of = np.unique(pairs, axis=0, return_inverse=True)
     seconds = rows["seconds"][here]
@@ -88,10 +92,16 @@ def stage_seconds(model: TimeModel, reached: np.ndarray, runs: np.ndarray) -> np
 
     Parameters: ``reached`` int (..., batches, K), how many samples of each batch reach each stage;
     ``runs`` bool (2, K), at which exits the head runs and at which it is decided who leaves.
-    Returns float64 (..., K). Raises OfframpError for a batch larger than any that was measured.
+    Returns float64 (..., K). Raises OfframpError for a batch larger than any that was measured, and
+    for times of another number of exits.
     """
     exits = reached.shape[-1]
     check_batch(model, int(reached.max(initial=0)))
+    if exits != model.parts.shape[1]:
+        raise OfframpError(
+            f"times of {model.parts.shape[1]} exits, where the samples have {exits}: delete "
+            "timings.parquet and the folder timings, and rerun"
+        )
     kept = np.concatenate([reached[..., 1:], np.zeros_like(reached[..., :1])], axis=-1)
     seconds = np.empty((*reached.shape[:-2], exits))
     for k in range(exits):

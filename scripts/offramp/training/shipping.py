@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from offramp import OfframpError
 from offramp.common.intervals import interval
-from offramp.common.markdown import parts_table, percent, table
+from offramp.common.markdown import parts_table, percent, short_commit, table
 from offramp.data.datasets import DATASETS, SPLIT_SEED
 from offramp.data.splits import Split
 from offramp.networks.index import INDEX, read_index
@@ -32,7 +33,8 @@ def ship(
     model card.
 
     Parameters: ``splits`` are val and test; ``curves`` is the training table and ``about`` its
-    metadata (model, dataset, recipe, machine).
+    metadata (model, dataset, recipe, machine). Raises OfframpError for weights that are not finite,
+    and leaves the folder as it is.
     """
     exact = {name: correct_of(network, split, device) for name, split in splits.items()}
     weights = Path(folder) / f"{about['model']}.safetensors"
@@ -40,7 +42,11 @@ def ship(
     origin = {key: about[key] for key in ("model", "dataset", "git_commit")}
     save(network, new, origin, half=True)
     classes = DATASETS[about["dataset"]].classes
-    network = load(about["model"], classes, new, device)
+    try:
+        network = load(about["model"], classes, new, device)
+    except OfframpError:  # of weights that are not finite, or too large for half precision
+        new.unlink()
+        raise
     rounded = {name: correct_of(network, split, device) for name, split in splits.items()}
     entry = {
         "model": about["model"],
@@ -128,8 +134,8 @@ def _training_lines(
     return [
         "## Training",
         f"{about.get('how', '`snakemake train`')} with this project's own code (commit "
-        f"{about['git_commit'][:12]}), from nothing, on {about['dataset']}: the training images "
-        f"less the {entry['validation']:,} "
+        f"{short_commit(about['git_commit'])}), from nothing, on {about['dataset']}: the training "
+        f"images less the {entry['validation']:,} "
         f"validation images of the split seeded {entry['split_seed']}, which touched no weight. "
         f"The last of {len(seconds)} epochs was taken. Seed {recipe['seed']}; "
         f"{round(minutes, 1) if minutes < 10 else round(minutes):g} minutes on "

@@ -22,7 +22,8 @@ from offramp.tables.schemas import TRAINING
 from offramp.training.augmentation import augmented_batches
 from offramp.training.evaluation import correct_of
 from offramp.training.optimisers import Optimisers
-from offramp.training.recipe import changes, purpose
+from offramp.training.recipe import purpose
+from offramp.training.resuming import restore, store
 
 WARM_UP_SHARE = 0.05
 DISTILL_FROM = 0.3
@@ -44,7 +45,8 @@ def train(
     curves and changes nothing; ``settings`` is the config's ``train``; ``resume`` is a file that
     holds the state after each whole epoch: a run that finds one of the same purpose (see
     `recipe.purpose`) goes on from there, on the same device and precision to the same result. A
-    damaged file, or another training's, is put aside.
+    damaged file, or another training's, is put aside. Raises OfframpError when the loss is not
+    finite any more.
 
     Source: Muon, whitening and alternating flips after Jordan, "94% on CIFAR-10 in 3.29 seconds"
     (2024); `joint_loss` says where the loss comes from.
@@ -63,7 +65,7 @@ def train(
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every batch of an epoch has the same size
     about = purpose(model, dataset, len(validation.order), settings)
-    history = _restore(Path(resume), about, network, optimisers)
+    history = restore(Path(resume), about, network, optimisers)
     images = torch.from_numpy(split.images[split.order]).to(device)
     labels = torch.from_numpy(split.labels).to(device)
     steps = math.ceil(len(images) / settings["batch_size"])
@@ -79,12 +81,13 @@ def train(
             flip = DATASETS[dataset].flip
             batches = augmented_batches(images, labels, flip, settings, epoch)
             result = _epoch(network, optimisers, batches, settings, epoch * steps, shown)
+            _refuse_infinite(result["loss"], network, epoch, settings)
             result["val_accuracy"] = correct_of(network, validation, device).mean(axis=0).tolist()
             result["seconds"] = time.perf_counter() - start
             history.append(result)
             _report(result, epoch, epochs)
             shown.set_postfix_str("val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"]))
-            _store(Path(resume), about, network, optimisers, history)
+            store(Path(resume), about, network, optimisers, history)
     return network.eval(), _curves(history)
 
 
@@ -112,6 +115,22 @@ def _epoch(network, optimisers, batches, settings, steps_before, shown) -> dict:
         "loss": (loss_sum / samples).tolist(),
         "accuracy": (hits / samples).tolist(),
     }
+
+
+def _refuse_infinite(
+    loss: list[float], network: MultiExitNetwork, epoch: int, settings: Mapping[str, Any]
+) -> None:
+    """Such weights never recover, and nothing that follows would say why."""
+    finite = all(bool(value.isfinite().all()) for value in network.state_dict().values())
+    if finite and all(map(math.isfinite, loss)):
+        return
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in settings["learning_rate"].items())
+    per_exit = " ".join(f"{value:.3g}" for value in loss)
+    raise OfframpError(
+        f"epoch {epoch + 1} of {settings['epochs']}: loss or weights are no longer finite (loss "
+        f"per exit {per_exit}), so the training stops and keeps nothing of this epoch; lower "
+        f"train.learning_rate (now {rates}), or set train.precision to fp32, and rerun"
+    )
 
 
 def joint_loss(
@@ -165,43 +184,6 @@ def _report(result: dict, epoch: int, epochs: int) -> None:
     for name, where in (("accuracy", "training"), ("val_accuracy", "validation")):
         accuracy = " ".join(f"{a:.1%}" for a in result[name])
         print(f"epoch {epoch + 1}/{epochs}: {where} accuracy per exit {accuracy}", file=sys.stderr)
-
-
-def _store(path: Path, about: dict, network, optimisers: Optimisers, history: list) -> None:
-    state = {
-        "purpose": about,
-        "network": network.state_dict(),
-        # The name that older versions gave them.
-        "learners": optimisers.state_dict(),
-        "history": history,
-    }
-    part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
-
-
-def _restore(path: Path, about: dict, network, optimisers: Optimisers) -> list[dict]:
-    """The history so far, network and optimisers set to where it ends; none when it is to begin."""
-    if not path.exists():
-        return []
-    try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        changed = changes(state["purpose"], about)
-        if not changed:
-            network.load_state_dict(state["network"])
-            optimisers.load_state_dict(state["learners"])
-            print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
-            return state["history"]
-        reason = "is of another training (" + "; ".join(changed) + ")"
-    # Damaged bytes make the weights-only unpickler raise nearly anything.
-    except Exception as error:
-        reason = f"is damaged ({(str(error) or repr(error)).splitlines()[0][:100]})"
-    aside = next(
-        new for n in range(1, 1000) if not (new := path.with_name(f"{path.stem}.{n}.pt")).exists()
-    )
-    path.replace(aside)
-    print(f"{path} {reason}; put aside as {aside.name}, training starts anew", file=sys.stderr)
-    return []
 
 
 def _curves(history: list[dict]) -> pa.Table:

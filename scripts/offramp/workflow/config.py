@@ -2,17 +2,114 @@
 
 import difflib
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from jsonschema.validators import extend
 
 from offramp import OfframpError
 from offramp.data.datasets import DATASETS, split_sizes
-from offramp.networks.index import mismatches
+from offramp.networks.index import EXITS, mismatches
 from offramp.scoring.criteria import CRITERIA
+from offramp.scoring.scores import LEAST
+from offramp.workflow.own import compare_misfits, own_misfits
+from offramp.workflow.paths import path_misfits, settle_paths, unusable
+
+LARGEST = sys.float_info.max
+# JSON Schema takes 64.0 for an integer, and NaN and infinity for numbers like others.
+TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many(
+    {
+        "integer": lambda _, value: isinstance(value, int) and not isinstance(value, bool),
+        "number": lambda _, value: (
+            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST
+        ),
+    }
+)
+WORDS = {
+    "integer": "a whole number",
+    "number": "a finite number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "keys with values",
+    "null": "null",
+}
+Validator = extend(Draft202012Validator, type_checker=TYPES)
+LONGEST_LINE = 400
+# What is wrong with a config, a line each.
+Misfits = Callable[[Mapping[str, Any]], Iterable[str]]
+
+
+def check_config(
+    config: dict[str, Any],
+    schema: Mapping[str, Any],
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+    given: Mapping[str, Any] = MappingProxyType({}),
+    prefixed: Callable[[str], str] = str,
+) -> None:
+    """Make a config whole and check it, in place; raise OfframpError that names every key that is
+    wrong, and how.
+
+    Keys that it lacks come from ``defaults``; ``given`` is what ``--config`` gave, whose nested
+    values Snakemake leaves as text; ``prefixed`` is what Snakemake makes of a path. Keys of the
+    version before are renamed, with a line on stderr.
+    """
+    fill_in(config, defaults)
+    for line in renamed(config):
+        print(line, file=sys.stderr)
+    # Which criteria there are, the library says.
+    properties = schema["properties"] | {"criterion": {"enum": list(CRITERIA)}}
+    validator = Validator({**schema, "properties": properties})
+    read_texts(config, given, validator)
+    settle_paths(config, prefixed)
+    errors = list(validator.iter_errors(config))
+    problems = [line for error in errors for line in _explain(error, validator)]
+    wrong = {error.absolute_path[0] for error in errors if error.absolute_path}
+    for keys, misfits in MISFITS:
+        if not wrong & keys:
+            problems += misfits(config)
+    if "results" not in wrong:
+        problems += path_misfits(config, prefixed)
+    refuse(problems)
+    _fit_batch_size(config)
+
+
+def _fit_batch_size(config: dict[str, Any]) -> None:
+    """No batch is larger than the largest split, and none is made or timed that never comes."""
+    if config.get("logits") is not None:
+        return  # of whose samples the config says nothing
+    data = config["dataset"]
+    largest = max(split_sizes(data["name"], data["validation"]).values())
+    if config["batch_size"] > largest:
+        more = f"{config['batch_size']} is more than any split of {data['name']} has"
+        print(f"config: batch_size: {more}; {largest} is taken", file=sys.stderr)
+        config["batch_size"] = largest
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Raise OfframpError that lists what is wrong with the config, if anything is."""
+    if problems:
+        listed = "\n".join(f"  {_short(line)}" for line in problems)
+        raise OfframpError(f"the config is wrong:\n{listed}")
+
+
+def _short(line: str) -> str:
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE // 2]} … {line[-100:]}"
+
+
+def fill_in(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Give a config the keys that only ``defaults`` has, at every level, in place."""
+    for key, value in defaults.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            fill_in(config[key], value)
+        else:
+            config.setdefault(key, value)
 
 
 def renamed(config: dict[str, Any]) -> Iterable[str]:
@@ -25,38 +122,106 @@ def renamed(config: dict[str, Any]) -> Iterable[str]:
         yield "config: rival is baseline now, and rival.model is baseline.name"
 
 
-def check_config(config: dict[str, Any], schema: dict[str, Any]) -> None:
-    """Raise OfframpError that names every key that is wrong, and how. Which criteria there are, the
-    library says. Keys of the version before are renamed in place, with a line on stderr."""
-    for line in renamed(config):
-        print(line, file=sys.stderr)
-    properties = schema["properties"] | {"criterion": {"enum": list(CRITERIA)}}
-    errors = Draft202012Validator(schema | {"properties": properties}).iter_errors(config)
-    problems = [line for error in errors for line in _explain(error)]
-    if not problems:
-        problems = list(_misfits(config))
-    if problems:
-        listed = "\n".join(f"  {line}" for line in problems)
-        raise OfframpError(f"the config is wrong:\n{listed}")
+def read_texts(config: dict[str, Any], given: Mapping[str, Any], validator: Any) -> None:
+    """Make numbers, true, false and null of what ``--config`` gave as text, in place, wherever the
+    schema wants them."""
+    for error in list(validator.iter_errors(given)):
+        value = _read(error.instance)
+        asked = {error.validator: error.validator_value}
+        if error.absolute_path and validator.evolve(schema=asked).is_valid(value):
+            place: Any = config
+            *outer, last = error.absolute_path
+            for key in outer:
+                place = place[key]
+            place[last] = value
 
 
-def _explain(error: ValidationError) -> Iterable[str]:
-    path = ".".join(map(str, error.absolute_path))
+def _read(value: Any) -> Any:
+    """What a text says as YAML, and 5e-3, which YAML takes for text; a list entry by entry."""
+    if isinstance(value, list):
+        return [_read(entry) for entry in value]
+    if isinstance(value, str):
+        for read in (int, float, yaml.safe_load):
+            try:
+                return read(value)
+            except (ValueError, yaml.YAMLError):
+                pass
+    return value
+
+
+def twice(file: str | Path) -> Iterable[str]:
+    """The keys that a config file gives twice, of which Snakemake silently takes the last, a line
+    each; nothing of a file that is no YAML, which Snakemake refuses itself."""
+    try:
+        with open(file, encoding="utf-8") as text:
+            waiting = [("", yaml.compose(text, Loader=yaml.SafeLoader))]
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    seen = set()
+    while waiting:
+        path, node = waiting.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))  # an alias leads to a node again
+        lines: dict[str, int] = {}
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines and name != "<<":
+                yield f"{path}{name}: twice in {file}, in lines {lines[name]} and {line}; keep one"
+            lines[name] = line
+            waiting.append((f"{path}{name}.", value))
+
+
+def _explain(error: ValidationError, validator: Any) -> Iterable[str]:
+    path, value = ".".join(map(str, error.absolute_path)), error.instance
     if error.validator == "additionalProperties":
         known = list(error.schema["properties"])
-        for key in sorted(set(error.instance) - set(known)):
+        for key in sorted(map(str, value.keys() - set(known))):
             near = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             yield f"{path + '.' if path else ''}{key}: unknown key; {hint}"
     elif error.validator == "required":
         yield f"{path or 'config'}: {error.message}"
     elif "errorMessage" in error.schema:
-        yield f"{path}: {error.schema['errorMessage']}, not {error.instance!r}"
+        yield f"{path}: {error.schema['errorMessage']}, not {value!r}{_cure(error, validator)}"
+    elif error.validator == "type":
+        types = error.validator_value
+        wanted = " or ".join(WORDS[name] for name in ([types] if isinstance(types, str) else types))
+        yield f"{path}: want {wanted}, not {value!r}{_cure(error, validator)}"
     else:
-        yield f"{path}: {error.message}"
+        yield f"{path}: {error.message}{_cure(error, validator)}"
 
 
-def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _cure(error: ValidationError, validator: Any) -> str:
+    """How to write what was probably meant, where that is a matter of writing."""
+    read = _read(error.instance)
+    meant = [read]
+    if isinstance(read, float) and read.is_integer():
+        meant.append(int(read))
+    if isinstance(error.instance, int | float) and not isinstance(error.instance, bool):
+        meant.append(str(error.instance))
+    fits = validator.evolve(schema=error.schema).is_valid
+    written = [yaml.safe_dump(value, default_flow_style=True, width=LARGEST) for value in meant]
+    fitting = [text for value, text in zip(meant, written, strict=True) if fits(value)]
+    return f"; write {fitting[0].splitlines()[0]}" if fitting else ""
+
+
+def exit_weights_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    """Whether a training's weights are one per exit: for those who train."""
+    name, weights = config["model"]["name"], config["train"]["exit_weights"]
+    if len(weights) != EXITS[name]:
+        yield (
+            f"train.exit_weights: {len(weights)} numbers, but {name} has {EXITS[name]} exits; "
+            "give one per exit"
+        )
+
+
+def _training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    if config["model"]["weights"] == "train":
+        yield from exit_weights_misfits(config)
+
+
+def _split_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     name, validation = config["dataset"]["name"], config["dataset"]["validation"]
     sizes = split_sizes(name, validation)
     if sizes["train"] < 1:
@@ -64,24 +229,24 @@ def _misfits(config: Mapping[str, Any]) -> Iterable[str]:
             f"dataset.validation: {validation} samples leave none to train on; {name} has "
             f"{sizes['train'] + sizes['val']} for both"
         )
-    yield from _cutoff_misfits(config, DATASETS[name].classes)
-    if CRITERIA[config["criterion"]].fitted and config["calibration"]["temperatures"]:
-        yield (
-            f"calibration.temperatures: {config['criterion']} is itself fitted to the logits as "
-            "they are; set this to false"
-        )
-    for key in ("model", "baseline"):
-        if config[key]:
-            yield from _weights_misfits(key, config, sizes["val"])
 
 
-def _cutoff_misfits(config: Mapping[str, Any], classes: int) -> Iterable[str]:
-    criterion, cutoffs = config["criterion"], config["sweep"]["cutoffs"]
+def _cutoff_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    criterion, report = config["criterion"], config["sweep"]["report_cutoff"]
+    classes = DATASETS[config["dataset"]["name"]].classes
     ends = CRITERIA[criterion].range
-    largest = sys.float_info.max
-    low, high = ends(classes) if ends else (-largest, largest)
+    if ends is None:
+        # Energies are below 0 wherever a logit is above 0; 0.6 is entropy's, of config.yaml.
+        if report > 0:
+            yield (
+                f"sweep.report_cutoff: {report} is no cutoff of {criterion}, whose scores are "
+                "negative; name one below 0, such as -8"
+            )
+        return
+    low, high = ends(classes)
+    cutoffs = config["sweep"]["cutoffs"]
     for key, values in (
-        ("sweep.report_cutoff", [config["sweep"]["report_cutoff"]]),
+        ("sweep.report_cutoff", [report]),
         ("sweep.cutoffs", cutoffs if isinstance(cutoffs, list) else []),
     ):
         outside = [value for value in values if not low <= value <= high]
@@ -92,14 +257,53 @@ def _cutoff_misfits(config: Mapping[str, Any], classes: int) -> Iterable[str]:
             )
 
 
-def _weights_misfits(key: str, config: Mapping[str, Any], validation: int) -> Iterable[str]:
-    chosen = config[key]
-    weights = chosen["weights"]
-    if key == "model" and weights == "train":
+def _fitted_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    if not CRITERIA[config["criterion"]].fitted:
         return
-    if Path(weights).is_file():
-        names = f"{key}.weights", weights, f"{key}.name", chosen["name"]
-        yield from mismatches(*names, config["dataset"]["name"], validation)
+    data = config["dataset"]
+    validation = split_sizes(data["name"], data["validation"])["val"]
+    if config.get("logits") is None and validation < LEAST:
+        yield (
+            f"dataset.validation: {validation} samples are too few for the criterion "
+            f"{config['criterion']}, which is fitted to them; take {LEAST} or more"
+        )
+    if config["calibration"]["temperatures"]:
+        yield (
+            f"calibration.temperatures: {config['criterion']} is itself fitted to the logits as "
+            "they are; set this to false"
+        )
+
+
+def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
+    chosen, dataset = config[key], config["dataset"]
+    if chosen is None or (key == "model" and chosen["weights"] == "train"):
+        return
+    weights, wrong = chosen["weights"], unusable(chosen["weights"])
+    way_out = "name a weights file, or train" if key == "model" else "name a weights file"
+    if wrong:
+        yield f"{key}.weights: {wrong}; {way_out}"
+    elif not Path(weights).is_file():
+        what = "is a folder" if Path(weights).is_dir() else "is not there"
+        yield f"{key}.weights: {weights} {what}, nor is such a file beside the Snakefile; {way_out}"
     else:
-        way_out = "name a weights file, or train" if key == "model" else "name a weights file"
-        yield f"{key}.weights: no file {weights}; {way_out}"
+        names = f"{key}.weights", weights, f"{key}.name", chosen["name"]
+        validation = split_sizes(dataset["name"], dataset["validation"])["val"]
+        yield from mismatches(*names, dataset["name"], validation)
+
+
+def _of_network(misfits: Misfits) -> Misfits:
+    """Those of a run with a network; with own logits no network and no data of the config count."""
+    return lambda config: misfits(config) if config.get("logits") is None else ()
+
+
+# What only several keys together can tell, with the keys that it looks at.
+MISFITS: list[tuple[set[str], Misfits]] = [
+    ({"results", "logits", "costs"}, own_misfits),
+    ({"results", "compare"}, compare_misfits),
+    ({"dataset"}, _of_network(_split_misfits)),
+    ({"dataset", "criterion", "sweep"}, _of_network(_cutoff_misfits)),
+    ({"dataset", "criterion", "calibration"}, _fitted_misfits),
+    ({"model", "train"}, _of_network(_training_misfits)),
+    ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
+    ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
+]

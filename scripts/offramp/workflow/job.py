@@ -1,28 +1,59 @@
 """What every rule script does around its work: its log, and errors as a user should meet them."""
 
+import errno
 import os
+import shutil
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from offramp import OfframpError
+from offramp.common.files import FULL, REFUSED, unwritten
 from offramp.common.progress import keep_terminal
+
+NEXT_TO_NOTHING = 2**16  # bytes free on a disk that is full
 
 
 @contextmanager
 def job_log(path: str) -> Iterator[None]:
     """Send stdout and stderr to the log; bars stay on the terminal.
 
-    An OfframpError ends the job with its message alone, anything else with its traceback.
+    An OfframpError, or a disk that is full or refuses to be written on, ends the job with its
+    message alone, anything else with its traceback; on the terminal where the log can't hold it,
+    since it lies on the same disk as a rule.
     """
     keep_terminal()
     sys.stdout.flush()
     sys.stderr.flush()
-    with open(path, "w") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    terminal = os.dup(2)
     try:
+        with open(path, "w") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
         yield
-    except OfframpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stdout.flush()
+    except Exception as error:
+        _tell(_reason(error, path), terminal)
         sys.exit(1)
+
+
+def _reason(error: Exception, path: str) -> str:
+    if isinstance(error, OfframpError):
+        return f"error: {error}"
+    if isinstance(error, OSError) and error.errno in (*FULL, *REFUSED):
+        return f"error: {unwritten(error.filename or path, error)}"
+    if shutil.disk_usage(Path(path).parent).free < NEXT_TO_NOTHING:
+        # Libraries that write by themselves have errors of their own for a full disk.
+        full = OSError(errno.ENOSPC, f"{type(error).__name__}: {error}")
+        return f"error: {unwritten(Path(path).parent / 'a file', full)} ({full.strerror})"
+    return traceback.format_exc()
+
+
+def _tell(text: str, terminal: int) -> None:
+    """Print on stderr, which is the log, or if that can't be written on the terminal."""
+    try:
+        print(text.rstrip("\n"), file=sys.stderr, flush=True)
+    except OSError:
+        os.write(terminal, f"{text.rstrip()}\n".encode())

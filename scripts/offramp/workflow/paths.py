@@ -1,0 +1,127 @@
+"""The config's paths: brought to one form, looked for, and refused where they would do harm."""
+
+import errno
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).parents[3]
+# The project's own folders, into which no results may go.
+OWN = {
+    *(".ci", ".git", ".venv", "config", "docs", "envs", "examples", "locks", "profiles", "rules"),
+    *("scripts", "tests", "weights"),
+}
+UNUSABLE = {
+    r"[{}]": "braces, which Snakemake takes for a wildcard",
+    r"<\w+>": "a name in < and >, which Snakemake replaces",
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029]": "a control character",
+    r"[\ud800-\udfff]": "bytes that are not UTF-8",
+    r"(^|/)\s|\s(/|$)": "a blank before or after a name",
+    r"^-": "a - in front, as an option has it",
+    r"^~": "a ~, but no such home folder is known",
+    r"^\w+://": "an address, not a path here",
+}
+# The longest that a results folder holds is this long.
+ROOM = "benchmarks/benchmarks_of_a_rule.parquet.part"
+
+
+def normal(path: str) -> str:
+    """The one form of a path: ``~`` and ``~name`` replaced, no ``./``, ``//`` or slash at the end;
+    relative stays relative. What can't be used stays as it is, to be named so."""
+    if not path or any(re.search(pattern, path) for pattern in UNUSABLE if pattern != "^~"):
+        return path
+    path = os.path.normpath(_with_home(path))
+    return f"/{path.lstrip('/')}" if path.startswith("/") else path
+
+
+def _with_home(path: str) -> str:
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:  # nobody of that name
+        return path
+
+
+def settle_paths(config: dict[str, Any], prefixed: Callable[[str], str]) -> None:
+    """Bring every path of a config to its normal form, in place; what is no text is passed over.
+
+    Weights that are not in the working directory are looked for beside the Snakefile.
+    ``prefixed`` is what Snakemake makes of a path, which in a module may have a prefix.
+    """
+    if isinstance(config["results"], str):
+        config["results"] = normal(config["results"])
+    for key in ("model", "baseline"):
+        chosen = config[key]
+        weights = chosen.get("weights") if isinstance(chosen, dict) else None
+        if isinstance(weights, str) and (key, weights) != ("model", "train"):
+            chosen["weights"] = _found(normal(weights), prefixed)
+    data = config["dataset"]
+    if isinstance(data, dict) and isinstance(data.get("sources"), list):
+        data["sources"] = [
+            normal(source) if isinstance(source, str) else source for source in data["sources"]
+        ]
+    for key in ("logits", "costs", "compare"):
+        config[key] = _normal_within(config.get(key))
+
+
+def _normal_within(value: Any) -> Any:
+    """What own logits, costs and runs to compare name: a path, or paths in lists and under keys."""
+    if isinstance(value, dict):
+        return {key: v if key == "unit" else _normal_within(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_normal_within(entry) for entry in value]
+    return normal(value) if isinstance(value, str) else value
+
+
+def _found(weights: str, prefixed: Callable[[str], str]) -> str:
+    """Where a weights file lies, absolute only where it must be: inputs are known by their path, so
+    that another one for the same file would have everything made again."""
+    if unusable(weights):
+        return weights
+    if not Path(weights).is_file() and (PROJECT / weights).is_file():
+        return str(PROJECT / weights)
+    return weights if prefixed(weights) == weights != "train" else str(Path(weights).absolute())
+
+
+def unusable(path: str) -> str | None:
+    """What keeps a normal path from being used, None for nothing."""
+    for pattern, what in UNUSABLE.items():
+        if re.search(pattern, path):
+            return f"{path!r} has {what}" if "://" not in pattern else f"{path!r} is {what}"
+    try:
+        Path(path, ROOM).lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return f"a path of {len(path):,} characters is too long"
+    return None
+
+
+def path_misfits(config: Mapping[str, Any], prefixed: Callable[[str], str]) -> Iterable[str]:
+    """What is wrong with where results go, a line each."""
+    results = config["results"]
+    wrong = unusable(results) or _harm(results, prefixed)
+    if wrong:
+        yield f"results: {wrong}; name a folder of its own, such as results/mine"
+
+
+def _harm(results: str, prefixed: Callable[[str], str]) -> str | None:
+    """What a results folder would spoil; links are followed."""
+    place = _real(Path(prefixed(f"{results}/file")).parent)
+    for what, root in (
+        ("the working directory", "."),
+        ("the project", PROJECT),
+        ("your home", _with_home("~")),
+    ):
+        if _real(root).is_relative_to(place):
+            return f"{results} is {what} itself, or a folder that it lies in"
+    data = Path(prefixed("data/file")).parent
+    for folder in (data, Path(".snakemake"), *(PROJECT / name for name in sorted(OWN))):
+        if place.is_relative_to(_real(folder)):
+            return f"{results} is, or lies in, {folder.name}, which holds other things"
+    there = next(folder for folder in (place, *place.parents) if folder.exists())
+    return None if there.is_dir() else f"{there} is a file"
+
+
+def _real(path: str | Path) -> Path:
+    return Path(os.path.realpath(path))
