@@ -28,8 +28,7 @@ venv: .venv/complete
 demo: venv
 	. $(BIN)/activate && snakemake --cores 4 --configfile examples/shipped.yaml
 	. $(BIN)/activate && snakemake --cores 4 --configfile examples/digits.yaml
-	@echo "branchynet on CIFAR-10, from its shipped logits: results/shipped/summary.md"
-	@echo "The digits, trained and run live here: results/digits/summary.md"
+	@echo "branchynet on CIFAR-10, from its shipped logits: results/shipped/summary.html"
 
 test: .venv/bench
 	$(BIN)/ruff check scripts tests

@@ -2,6 +2,8 @@
 # figures and summary. What is wanted stands here, how it is made in rules/.
 
 
+import time
+
 # That beside this file, or one that a working directory elsewhere has of its own; rules/common.smk
 # fills in what it lacks.
 if Path("config.yaml").exists():
@@ -41,15 +43,28 @@ localrules:
     all,
 
 
+STARTED = time.time()
+
+
 onsuccess:
     # Not after a success of other rules while a training is cut off.
     if (FOLDER / "model/weights.safetensors").exists():
         (FOLDER / "model/resume.pt").unlink(missing_ok=True)
+    page = FOLDER / "summary.html"
+    if page.exists() and page.stat().st_mtime >= STARTED:
+        print(
+            f"The answers:  {FOLDER}/summary.md",
+            f"The figures:  {FOLDER}/figures/",
+            f"On one page:  {page} (open it in a browser)",
+            sep="\n",
+            file=sys.stderr,
+        )
 
 
 rule all:
     """Everything: the answers, the tables and figures behind them, and their live proof."""
     input:
+        f"{RESULTS}/summary.html",
         f"{RESULTS}/summary.md",
         f"{RESULTS}/summary.json",
         f"{RESULTS}/explorer.html",

@@ -16,6 +16,8 @@ rule export:
         "../envs/export.yaml"
     threads: 4
     resources:
+        **EXCLUSIVE,
+        **GPU,
         budget=BUDGET,
         mem_mb=4000,
         runtime=30,

@@ -1,25 +1,40 @@
-# The figures of a run, and those asked for by name: their place in the report, and the tables that
-# they are drawn from.
+from offramp.report.captions import caption
+
+# The figures of a run, and those asked for by name: their place in the report, what they are called
+# there, and the tables that they are drawn from.
 FIGURES = {
-    "report_cutoff": ("Task 1a", ["sweep", "policies"]),
-    "time_accuracy": ("Task 1b", ["sweep", "verification", "policies", "scores"]),
-    "time_cutoff": ("Task 1b", ["sweep", "verification", "policies", "scores"]),
-    "accuracy_cutoff": ("Task 1b", ["sweep", "policies", "scores"]),
-    "exit_shares": ("Task 1b", ["sweep", "policies"]),
-    "target": ("Task 2a", ["calibration", "policies"]),
-    "targets": ("Task 2b", ["sweep", "calibration", "policies", "scores"]),
-    "entropy": ("Look closer", ["scores", "policies"]),
-    "prediction": ("Look closer", ["verification"]),
-    "reliability": ("Look closer", ["reliability", "temperatures"]),
-    "leaving": ("Look closer", ["leaving"]),
-    "confusion": ("Look closer", ["leaving"]),
-    "agreement": ("Look closer", ["agreement", "oracle"]),
+    "report_cutoff": ("Task 1a", "One cutoff, exit by exit", ["sweep", "policies"]),
+    "time_accuracy": (
+        "Task 1b",
+        "Time against accuracy",
+        ["sweep", "verification", "policies", "scores"],
+    ),
+    "time_cutoff": ("Task 1b", "Time by cutoff", ["sweep", "verification", "policies", "scores"]),
+    "accuracy_cutoff": ("Task 1b", "Accuracy by cutoff", ["sweep", "policies", "scores"]),
+    "exit_shares": ("Task 1b", "Who leaves where, by cutoff", ["sweep", "policies"]),
+    "target": ("Task 2a", "Calibrated thresholds, exit by exit", ["calibration", "policies"]),
+    "targets": ("Task 2b", "Time against accuracy", ["sweep", "calibration", "policies", "scores"]),
+    "entropy": ("Look closer", "Scores of right and wrong answers", ["scores", "policies"]),
+    "prediction": ("Look closer", "Predicted against live", ["verification"]),
+    "reliability": (
+        "Look closer",
+        "How true the probabilities are",
+        ["reliability", "temperatures"],
+    ),
+    "leaving": ("Look closer", "Which classes are easy", ["leaving"]),
+    "confusion": ("Look closer", "What is taken for what", ["leaving"]),
+    "agreement": ("Look closer", "Where exits disagree", ["agreement", "oracle"]),
 }
 BY_NAME = {
-    "training": ("Training", ["training"]),
-    "baseline": ("Look closer", ["baseline", "sweep"]),
-    "coverage": ("Look closer", ["coverage"]),
+    "training": ("Training", "Loss and accuracy by epoch", ["training"]),
+    "baseline": ("Look closer", "Against a plain network", ["baseline", "sweep"]),
+    "coverage": ("Look closer", "Are the promises kept", ["coverage"]),
 }
+if OWN is not None:  # nothing runs live
+    del FIGURES["prediction"]
+    for *_, tables in FIGURES.values():
+        tables[:] = [name for name in tables if name != "verification"]
+DRAWN = FIGURES | BY_NAME
 # What the summary reads.
 TABLES = {
     "network": f"{RESULTS}/network.parquet",
@@ -40,40 +55,44 @@ if OWN is not None:  # nothing runs live
     TABLES["network"] = f"{TABLES_OF}/network.parquet"
     if not Path(TABLES["network"]).exists():
         del TABLES["network"]
-    del FIGURES["prediction"]
-    for _, tables in FIGURES.values():
-        tables[:] = [name for name in tables if name != "verification"]
 
 
-for figure, (category, tables) in {**FIGURES, **BY_NAME}.items():
+def drawn_from(wildcards):
+    """The tables that a figure is drawn from, by name."""
+    return {
+        name: TABLES.get(name, f"{RESULTS}/{name}.parquet") for name in DRAWN[wildcards.figure][2]
+    }
 
-    rule:
-        """A figure, as SVG and PNG."""
-        name:
-            f"figure_{figure}"
-        input:
-            **{name: TABLES.get(name, f"{RESULTS}/{name}.parquet") for name in tables},
-        output:
-            svg=report(
-                f"{RESULTS}/figures/{figure}.svg",
-                caption=f"captions/{figure}.rst",
-                category=category,
-            ),
-            png=f"{RESULTS}/figures/{figure}.png",
-        log:
-            f"{RESULTS}/logs/figure_{figure}.log",
-        benchmark:
-            f"{RESULTS}/benchmarks/figure_{figure}.tsv"
-        conda:
-            "../envs/analysis.yaml"
-        resources:
-            budget=1,
-            mem_mb=1000,
-            runtime=5,
-        params:
-            code=code("figure"),
-        script:
-            "../scripts/figure.py"
+
+rule figure:
+    """A figure, as SVG and PNG."""
+    input:
+        unpack(drawn_from),
+    output:
+        svg=report(
+            f"{RESULTS}/figures/{{figure}}.svg",
+            caption="captions/figure.rst",
+            category=lambda wildcards: DRAWN[wildcards.figure][0],
+            labels=lambda wildcards: {"figure": DRAWN[wildcards.figure][1]},
+        ),
+        png=f"{RESULTS}/figures/{{figure}}.png",
+    log:
+        f"{RESULTS}/logs/figure_{{figure}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/figure_{{figure}}.tsv"
+    wildcard_constraints:
+        figure="|".join(DRAWN),
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=5,
+    params:
+        code=code("figure"),
+        caption=lambda wildcards: caption(wildcards.figure, OWN is None, "train" in HERE),
+    script:
+        "../scripts/figure.py"
 
 
 # The interactive page's own files, whose content counts like that of a module.
@@ -117,7 +136,7 @@ rule summary:
     input:
         **TABLES,
     output:
-        markdown=report(f"{RESULTS}/summary.md", caption="captions/summary.rst", category="Answers"),
+        markdown=f"{RESULTS}/summary.md",
         json=f"{RESULTS}/summary.json",
     log:
         f"{RESULTS}/logs/summary.log",
@@ -142,3 +161,34 @@ rule summary:
         },
     script:
         "../scripts/summary.py"
+
+
+rule summary_page:
+    """The summary as one page with its figures inside, to open or to mail."""
+    input:
+        markdown=f"{RESULTS}/summary.md",
+        figures=expand("{results}/figures/{name}.svg", results=RESULTS, name=FIGURES),
+    output:
+        report(
+            f"{RESULTS}/summary.html",
+            caption="captions/summary.rst",
+            category="Answers",
+            labels={"page": "Summary, with tables and figures"},
+        ),
+    log:
+        f"{RESULTS}/logs/summary_page.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/summary_page.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=5,
+    params:
+        code=code("summary_page"),
+        parts=[sha256(part) for part in sorted((SCRIPTS / "offramp/report/page").iterdir())],
+        # Further pages to link to, by what they are called.
+        links={},
+    script:
+        "../scripts/summary_page.py"

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from offramp.common.files import write_text
+from offramp.figures.draw import draw
 from offramp.report.bench_page import page
-from offramp.report.figures import draw
 from offramp.tables.files import origin_of, read, same_weights, write
 from offramp.workflow.job import job_log
 

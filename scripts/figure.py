@@ -1,8 +1,8 @@
-"""Rule `figure_...`: tables -> a figure."""
+"""Rule `figure`: tables -> a figure."""
 
 from typing import TYPE_CHECKING
 
-from offramp.report.figures import draw
+from offramp.figures.draw import draw
 from offramp.report.results import read_results
 from offramp.workflow.job import job_log
 

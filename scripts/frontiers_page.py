@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from offramp.common.files import write_text
-from offramp.report.figures import draw
+from offramp.figures.draw import draw
 from offramp.report.frontiers_page import page
 from offramp.tables.files import origin_of, read
 from offramp.workflow.job import job_log

@@ -135,7 +135,7 @@ def test_a_users_own_matplotlib_settings_change_no_byte_and_break_nothing(tree):
     settings = "text.usetex: True\naxes.facecolor: red\nfont.size: 30\nsavefig.transparent: True\n"
     (tree / "matplotlibrc").write_text(settings)
     succeed(
-        tree, f"{RESULTS}/figures/accuracy_cutoff.svg", "--forcerun", "figure_accuracy_cutoff",
+        tree, f"{RESULTS}/figures/accuracy_cutoff.svg", "--forcerun", "figure",
         "--cores", "1", MPLBACKEND="nowhere",
     )  # fmt: skip
     assert [figure.read_bytes(), figure.with_suffix(".png").read_bytes()] == before

@@ -15,10 +15,12 @@ from workflow_helpers import (
     rule_texts,
 )
 from workflow_tables import (
+    DRAWN,
     FIGURES,
     POLICIES,
     TABLES,
     TIMED,
+    all_tables,
     frame,
     metadata,
     overall,
@@ -27,6 +29,8 @@ from workflow_tables import (
     slow_entropy,
     slow_thresholds,
 )
+
+from offramp.figures.draw import FIGURES as DRAW
 
 pytest_plugins = ["workflow_helpers"]
 
@@ -53,7 +57,8 @@ def test_a_run_makes_every_table_policy_figure_and_the_summary(finished):
     wanted = [f"{name}.parquet" for name in TABLES]
     wanted += [f"policies/{name}.json" for name in POLICIES]
     wanted += [f"figures/{name}.{kind}" for name in FIGURES for kind in ("svg", "png")]
-    wanted += ["summary.md", "summary.json", "explorer.html", "model/weights.safetensors"]
+    wanted += ["summary.md", "summary.html", "summary.json", "explorer.html"]
+    wanted += ["model/weights.safetensors"]
     wanted += ["figures/training.svg", "figures/training.png"]
     assert [name for name in wanted if not (results / name).stat().st_size] == []
 
@@ -67,7 +72,8 @@ def test_a_run_leaves_no_unfinished_file(finished):
 def test_every_job_has_a_log_without_carriage_returns(finished):
     logs = {p.stem: p.read_bytes() for p in (finished / RESULTS / "logs").iterdir()}
     split_rules = {f"{rule}_{split}" for rule in ("logits", "scores") for split in SPLITS}
-    assert set(logs) == set(rule_texts()) - {"all", "logits", "scores"} - UNUSED | split_rules
+    once = set(rule_texts()) - {"all", "logits", "scores", "figure"} - UNUSED
+    assert set(logs) == once | split_rules | DRAWN | {"figure_training"}
     assert [name for name, text in logs.items() if b"\r" in text] == []
     assert "epoch 1/1" in logs["train"].decode()
 
@@ -255,6 +261,27 @@ def test_the_summary_names_every_figure_and_task(finished):
     text = (finished / RESULTS / "summary.md").read_text()
     assert all(f"(figures/{name}.svg)" in text for name in FIGURES)
     assert all(f"Task {task}" in text for task in ("1a", "1b", "2a", "2b"))
+
+
+def test_the_page_holds_the_whole_summary(finished):
+    page = (finished / RESULTS / "summary.html").read_text()
+    assert page.count('src="data:image/svg+xml;base64,') == len(FIGURES)
+    headings = re.findall(r"^## (.+)$", (finished / RESULTS / "summary.md").read_text(), re.M)
+    assert [h for h in headings if f"<h2>{h}</h2>" not in page] == []
+
+
+def test_a_run_ends_with_where_to_look(finished_run):
+    last = finished_run[1].output.strip().splitlines()[-3:]
+    assert [line.split(":")[0] for line in last] == ["The answers", "The figures", "On one page"]
+    for line in last:
+        assert (finished_run[0] / line.split()[2 if "page" not in line else 3]).exists()
+
+
+def test_every_figure_says_what_it_shows_with_its_number(finished):
+    tables = all_tables(finished)
+    for name in FIGURES:
+        headline = DRAW[name](tables).get_suptitle()
+        assert re.search(r"\d", headline) and len(headline) < 90, name
 
 
 @pytest.mark.parametrize("name", POLICIES)

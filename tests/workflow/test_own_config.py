@@ -1,5 +1,6 @@
 """What the config says of own logits and costs, as `check_config` takes and refuses it."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ from conftest import documented
 from jinja2 import Template
 
 from offramp import OfframpError
+from offramp.report.captions import NOT_LIVE, caption
 from offramp.workflow.config import check_config
 from offramp.workflow.own import splits_of
 
@@ -130,9 +132,8 @@ def test_folders_to_compare_must_be_finished(folder):
     assert documented(str(caught.value))
 
 
-@pytest.mark.parametrize("name", ["workflow", "time_accuracy", "time_cutoff"])
-def test_captions_claim_nothing_live_of_own_logits(name):
-    template = Template((ROOT / f"rules/captions/{name}.rst").read_text())
+def test_captions_claim_nothing_live_of_own_logits():
+    template = Template((ROOT / "rules/captions/workflow.rst").read_text())
     texts = [
         template.render(snakemake=SimpleNamespace(config={**CONFIG, **more}))
         for more in ({}, {"logits": None}, {"logits": FILES}, {"logits": "run"})
@@ -141,3 +142,6 @@ def test_captions_claim_nothing_live_of_own_logits(name):
     for text in texts[2:]:
         assert "live" not in text.replace("nothing was run live here", "")
         assert "branchynet" not in text and "cifar10" not in text
+    assert "live" in caption("time_accuracy", True, True)
+    for name in (*NOT_LIVE, "targets"):
+        assert not re.search("live|training", caption(name, False, False))

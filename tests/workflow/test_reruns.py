@@ -25,7 +25,7 @@ from workflow_tables import (
     read,
 )
 
-from offramp.report.figures import draw
+from offramp.figures.draw import draw
 from offramp.report.results import read_results
 from offramp.scoring.criteria import scores_of
 from offramp.scoring.scores import read_logits_of, read_scores

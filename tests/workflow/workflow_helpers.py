@@ -42,8 +42,6 @@ UNUSED = {
     "benchmark_run",
     "benchmarks_page",
     "measured_page",
-    "figure_coverage",
-    "figure_baseline",
     "frontiers",
     "frontiers_page",
     "coverage",
@@ -64,10 +62,15 @@ class Run(NamedTuple):
 
     @property
     def jobs(self) -> dict[str, int]:
-        """How many jobs of each rule the run wanted, by its own table, without `all`."""
+        """How many jobs of each rule the run wanted, by its own table, without `all`; the rule
+        `figure` counts by the figures that it draws."""
         table = re.search(r"^Job stats:\n.*\n-.*\n((?:\w+ +\d+\n)+)", self.output, re.MULTILINE)
         rows = dict(line.split() for line in table[1].splitlines()) if table else {}
-        return {name: int(n) for name, n in rows.items() if name not in ("all", "total")}
+        drawn = re.findall(
+            r"^rule figure:\n(?: +.*\n)*?    wildcards: figure=(\w+)", self.output, re.M
+        )
+        rows |= {f"figure_{name}": "1" for name in drawn}
+        return {name: int(n) for name, n in rows.items() if name not in ("all", "total", "figure")}
 
     @property
     def started(self) -> bool:
@@ -132,12 +135,8 @@ def with_cell(table: pa.Table, column: str, row: int, value) -> pa.Table:
 
 
 def rule_texts() -> dict[str, str]:
-    """The text of every rule, by name; that of the figures is one."""
-    report = (ROOT / "rules/report.smk").read_text()
-    [figure] = re.findall(r"^    rule:\n((?:(?: {8}.*)?\n)+)", report, re.MULTILINE)
-    figure = "\n".join(line[4:] for line in figure.splitlines())
-    names = re.findall(r'^    "(\w+)": \("', report, re.MULTILINE)
-    texts = {f"figure_{name}": figure for name in names}
+    """The text of every rule, by name."""
+    texts = {}
     for file in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))):
         blocks = re.findall(r"^rule (\w+):\n((?:(?:[ \t].*)?\n)+)", file.read_text(), re.MULTILINE)
         texts |= dict(blocks)

@@ -10,7 +10,7 @@ from workflow_helpers import (
     SPLITS,
 )
 
-from offramp.report.figures import draw
+from offramp.figures.draw import draw
 from offramp.report.results import read_results
 
 FIGURES = {
@@ -29,7 +29,7 @@ FIGURES = {
     "agreement": "Look closer",
 }
 DRAWN = {f"figure_{name}" for name in FIGURES}
-LOOKED_AT = DRAWN | {"explorer"}
+LOOKED_AT = DRAWN | {"explorer", "summary_page"}
 POLICIES = ("report_cutoff", "target", "best_cutoff", "best_train", "best")
 # Table -> the split that its metadata name.
 TABLES = {
@@ -62,7 +62,8 @@ TIMING_RULES = {
 }
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
-FROM_THRESHOLDS = LOOKED_AT - CONFIDENCE | {"policies", "verification", "easy", "summary"}
+PAGE = {"summary", "summary_page"}
+FROM_THRESHOLDS = LOOKED_AT - CONFIDENCE | {"policies", "verification", "easy"} | PAGE
 ANALYSIS = FROM_THRESHOLDS | {"sweep", "calibration", "optimism"}
 FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
@@ -79,17 +80,18 @@ RERUN_BY = {
     "thresholds/calibration": ANALYSIS - {"sweep"},
     "thresholds/optimism": FROM_THRESHOLDS | {"optimism"},
     "thresholds/easy": {
+        *PAGE,
         "easy",
-        "summary",
         "figure_leaving",
         "figure_confusion",
         "figure_agreement",
     },
-    "report/figures": DRAWN | {"figure_training"},
+    "figures/draw": DRAWN | {"figure_training", "summary_page"},
     "scoring/risk": set(),
     "inference/baseline": set(),
-    "report/summary": {"summary"},
+    "report/summary": PAGE,
     "report/explorer": {"explorer"},
+    "report/page": {"summary_page"},
 }
 
 
@@ -106,14 +108,19 @@ def frame(folder, name):
     return read(folder, name).to_pandas()
 
 
-def draw_again(folder, to, figures=tuple(FIGURES)):
-    """Draw figures of a finished run anew, in this process and from all tables at once."""
+def all_tables(folder):
+    """All tables of a finished run that its figures are drawn from."""
     results = folder / RESULTS
     names = {name for name in TABLES if "/" not in name} - {"optimism", "training"}
     paths = {name: results / f"{name}.parquet" for name in names}
     paths["policies"] = sorted((results / "policies").iterdir())
     paths["scores"] = [results / f"scores/{split}.parquet" for split in SPLITS]
-    tables = read_results(SimpleNamespace(**paths))
+    return read_results(SimpleNamespace(**paths))
+
+
+def draw_again(folder, to, figures=tuple(FIGURES)):
+    """Draw figures of a finished run anew, in this process and from all tables at once."""
+    tables = all_tables(folder)
     for name in figures:
         draw(to / f"{name}.svg", tables)
 

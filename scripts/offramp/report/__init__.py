@@ -1,1 +1,1 @@
-"""What people read and look at."""
+"""What people read."""

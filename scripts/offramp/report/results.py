@@ -158,10 +158,24 @@ def leaving_counts(results: Results) -> np.ndarray:
 def against_full_network(results: Results, name: str, split: str) -> dict[str, float]:
     """How much more accurate a chosen policy is than the full network on a split, paired: points
     (a fraction, negative where accuracy is lost) and their 95 % interval."""
+    full = results.scores[split][1][:, -1]
+    return _paired(_right(results, name, split), full)
+
+
+def difference(results: Results, name: str, other: str, split: str) -> dict[str, float]:
+    """How much more accurate a chosen policy is than another one on a split, paired."""
+    return _paired(_right(results, name, split), _right(results, other, split))
+
+
+def _right(results: Results, name: str, split: str) -> np.ndarray:
+    """Whether a chosen policy is right, bool (N,)."""
     scores, correct = results.scores[split]
     exits = exits_of(scores, results.policies[name].thresholds)
-    right = correct[np.arange(len(correct)), exits - 1]
-    points, low, high = paired_difference(right, correct[:, -1])
+    return correct[np.arange(len(correct)), exits - 1]
+
+
+def _paired(right: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    points, low, high = paired_difference(right, other)
     return {"points": points, "low": low, "high": high}
 
 

@@ -16,6 +16,7 @@ from offramp.report.results import (
     against_full_network,
     calibration_rows_of,
     class_names,
+    difference,
     full_network,
     leaving_counts,
     policy_rows,
@@ -44,6 +45,8 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
             "ran_live": hasattr(results, "verification"),
             "run": config["logits"] if isinstance(config.get("logits"), str) else None,
             "batch_size": config["batch_size"],
+            "classes": leaving_counts(results).shape[1],
+            "splits": {split: len(correct) for split, (_, correct) in results.scores.items()},
             "criterion": results.policies["best"].criterion,
             "temperatures": results.policies["best"].temperatures,
         },
@@ -53,6 +56,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
             "network": results.network.to_dict("records") if hasattr(results, "network") else None,
             "cutoff": config["sweep"]["report_cutoff"],
             "test": records(policy_rows(results, "report_cutoff", "test")),
+            "against_full_network": against_full_network(results, "report_cutoff", "test"),
             "live": live(results, "report_cutoff"),
         },
         "task_1b": {
@@ -68,13 +72,16 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
             "thresholds": list(results.policies["target"].thresholds),
             "val": records(policy_rows(results, "target", "val")),
             "test": records(policy_rows(results, "target", "test")),
+            "against_full_network": against_full_network(results, "target", "test"),
             "live": live(results, "target"),
         },
         "task_2b": {
             "targets": target_rows(results),
             "best": chosen(results, "best_train"),
+            "against_task_1b": difference(results, "best_train", "best_cutoff", "test"),
         },
         "best": chosen(results, "best"),
+        "overlooked": overlooked(results),
         "verification": verification(results),
         "reliability": reliability(results),
         "easy": easy(results),
@@ -139,6 +146,20 @@ def next_faster(results: Results, selection: Mapping[str, Any]) -> dict[str, Any
         return None
     row = faster.loc[faster["seconds"].idxmax()]
     return {key: float(row[key]) for key in ("cutoff", "accuracy", "seconds")}
+
+
+def overlooked(results: Results) -> int:
+    """How many of the cutoffs and calibrated thresholds are on test data both faster than the best
+    policy and at least as accurate. Known too late to choose by; the count says what it costs to
+    ask for proof."""
+    best = policy_rows(results, "best", "test")
+    if best.empty:
+        return 0
+    overall = best[best["exit"] == 0].iloc[0]
+    tables = [table[table["exit"] == 0] for table in (results.sweep, results.calibration)]
+    rows = pd.concat([table[table["split"] == "test"] for table in tables])
+    better = (rows["seconds"] < overall["seconds"]) & (rows["correct"] >= overall["correct"])
+    return len(rows[better].drop_duplicates(["seconds", "correct"]))
 
 
 def compared_cutoffs(results: Results) -> list[dict[str, Any]]:

@@ -1,27 +1,40 @@
 """The summary as a page to read."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from offramp.common.markdown import parts_table, percent, short_commit, table
-from offramp.report.results import (
-    EXIT_RULES,
+from offramp.common.markdown import parts_table, short_commit, table
+from offramp.report.answer import (
+    answer,
+    compared,
+    fast,
+    hardest,
+    origin,
+    outcome,
+    promised,
+    rule_in_words,
+    trained,
+)
+from offramp.report.captions import caption
+from offramp.report.results import EXIT_RULES
+from offramp.report.words import (
+    TASKS,
+    a_sample,
+    accuracy,
+    percent,
+    points,
+    seconds,
+    signed,
+    target,
+    threshold,
+    times,
 )
 from offramp.scoring.criteria import CRITERIA
 
+# So many rows of the targets are listed, spread over those that differ; the table's file has all.
+TARGETS_SHOWN = 9
 # Below this accuracy the summary asks whether the weights met the images that they know.
 LITTLE = 0.5
-RULES_IN_WORDS = {
-    "fastest_within_loss": "the fastest that on new data loses at most {points:.4g} points of "
-    "accuracy against the full network, with {sure} confidence",
-    "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%} on new "
-    "data, with {sure} confidence",
-    "best_accuracy_per_second": "the most accuracy per {unit}",
-    "knee": "the knee of the frontier of time against accuracy",
-}
-
-
 METHODS_IN_WORDS = {
     "empirical": "Each threshold is the largest at which, on validation data, those who leave "
     "there are at least {target} right; an exit without one is disabled. On test data:",
@@ -31,40 +44,44 @@ METHODS_IN_WORDS = {
     "joint": "The thresholds of least time found at which, on validation data, at least {target} "
     "of all samples are expected to be right; an exit may be disabled. On test data:",
 }
+# The scores of criteria, p being an exit's probabilities and z its logits.
+SCORES_IN_WORDS = {
+    "entropy": "H = -sum_c p_c ln p_c",
+    "max_probability": "1 - max_c p_c",
+    "margin": "1 - (largest p - second largest p)",
+    "energy": "-ln sum_c exp z_c",
+    "patience": "1 / exits in a row that give the same label",
+    "agreement": "1 - sum_c p_c q_c, q being the p of the exit before",
+    "risk": "how likely leaving here loses a right answer, by logistic regression",
+}
 
 
 def as_markdown(s: Mapping[str, Any]) -> str:
     """The summary as a page to read."""
-    about, full, unit = s["about"], s["full_network"]["test"], s["about"]["unit"]
-    fitted = (
-        ", fitted to validation data, so all that is promised of new data is an estimate"
-        if CRITERIA[about["criterion"]].fitted
-        else ""
-    )
-    head = [
-        "# Summary",
-        *_not_live(about),
-        f"{_measured(about)}. Samples leave by {about['criterion'].replace('_', ' ')} of "
-        f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
-        f"{'Weights' if about['device_name'] else 'Logits'} sha256 "
-        f"`{about['weights_sha256'][:12]}`, code {short_commit(about['git_commit'])}.",
-        f"Full network on test data: accuracy {_percent(full)}, "
-        f"{_seconds(full['seconds'], unit)} for {full['n']:,} samples (predicted). Intervals are "
-        "95 % (exact). Times at an exit are those of its stage: block, head, decision, removal of "
-        "those who leave.",
-        *(_inputs_hint(s["full_network"]["val"]["accuracy"]) if about["ran_live"] else ()),
-    ]
+    about = s["about"]
     parts = [
-        head,
+        [f"# Summary: {_of(about)}"],
+        _not_live(about),
+        _inputs_hint(s["full_network"]["val"]["accuracy"]) if about["ran_live"] else (),
+        answer(s),
+        _measured(s),
         _task_1a(s),
         _task_1b(s),
         _task_2a(s),
         _task_2b(s),
+        _best_of_all(s),
         _proof(s),
         _reliability(s),
         _easy(s),
     ]
     return "\n\n".join(line for part in parts for line in part if line) + "\n"
+
+
+def _of(about: Mapping[str, Any]) -> str:
+    """Which network, and of which data; own logits are neither's."""
+    if about["model"] == about["dataset"]:
+        return str(about["model"])
+    return f"{about['model']} on {about['dataset']}"
 
 
 def _not_live(about: Mapping[str, Any]) -> Iterable[str]:
@@ -79,15 +96,6 @@ def _not_live(about: Mapping[str, Any]) -> Iterable[str]:
     yield f"**Nothing was run live here.** Logits are those {source}; {what}{decides}{means}."
 
 
-def _measured(about: Mapping[str, Any]) -> str:
-    if about["device_name"] is None:
-        return f"{about['model'].capitalize()}, batches of {about['batch_size']}"
-    return (
-        f"`{about['model']}` on {about['dataset']}, batches of {about['batch_size']}, measured on "
-        f"{about['device_name']}, {about['threads']} threads, torch {about['torch']}"
-    )
-
-
 def _inputs_hint(accuracy: float) -> Iterable[str]:
     """What most often makes good weights bad, where they are; nothing in the tables can tell."""
     if accuracy < LITTLE:
@@ -99,145 +107,315 @@ def _inputs_hint(accuracy: float) -> Iterable[str]:
         )
 
 
+def _measured(s: Mapping[str, Any]) -> Iterable[str]:
+    about, full = s["about"], s["full_network"]["test"]
+    criterion, splits = about["criterion"], about["splits"]
+    fitted = (
+        ", fitted to validation data, so all that is promised of new data is an estimate"
+        if CRITERIA[criterion].fitted
+        else ""
+    )
+    known = f"{splits['train']:,} training samples" if trained(s) else "no training samples"
+    yield "## What was measured"
+    yield (
+        f"{_network(about)} with {about['classes']} classes: {known}, {splits['val']:,} for "
+        f"validation (every choice is made there), {splits['test']:,} for the test (looked at "
+        f"once, to report). Batches of {about['batch_size']}{_machine(about)}. Samples leave by "
+        f"{criterion.replace('_', ' ')} of "
+        f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
+        f"{'Weights' if about['device_name'] else 'Logits'} sha256 "
+        f"`{about['weights_sha256'][:12]}`, code {short_commit(about['git_commit'])}."
+    )
+    yield _formulas(s)
+    yield (
+        f"Full network on test data: accuracy {percent(full)}, "
+        f"{seconds(full['seconds'], about['unit'])} for {full['n']:,} samples (predicted). "
+        "Intervals are 95 % (exact). Times at an exit are those of its stage: block, head, "
+        "decision, removal of those who leave. Points are "
+        "percentage points, against the full network and on the same samples (paired)."
+    )
+
+
+def _network(about: Mapping[str, Any]) -> str:
+    if about["model"] == about["dataset"]:
+        return str(about["model"]).capitalize()
+    return f"`{about['model']}` on {about['dataset']}"
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    """Where it was measured, if it was."""
+    if about["device_name"] is None:
+        return ""
+    return f" on {about['device_name']}, {about['threads']} threads, torch {about['torch']}"
+
+
+def _formulas(s: Mapping[str, Any]) -> str:
+    """How who leaves, accuracy and time are reckoned, as a block of code."""
+    about, exits = s["about"], len(s["exit_accuracy"])
+    name, ends = about["criterion"], CRITERIA[about["criterion"]].range
+    reach = ", {:g} to {:.7g}".format(*ends(about["classes"])) if ends else ""
+    unit = f" {CRITERIA[name].unit}".rstrip()
+    score = "H" if name == "entropy" else "score"
+    lines = {
+        name.replace("_", " "): f"{SCORES_IN_WORDS[name]}{reach}{unit}; p = softmax(logits)",
+        "leaves": f"at the first exit k with {score}_k <= threshold_k; exit {exits} takes all else",
+        "accuracy": "sum_k (n_k / N) accuracy_k = right answers / N",
+        "time": "sum over batches and stages k of block_k(n) + head_k(n) + decide_k(n) + "
+        "remove_k(n, stay)",
+        "": "n: samples of the batch that reach stage k; the full network: all blocks, one head",
+        "speed-up": "time of the full network / time of the policy",
+    }
+    width = max(map(len, lines)) + 2
+    return "\n".join(["```text", *(f"{k:{width}}{v}" for k, v in lines.items()), "```"])
+
+
 def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_1a"]
     yield "## Task 1a: the network, and one fixed cutoff"
-    yield parts_table(task["network"]) if task["network"] else ""
+    yield (
+        "> What is the network made of? And if after each exit the samples leave whose score is at "
+        f"most c = {task['cutoff']:g}, how accurate is each exit, and how long does it take?"
+    )
+    yield _exit_table(task["test"], {}, s["about"]["unit"])
+    yield hardest(task["test"], s["exit_accuracy"])
+    yield _live_sentence(task["live"], s)
+    yield _figure("report_cutoff", s)
     yield "Accuracy of each exit when all samples of a split leave there:"
     splits = [split for split in ("train", "val", "test") if split in s["exit_accuracy"][0]]
     yield table(
         ["exit", *splits],
         [[r["exit"], *(f"{r[k]:.2%}" for k in splits)] for r in s["exit_accuracy"]],
     )
-    yield f"With cutoff c = {task['cutoff']:g} at every side exit, on test data:"
-    yield _exit_table(task["test"], {}, s["about"]["unit"])
-    yield _figure("report_cutoff")
-    yield _live_sentence(task["live"])
+    if task["network"]:
+        yield "The network, part by part:"
+        yield parts_table(task["network"])
 
 
 def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_1b"]
-    best, report, full = task["best"], s["task_1a"]["cutoff"], s["full_network"]
+    best, report = task["best"], s["task_1a"]["cutoff"]
     unit = s["about"]["unit"]
     yield f"## Task 1b: {task['cutoffs']} cutoffs"
     yield (
-        "Overall accuracy is the mean of the exits' accuracies weighted by how many left at each; "
-        "total time is that of all blocks and heads that had to run. On test data:"
+        "> How do total time and overall accuracy depend on the cutoff, over its whole range? "
+        "Which cutoff is the best, and why?"
     )
     names = {report: "report cutoff"}
     if best["origin"]:
         cutoff = best["origin"]["cutoff"]
         names[cutoff] = " and ".join([names[cutoff], "best"] if cutoff in names else ["best"])
-    yield table(
-        ["cutoff", "accuracy", "time", "speed-up", ""],
-        [
-            [f"{r['cutoff']:.4f}", _percent(r), _seconds(r["seconds"], unit),
-             f"{r['speedup']:.2f}x", names.get(r["cutoff"], "")]
-            for r in task["compared"]
-        ],
-    )  # fmt: skip
-    for name in ("time_accuracy", "time_cutoff", "accuracy_cutoff", "exit_shares"):
-        yield _figure(name)
-    yield _why(best, full, "cutoff", unit)
+    yield _why(best, s, "cutoff")
     if task["next_faster"] and best["origin"]:
         other = task["next_faster"]
         yield (
             f"The next faster cutoff, {other['cutoff']:.4f}, saves "
-            f"{_seconds(best['val']['seconds'] - other['seconds'], unit)} of "
-            f"{_seconds(best['val']['seconds'], unit)} on val and has "
+            f"{seconds(best['val']['seconds'] - other['seconds'], unit)} of "
+            f"{seconds(best['val']['seconds'], unit)} on val and has "
             f"{other['accuracy']:.2%} there, against {best['val']['accuracy']:.2%}."
         )
-    yield _live_sentence(best["live"])
+    yield _live_sentence(best["live"], s)
+    yield "Some of the cutoffs on test data, times predicted (`sweep.parquet` has all, by exit):"
+    yield table(
+        ["cutoff", "accuracy", "time", "speed-up", ""],
+        [
+            [f"{r['cutoff']:.4f}", percent(r), seconds(r["seconds"], unit), times(r["speedup"]),
+             names.get(r["cutoff"], "")]
+            for r in task["compared"]
+        ],
+    )  # fmt: skip
+    for name in ("time_accuracy", "time_cutoff", "accuracy_cutoff", "exit_shares"):
+        yield _figure(name, s)
 
 
 def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
     task = s["task_2a"]
-    target = task["target"]
-    where = "over all exits" if task["method"] == "joint" else "at every exit"
-    yield f"## Task 2a: {_target(target)} wanted {where}"
+    wanted, joint = target(task["target"]), task["method"] == "joint"
+    where = "over all exits" if joint else "at every exit"
+    yield f"## Task 2a: {wanted} wanted {where}"
+    yield (
+        f"> An accuracy of at least {wanted} is wanted {where}, with a threshold for each exit, "
+        "estimated on validation data. What accuracy and time come of it?"
+    )
     yield METHODS_IN_WORDS[task["method"]].format(
-        target=_target(target), confidence=_target(task["confidence"])
+        target=wanted, confidence=target(task["confidence"])
     )
     thresholds = dict(enumerate(task["thresholds"], 1))
     yield _exit_table(task["test"], thresholds, s["about"]["unit"], val=task["val"])
-    yield _figure("target")
-    if task["method"] == "joint":
-        yield _live_sentence(task["live"])
-        return
+    if not joint:
+        yield _below_target(task, thresholds)
+    yield _live_sentence(task["live"], s)
+    yield _figure("target", s)
+
+
+def _below_target(task: Mapping[str, Any], thresholds: Mapping[int, float | None]) -> str:
+    """Which side exits fall below the target on test data, and why that is to be expected."""
     side = [r for r in task["test"] if 0 < r["exit"] <= len(thresholds) and r["n"]]
-    below = [r for r in side if r["accuracy"] < target]
-    sure = [r["exit"] for r in below if r["high"] < target]
+    below = [r for r in side if r["accuracy"] < task["target"]]
+    sure = [r["exit"] for r in below if r["high"] < task["target"]]
     if not side:
-        yield "No side exit reaches the target on validation data, so everyone leaves at the end."
-    elif below:
-        listed = ", ".join(f"exit {r['exit']} with {_percent(r)}" for r in below)
-        firm = f" Beyond chance, it is exit {', '.join(map(str, sure))}." if sure else ""
-        lucky = (
-            " The largest threshold that passes on the validation data is a lucky one, so about "
-            "half of the exits must be expected to fall a little short on new data."
-        )
-        why = lucky if task["method"] == "empirical" else ""
-        yield f"On test data below the target: {listed}.{firm}{why}"
-    else:
-        yield "Every side exit reaches the target on test data as well."
-    yield _live_sentence(task["live"])
+        return "No side exit reaches the target on validation data, so everyone leaves at the end."
+    if not below:
+        return "Every side exit reaches the target on test data as well."
+    listed = ", ".join(f"exit {r['exit']} with {percent(r)}" for r in below)
+    firm = f" Beyond chance, it is exit {', '.join(map(str, sure))}." if sure else ""
+    lucky = (
+        " The largest threshold that passes on the validation data is a lucky one, so about "
+        "half of the exits must be expected to fall a little short on new data."
+    )
+    why = lucky if task["method"] == "empirical" else ""
+    return f"On test data below the target: {listed}.{firm}{why}"
 
 
 def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
-    task, full, unit = s["task_2b"], s["full_network"], s["about"]["unit"]
-    trained = "train" in s["exit_accuracy"][0]
+    best = s["task_2b"]["best"]
+    known = "training data" if trained(s) else "validation data"
     yield "## Task 2b: a range of wanted accuracies"
     yield (
-        "Calibrated on training data, and beside it on validation data; figures on test data."
-        if trained
-        else "There is no training split, so calibrated on validation data alone; figures on test "
-        "data."
+        f"> Which thresholds and which time follow from other wanted accuracies, calibrated on "
+        f"{known}? Which set of thresholds is the best, and how does it fare on test data?"
     )
-    yield table(
-        ["calibrated on", "target", "thresholds 1 to K-1", "accuracy", "time", "speed-up",
-         "exits below target"],
-        [
-            [r["calibrated_on"], _target(r["target"]), " ".join(map(_threshold, r["thresholds"])),
-             _percent(r), _seconds(r["seconds"], unit), f"{r['speedup']:.2f}x",
-             ", ".join(str(k or "all") for k in r["exits_below_target"]) or "none"]
-            for r in task["targets"]
-        ],
-    )  # fmt: skip
-    yield _figure("targets")
+    if not trained(s):
+        yield (
+            "There is no training split, so calibrated on validation data alone. The best is "
+            "chosen of those that half of the validation data calibrated; the other half tested "
+            "them."
+        )
+    who = "train-calibrated" if trained(s) else "val-calibrated"
+    yield _why(best, s, f"{who} set of thresholds")
+    yield _live_sentence(best["live"], s)
+    beside = (
+        "; beside them what the same target gives when it is calibrated on validation data "
+        "(`calibration.parquet` has all thresholds of both, exit by exit)"
+        if trained(s)
+        else " (`calibration.parquet` has all thresholds, exit by exit)"
+    )
+    yield f"Some of the wanted accuracies, figures on test data, times predicted{beside}:"
+    yield _targets_table(s)
+    yield _figure("targets", s)
+    yield _fallen_short(s)
+
+
+def _targets_table(s: Mapping[str, Any]) -> str:
+    """The targets calibrated on train, where there is one, those that come to the same in one row,
+    some of them; beside them those calibrated on val."""
+    task, best, unit = s["task_2b"], s["task_2b"]["best"]["origin"], s["about"]["unit"]
+    first_split = "train" if trained(s) else "val"
+    split = {
+        split: {r["target"]: r for r in task["targets"] if r["calibrated_on"] == split}
+        for split in dict.fromkeys((first_split, "val"))
+    }
+
+    def same(row: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        return all(
+            rows[row["target"]]["thresholds"] == rows[other["target"]]["thresholds"]
+            for rows in split.values()
+        )
+
+    groups: list[list[Mapping[str, Any]]] = []
+    for row in split[first_split].values():
+        if groups and same(row, groups[-1][-1]):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    # The best is of another row where half of val calibrated it.
+    marked = best["target"] if best and best["calibrated_on"] == first_split else None
+    body = []
+    for group in _some(groups, {s["task_2a"]["target"], marked}):
+        first, row = group[0], group[-1]
+        other = split["val"][row["target"]]
+        ends = [target(first["target"]), *([target(row["target"])] if len(group) > 1 else [])]
+        mark = " (best)" if marked in [r["target"] for r in group] else ""
+        beside = [accuracy(other), times(other["speedup"])] if trained(s) else []
+        body.append(
+            [" to ".join(ends) + mark, " ".join(map(threshold, row["thresholds"])),
+             percent(row), seconds(row["seconds"], unit), times(row["speedup"]), *beside]
+        )  # fmt: skip
+    header = ["target", "thresholds 1 to K-1", "accuracy", "time", "speed-up"]
+    beside = ["from val: accuracy", "from val: speed-up"] if trained(s) else []
+    return table([*header, *beside], body)
+
+
+def _some(groups: Sequence[Sequence[Mapping[str, Any]]], wanted: set[float | None]) -> list:
+    """At most TARGETS_SHOWN of the groups, evenly spread, and those of the wanted targets."""
+    steps = min(TARGETS_SHOWN, len(groups)) - 1
+    places = {round(i * (len(groups) - 1) / max(steps, 1)) for i in range(steps + 1)}
+    return [
+        group
+        for i, group in enumerate(groups)
+        if i in places or wanted & {row["target"] for row in group}
+    ]
+
+
+def _fallen_short(s: Mapping[str, Any]) -> str:
     missed = {
-        split: [
-            len(r["exits_below_target"]) for r in task["targets"] if r["calibrated_on"] == split
-        ]
+        split: sum(
+            len(r["exits_below_target"])
+            for r in s["task_2b"]["targets"]
+            if r["calibrated_on"] == split
+        )
         for split in ("train", "val")
     }
     joint = s["task_2a"]["method"] == "joint"
     what = "sets of thresholds that fall" if joint else "enabled side exits that fall"
-    if trained:
-        yield (
-            f"Over all targets, {what} below their target on test data: "
-            f"{sum(missed['train'])} when calibrated on training data, {sum(missed['val'])} when "
-            "calibrated on validation data. The network has seen the training data, so on them it "
-            "looks surer and more accurate than it is, and thresholds from them are too generous."
-        )
-    else:
-        yield (
-            f"Over all targets, {what} below their target on test data: {sum(missed['val'])}. The "
-            "best is chosen of those that half of the validation data calibrated; the other half "
-            "tested them."
-        )
-    who = "train-calibrated" if trained else "val-calibrated"
-    yield _why(task["best"], full, f"{who} set of thresholds", unit)
-    yield _live_sentence(task["best"]["live"])
+    if not trained(s):
+        return f"Over all targets, {what} below their target on test data: {missed['val']}."
+    return (
+        f"Over all targets, {what} below their target on test data: {missed['train']} when "
+        f"calibrated on training data, {missed['val']} when calibrated on validation data. The "
+        "network has seen the training data, so on them it looks surer and more accurate than it "
+        "is, and thresholds from them are too generous."
+    )
+
+
+def _best_of_all(s: Mapping[str, Any]) -> Iterable[str]:
+    n, unit = s["full_network"]["test"]["n"], s["about"]["unit"]
+    yield "## Which is the best of all?"
+    places = {
+        "report_cutoff": s["task_1a"],
+        "best_cutoff": s["task_1b"]["best"],
+        "target": s["task_2a"],
+        "best_train": s["task_2b"]["best"],
+        "best": s["best"],
+    }
+    rows = {name: outcome(task, s) for name, task in places.items()}
+    speed = "speed-up, live (halves)" if s["about"]["ran_live"] else "speed-up, predicted"
+    yield table(
+        ["task", "policy", "accuracy", "points", speed, "time a sample"],
+        [
+            [TASKS[name], f"`{name}`", percent(r), points(places[name]["against_full_network"]),
+             times(r["speedup"]) + _halves(r), a_sample(r["seconds"] / n, unit)]
+            for name, r in rows.items()
+        ],
+    )  # fmt: skip
+    yield compared(s)
+    yield _why(s["best"], s, "policy")
+    yield _overlooked(s)
+    yield _live_sentence(s["best"]["live"], s)
+
+
+def _halves(row: Mapping[str, Any]) -> str:
+    return f" ({row['speedup_low']:.2f}, {row['speedup_high']:.2f})" if row["live"] else ""
+
+
+def _overlooked(s: Mapping[str, Any]) -> str:
+    """Why test data may know a better one; nothing where it knows none."""
+    if not s["overlooked"] or not s["best"]["selection"]["satisfied"]:
+        return ""
+    one = s["overlooked"] == 1
+    return (
+        f"On test data, {s['overlooked']} other cutoff{'' if one else 's'} or set"
+        f"{'' if one else 's'} of thresholds {'is' if one else 'are'} faster and no less accurate. "
+        "That is known only afterwards: on the "
+        f"{s['best']['expected']['n']:,} validation samples the rule could not tell."
+    )
 
 
 def _proof(s: Mapping[str, Any]) -> Iterable[str]:
-    proof, best = s["verification"], s["best"]
-    yield "## The best of all, and the proof" if proof else "## The best of all"
-    yield _why(best, s["full_network"], "policy", s["about"]["unit"])
+    proof = s["verification"]
     if not proof:
-        yield _figure("entropy")
+        yield _figure("entropy", s)
         return
-    yield _live_sentence(best["live"])
+    yield "## The proof"
     yield (
         f"{proof['policies']} policies were run live on all test samples, "
         f"{proof['decisions']:,} decisions: {proof['differ']} differ from the tables, of which the "
@@ -248,15 +426,15 @@ def _proof(s: Mapping[str, Any]) -> Iterable[str]:
         f"pace in that minute, are off by {proof['median_time_error']:.1%} and "
         f"{proof['worst_time_error']:.1%}."
     )
-    yield _figure("prediction")
-    yield _figure("entropy")
+    yield _figure("prediction", s)
+    yield _figure("entropy", s)
 
 
 def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
     used = "did" if s["about"]["temperatures"] else "did not"
 
-    def points(error: Sequence[float]) -> str:
-        return "{:.2f} [{:.2f}, {:.2f}]".format(*(100 * e for e in error))
+    def error(three: Sequence[float]) -> str:
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * e for e in three))
 
     yield "## How true the probabilities are"
     yield (
@@ -268,11 +446,11 @@ def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
     yield table(
         ["exit", "temperature", "raw logits", "with temperature"],
         [
-            [r["exit"], f"{r['temperature']:.3f}", *(points(r[k]) for k in ("raw", "scaled"))]
+            [r["exit"], f"{r['temperature']:.2f}", *(error(r[k]) for k in ("raw", "scaled"))]
             for r in s["reliability"]
         ],
     )
-    yield _figure("reliability")
+    yield _figure("reliability", s)
 
 
 def _easy_classes(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -280,8 +458,8 @@ def _easy_classes(classes: Sequence[Mapping[str, Any]]) -> str:
     if classes[0]["mean_exit"] == classes[-1]["mean_exit"]:
         return "Under the best policy no class of test samples leaves earlier than another."
     first, last = (
-        f"`{row['class']}` (after exit {row['mean_exit']:.2f} on average, "
-        f"{row['before_final']:.1%} before the final one)"
+        f"`{row['class']}` (after exit {row['mean_exit']:.1f} on average, "
+        f"{row['before_final']:.0%} before the final one)"
         for row in (classes[0], classes[-1])
     )
     return f"Under the best policy, test samples of {first} leave earliest, those of {last} latest."
@@ -291,79 +469,60 @@ def _easy(s: Mapping[str, Any]) -> Iterable[str]:
     found = s["easy"]
     yield "## Which samples are easy"
     yield _easy_classes(found["classes"])
-    yield _figure("leaving")
-    yield _figure("confusion")
+    yield _figure("leaving", s)
+    yield _figure("confusion", s)
     samples = found["exit_rules"]["full"]["n"]
     yield (
         f"Overthinking: {found['overthinking']:,} of {samples:,} samples "
-        f"({found['overthinking'] / samples:.2%}) are right at an earlier exit and wrong at the "
+        f"({found['overthinking'] / samples:.1%}) are right at an earlier exit and wrong at the "
         "final one. An oracle that lets each sample leave at its first right exit (at the final "
         "one if none is) would win them all; no exit rule can be more accurate. Predicted:"
     )
     yield table(
         ["", "accuracy", "time", "speed-up"],
         [
-            [EXIT_RULES[rule], _percent(row), _seconds(row["seconds"], s["about"]["unit"]),
-             f"{row['speedup']:.2f}x"]
+            [EXIT_RULES[rule], percent(row), seconds(row["seconds"], s["about"]["unit"]),
+             times(row["speedup"])]
             for rule, row in found["exit_rules"].items()
         ],
     )  # fmt: skip
-    yield _figure("agreement")
+    yield _figure("agreement", s)
 
 
-def _why(best: Mapping[str, Any], full: Mapping[str, Any], what: str, unit: str) -> str:
-    selection = best["selection"]
-    sure = _target(selection["confidence"])
-    limits = {"points": 100 * selection["max_loss"], "sure": sure} | dict(selection)
-    limits["unit"] = "second" if unit == "s" else unit
-    rule = RULES_IN_WORDS[selection["rule"]].format(**limits)
-    if not selection["satisfied"]:
-        return (
-            f"**No {what} of {selection['of']} satisfies the rule ({rule}): all exits disabled.**"
-        )
+def _why(best: Mapping[str, Any], s: Mapping[str, Any], what: str) -> str:
+    """Which was chosen, by which rule, and how it fares."""
+    of, unit = best["selection"]["of"], s["about"]["unit"]
+    if not best["selection"]["satisfied"]:
+        rule = rule_in_words(best, s)
+        return f"**No {what} of {of} satisfies the rule ({rule}): all exits disabled.**"
     val, test, judged = best["val"], best["test"], best["expected"]
     lost = (judged["lost"] - judged["gained"]) / judged["n"]
+    values = " ".join(map(threshold, best["thresholds"]))
+    own = "" if "cutoff" in best["origin"] else f", in turn {values}"
     return (
-        f"**Best {what}: {_origin(best['origin'])}**, thresholds "
-        f"{' '.join(map(_threshold, best['thresholds']))}. Of {selection['of']} candidates it is "
-        f"{rule}, judged on {judged['n']:,} validation samples: {judged['accuracy']:.2%} there "
-        f"against {judged['accuracy'] + lost:.2%} ({_signed(-lost)} points; with {sure} confidence "
-        f"{_promised(best)}). All validation samples take {_seconds(val['seconds'], unit)} against "
-        f"{_seconds(full['val']['seconds'], unit)}. "
-        f"On test data: {_percent(test)}, "
-        f"{_points(best['against_full_network'])}, "
-        f"{_seconds(test['seconds'], unit)}, {test['speedup']:.2f}x as fast as the full network "
-        "(predicted)."
+        f"**Best {what}: {origin(best['origin'])}**{own}. Of {of} candidates it is "
+        f"{rule_in_words(best, s)}, judged on {judged['n']:,} validation samples: "
+        f"{judged['accuracy']:.2%} there against {judged['accuracy'] + lost:.2%} "
+        f"({signed(-lost)} points; with {target(best['selection']['confidence'])} confidence "
+        f"{promised(best)}). All validation samples take {seconds(val['seconds'], unit)} "
+        f"against {seconds(s['full_network']['val']['seconds'], unit)}. On test data: "
+        f"{percent(test)}, {points(best['against_full_network'])} points, "
+        f"{seconds(test['seconds'], unit)}, "
+        f"{times(test['speedup'])} (predicted)."
     )
 
 
-def _promised(best: Mapping[str, Any]) -> str:
-    """What is sure of a chosen policy: what was tested, else a bound that allows for the choice."""
-    selection = best["selection"]
-    if selection["rule"] == "fastest_within_loss":
-        return f"at most {100 * selection['max_loss']:g} points lost on new data, as was tested"
-    if selection["rule"] == "fastest_above_accuracy":
-        return f"at least {selection['min_accuracy']:.2%} on new data, as was tested"
-    bound = math.ceil(1e4 * best["expected"]["loss_at_most"]) / 100  # never below what it was
-    return f"at most {bound:.2f} points lost on new data, a bound for all candidates at once"
-
-
-def _origin(origin: Mapping[str, Any]) -> str:
-    if "cutoff" in origin:
-        return f"cutoff {origin['cutoff']:.4f} at every side exit"
-    known = {"val_half": "half of val"}.get(origin["calibrated_on"], origin["calibrated_on"])
-    return f"{_target(origin['target'])} wanted, calibrated on {known}"
-
-
-def _live_sentence(live: Mapping[str, float] | None) -> str:
+def _live_sentence(live: Mapping[str, float] | None, s: Mapping[str, Any]) -> str:
     if live is None:
         return ""
+    n = s["full_network"]["test"]["n"]
+    measured, predicted = live["seconds_measured"], live["seconds_predicted"]
+    speed = fast(outcome({"live": live}, s))
     return (
-        f"Live, interleaved with the full network: accuracy {_percent(live)}, "
-        f"{live['speedup_measured']:.2f}x as fast ({live['speedup_low']:.2f} and "
-        f"{live['speedup_high']:.2f} in the run's two halves; predicted "
-        f"{live['speedup_predicted']:.2f}), {_seconds(live['seconds_measured'])} "
-        f"(predicted {_seconds(live['seconds_predicted'])})."
+        f"Live, every batch in turn with the full network: accuracy {percent(live)}, {speed}; "
+        f"predicted {times(live['speedup_predicted'])}. {seconds(measured)} for all, "
+        f"{a_sample(measured / n)} a sample (predicted {seconds(predicted)} and "
+        f"{a_sample(predicted / n)})."
     )
 
 
@@ -381,43 +540,16 @@ def _exit_table(
     body = []
     for i, r in enumerate(rows):
         line = [r["exit"] or "all", f"{r['n']:,}", f"{r['n'] / rows[0]['n']:.1%}"]
-        line += [_percent(r), _seconds(r["seconds"], unit)]
+        line += [percent(r), seconds(r["seconds"], unit)]
         if thresholds:
-            line[1:1] = [_threshold(thresholds[r["exit"]]) if r["exit"] in thresholds else ""]
+            line[1:1] = [threshold(thresholds[r["exit"]]) if r["exit"] in thresholds else ""]
         if val:
-            line.insert(-1, _percent(val[i]))
+            line.insert(-1, percent(val[i]))
         body.append(line)
     return table(header, body[1:] + body[:1])
 
 
-def _figure(name: str) -> str:
-    return f"![{name.replace('_', ' ')}](figures/{name}.svg)"
-
-
-def _percent(row: Mapping[str, Any]) -> str:
-    if row["accuracy"] is None:
-        return "nobody"
-    return percent(row["accuracy"], row["low"], row["high"])
-
-
-def _seconds(value: float, unit: str = "s") -> str:
-    if value >= 1000 and unit != "s":
-        return f"{value:,.0f} {unit}"
-    return f"{value:.2f} {unit}" if value >= 1 else f"{value:.3g} {unit}"
-
-
-def _target(value: float) -> str:
-    return f"{100 * value:g}%"
-
-
-def _threshold(value: float | None) -> str:
-    return "off" if value is None else f"{value:.4f}"
-
-
-def _points(paired: Mapping[str, float]) -> str:
-    low, high = _signed(paired["low"]), _signed(paired["high"])
-    return f"{_signed(paired['points'])} points [{low}, {high}, paired]"
-
-
-def _signed(difference: float) -> str:
-    return f"{100 * difference:+.2f}"
+def _figure(name: str, s: Mapping[str, Any]) -> str:
+    """A figure, and below it what is seen and what follows."""
+    said = caption(name, s["about"]["ran_live"], trained(s))
+    return f"![{name.replace('_', ' ')}](figures/{name}.svg)\n*{said}*"

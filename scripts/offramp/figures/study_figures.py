@@ -9,18 +9,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from offramp.common.intervals import interval
-from offramp.report.bench_page import prediction_errors
-from offramp.report.frontiers_page import CHOSEN_IN_WORDS, name_of
-from offramp.report.panels import (
+from offramp.figures.panels import (
     DARK,
     LIGHT,
     MIDDLE,
     cost_word,
     draw_curve,
+    headline,
     in_text,
+    name_point,
     new_panels,
     total_time,
 )
+from offramp.report.bench_page import prediction_errors
+from offramp.report.coverage_page import beyond_chance
+from offramp.report.frontiers_page import CHOSEN_IN_WORDS, name_of
 from offramp.report.results import (
     Results,
 )
@@ -31,19 +34,24 @@ def draw_training(results: Results) -> Figure:
     curves = results.training
     figure, (left, right) = new_panels(1, 2, figsize=(8.4, 3.8))
     last = int(curves["exit"].max())
-    shades = mpl.colormaps["cividis"](np.linspace(0.85, 0.0, last))
+    shades = mpl.colormaps["viridis"](np.linspace(0.85, 0.0, last))
+    ends = {}
     for k in range(1, last + 1):
-        rows = curves[curves["exit"] == k]
-        label = f"exit {k}" if k < last else f"final exit {k}"
-        left.plot(rows["epoch"], rows["loss"], color=shades[k - 1], label=label)
-        right.plot(rows["epoch"], 100 * rows["val_accuracy"], color=shades[k - 1], label=label)
+        rows = curves[curves["exit"] == k].sort_values("epoch")
+        how = {"color": shades[k - 1], "label": f"exit {k}" if k < last else f"final exit {k}"}
+        how["marker"] = "o" if len(rows) == 1 else ""  # an only epoch is no line
+        left.plot(rows["epoch"], rows["loss"], **how)
+        right.plot(rows["epoch"], 100 * rows["val_accuracy"], **how)
+        ends[k] = rows["val_accuracy"].iloc[-1]
     left.set(xlabel="epoch", ylabel="cross-entropy, training images [nats]", ylim=(0, None))
     right.set(xlabel="epoch", ylabel="accuracy, validation images [%]")
-    final = curves[curves["epoch"] == curves["epoch"].max()]
-    right.set_ylim(max(0, 100 * final["val_accuracy"].min() - 25), None)
-    right.legend(loc="lower right")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside right center")
     for axes in (left, right):
         axes.xaxis.get_major_locator().set_params(integer=True)
+    first = f", exit 1 {ends[1]:.1%}" if last > 1 else ""
+    headline(
+        figure, f"At the end the final exit is {ends[last]:.1%} right on validation data{first}"
+    )
     return figure
 
 
@@ -61,19 +69,23 @@ def draw_baseline(results: Results) -> Figure:
         "full": ("X", "black", "full network"),
         "baseline": ("s", DARK, "plain network, no side exits"),
     }
+    found = {}
     for name, (marker, color, label) in styles.items():
         rows = baseline[baseline["network"] == name]
         correct, n = int(rows["correct"].to_numpy()[0]), int(rows["n"].to_numpy()[0])
         low, high = interval(correct, n)
         runs, accuracy = rows["seconds"].to_numpy(), correct / n
         seconds = float(np.median(runs))
+        found[name] = f"{accuracy:.2%} right in {seconds:.2f} s"
         axes.errorbar(
-            seconds, 100 * accuracy, fmt=marker, color=color, markersize=8, capsize=2, label=label,
+            seconds, 100 * accuracy, fmt=marker, color=color, markersize=8, capsize=2,
             xerr=[[seconds - runs.min()], [runs.max() - seconds]],
             yerr=[[100 * (accuracy - low)], [100 * (high - accuracy)]],
         )  # fmt: skip
-    axes.set(xlabel=total_time(n), ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
+        name_point(axes, seconds, 100 * accuracy, label, (10, -9), color=color)
+    axes.set(xlabel=total_time(n), ylabel="overall accuracy [%]; bars: 95 %", xlim=(0, None))
     axes.legend(loc="lower right")
+    headline(figure, f"Cascade: {found['cascade']}; plain network: {found['baseline']}")
     return figure
 
 
@@ -92,12 +104,15 @@ def draw_coverage(results: Results) -> Figure:
             axes.plot(line["n"], 100 * line["rate"], color=MIDDLE, marker=".", linewidth=0.8)
         stated = 100 * here["stated"].iloc[0]
         axes.axhline(stated, color="black", linestyle=":")
-        axes.set_title(promise, fontsize="small")
+        axes.set_title(promise, fontsize=8.5, loc="left")
         axes.set(xscale="log", ylim=(0, max(1.5 * stated, 105 * here["rate"].max())))
     for axes in panels.flat[len(promises) :]:
         axes.axis("off")
-    figure.supylabel("broken [% of draws]; dotted: may be broken", fontsize="medium")
-    figure.supxlabel("samples", fontsize="medium")
+    figure.supylabel("broken [% of draws]; dotted: may be broken", fontsize=9.5)
+    figure.supxlabel("samples", fontsize=9.5)
+    records: Any = rows.to_dict("records")
+    more = len(beyond_chance(records))
+    headline(figure, f"{more or 'None'} of {len(rows)} rates above what is promised, beyond chance")
     return figure
 
 

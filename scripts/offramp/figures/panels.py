@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 DARK, MIDDLE, LIGHT = "#12355b", "#c8553d", "#9aa0a6"
 # How each chosen policy is marked, everywhere.
@@ -23,6 +24,24 @@ def error_lengths(values: pd.Series, low: pd.Series, high: pd.Series) -> np.ndar
     return np.maximum(np.array([values - low, high - values], dtype=float), 0)
 
 
+def headline(figure: Figure, finding: str) -> None:
+    """Say above a figure what it shows, with its number."""
+    figure.suptitle(finding, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+
+
+def name_point(
+    axes: Axes, x: float, y: float, text: str, shift: tuple[float, float], **how: Any
+) -> None:
+    """Call a point or line by its name, ``shift`` points away from it; white behind, so that it
+    reads over lines."""
+    halo = [withStroke(linewidth=3, foreground="white")]
+    how = {"ha": "left" if shift[0] >= 0 else "right", "va": "center", "fontsize": 8.5} | how
+    axes.annotate(
+        text, (x, y), xytext=shift, textcoords="offset points", path_effects=halo, zorder=6,
+        annotation_clip=False, **how,
+    )  # fmt: skip
+
+
 def new_panels(
     rows: int = 1, columns: int = 1, figsize: tuple[float, float] | None = None, **shared: Any
 ) -> tuple[Figure, Any]:
@@ -33,8 +52,9 @@ def new_panels(
 
 def draw_curve(axes: Axes, rows: pd.DataFrame, x: str, color: str, line: str, label: str) -> None:
     """Accuracy in percent over a column, with its interval as a band."""
+    along = rows.sort_values(x)  # a band that turns back on itself would break into islands
     axes.fill_between(
-        rows[x], 100 * rows["low"], 100 * rows["high"], color=color, alpha=0.2, linewidth=0
+        along[x], 100 * along["low"], 100 * along["high"], color=color, alpha=0.2, linewidth=0
     )
     axes.plot(rows[x], 100 * rows["accuracy"], color=color, linestyle=line, label=label)
 

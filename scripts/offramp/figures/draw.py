@@ -9,17 +9,25 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from offramp.common.files import replacing
-from offramp.report import closer_figures, study_figures, task_figures
+from offramp.figures import closer_figures, study_figures, task_figures
 
 STYLE: dict[str, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": "#5b6570",
     "axes.grid": True,
+    "axes.labelsize": 9.5,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.figsize": (6.4, 4.2),
-    "font.size": 10,
+    "axes.titlesize": 9.5,
+    "figure.figsize": (6.8, 4.2),
+    "font.size": 9.5,
     "grid.alpha": 0.3,
     "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
     "svg.hashsalt": "offramp",
+    "xtick.color": "#333a42",
+    "ytick.color": "#333a42",
 }
 
 

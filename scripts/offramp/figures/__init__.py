@@ -1,0 +1,1 @@
+"""What people look at: every figure, from the tables."""

@@ -1,0 +1,289 @@
+"""Figures that look closer: entropies, predicted times, confidence, who leaves where."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from offramp.figures.panels import (
+    DARK,
+    LIGHT,
+    MARKS,
+    MIDDLE,
+    error_lengths,
+    headline,
+    name_point,
+    new_panels,
+)
+from offramp.report.results import (
+    EXIT_RULES,
+    Results,
+    class_names,
+    labelled,
+    leaving_counts,
+)
+
+# A table of more rows has no room for a number in each cell.
+MOST_LABELLED = 20
+
+
+def draw_reliability(results: Results) -> Figure:
+    """How often each exit is right when it is so and so sure, raw and with its temperature."""
+    rows = results.reliability[results.reliability["split"] == "test"]
+    exits = sorted(rows["exit"].unique())
+    columns = min(3, len(exits))
+    figure, panels = new_panels(
+        -(-len(exits) // columns), columns, figsize=(8.4, 2.7 * -(-len(exits) // columns) + 0.4),
+        sharex=True, sharey=True, squeeze=False,
+    )  # fmt: skip
+    # The raw ones are hollow and larger, so that both show where they are the same.
+    styles = {False: (MIDDLE, "o", "--", 6.5, "raw"), True: (DARK, "s", "-", 3, "with temperature")}
+    errors = {}
+    for axes, k in zip(panels.flat, exits, strict=False):
+        axes.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":")
+        for scaled, (color, marker, line, size, label) in styles.items():
+            here = rows[(rows["exit"] == k) & (rows["scaled"] == scaled)]
+            bins, overall = here[here["bin"] > 0], here[here["bin"] == 0].iloc[0]
+            axes.plot(
+                100 * bins["confidence"], 100 * bins["correct"] / bins["n"], marker, linewidth=1,
+                linestyle=line, color=color, markersize=size, label=label, clip_on=False,
+                markerfacecolor=color if scaled else "none",
+            )  # fmt: skip
+            errors[k, scaled] = 100 * overall["ece"]
+        temperature = results.temperatures["temperature"].iloc[k - 1]
+        axes.set_title(f"exit {k}, T = {temperature:.2f}", loc="left")
+        said = f"ECE {errors[k, False]:.1f}, with T {errors[k, True]:.1f}"
+        axes.text(0.97, 0.06, said, ha="right", fontsize=8.5, transform=axes.transAxes)
+        axes.tick_params(labelbottom=k + columns > len(exits))
+    low = 100 * min(0.9, rows.loc[rows["bin"] > 0, "confidence"].min())
+    panels[0, 0].set(xlim=(low - 2, 103), ylim=(0.8 * low, 103))
+    for axes in panels.flat[len(exits) :]:
+        axes.set_visible(False)
+    figure.supxlabel("confidence: largest probability [%], 15 bins of equally many", fontsize=9.5)
+    figure.supylabel("accuracy on test data [%]", fontsize=9.5)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper right", ncols=2)
+    worst = max(exits, key=lambda k: errors[k, False])
+    headline(
+        figure,
+        f"Exit {worst} is off the most, by {errors[worst, False]:.1f} points; with its temperature "
+        f"by {errors[worst, True]:.1f}",
+    )
+    return figure
+
+
+def draw_entropy(results: Results) -> Figure:
+    """The criterion's score at each exit, for right and wrong answers."""
+    figure, axes = new_panels()
+    scores, correct = results.scores["test"]
+    like = results.policies["best"]
+    middles = {}
+    for right, shift, color, hatch in ((True, -0.18, "white", ""), (False, 0.18, LIGHT, "///")):
+        values = [scores[correct[:, k] == right, k] for k in range(scores.shape[1])]
+        middles[right] = [np.median(v) if len(v) else np.nan for v in values]
+        boxes = axes.boxplot(
+            values, positions=np.arange(1, len(values) + 1) + shift, widths=0.3, whis=(5, 95),
+            showfliers=False, patch_artist=True, medianprops={"color": "black", "linewidth": 2},
+        )  # fmt: skip
+        for box in boxes["boxes"]:
+            box.set(facecolor=color, hatch=hatch)
+        boxes["boxes"][0].set_label("right answers" if right else "wrong answers")
+    axes.set_xticks(range(1, scores.shape[1] + 1), [str(k + 1) for k in range(scores.shape[1])])
+    name = like.criterion.replace("_", " ") + (", scaled logits" if like.temperatures else "")
+    axes.set(xlabel="exit (all test samples at every exit)", ylabel=labelled(results, name))
+    axes.grid(axis="x", visible=False)
+    cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
+    axes.axhline(cutoff, color="black", linestyle="--", linewidth=1)
+    said = f"report cutoff {cutoff:g}"
+    name_point(axes, axes.get_xlim()[1], cutoff, said, (4, 0), rotation=90)
+    axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 0.99), borderaxespad=0)
+    middle, other = middles[True][0], middles[False][0]
+    headline(
+        figure,
+        f"At exit 1 the median {name.split(',')[0]} is {middle:.2g} of right answers and "
+        f"{other:.2g} of wrong ones",
+    )
+    return figure
+
+
+def draw_prediction(results: Results) -> Figure:
+    """Predicted against measured total time, and speed-up, of every verified policy."""
+    figure, panels = new_panels(1, 2, figsize=(8.4, 4.2))
+    rows = results.verification[results.verification["exit"] == 0]
+    for axes, what, unit in zip(
+        panels, ("seconds", "speedup"), ("total time [s]", "speed-up"), strict=True
+    ):
+        both = rows[[f"{what}_predicted", f"{what}_measured"]].to_numpy()
+        low, high = 0.8 * both.min(), 1.25 * both.max()
+        ends = np.array([low, high])
+        axes.plot(ends, ends, color="black", linewidth=1, label="equal")
+        axes.fill_between(
+            ends, 0.9 * ends, 1.1 * ends, color=LIGHT, alpha=0.3, linewidth=0, label="within 10 %"
+        )
+        others = rows[~rows["chosen"]]
+        _measured(axes, others, what, "o", "white", "shared cutoffs")
+        for _, row in rows[rows["chosen"]].iterrows():
+            marker, label = MARKS[row["policy"]]
+            _measured(axes, row.to_frame().T, what, marker, MIDDLE, label)
+        axes.set(xlabel=f"predicted {unit}", ylabel=f"measured {unit}")
+        axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(10, (1, 2, 5), numticks=20))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4)
+    error = (rows["speedup_predicted"] / rows["speedup_measured"] - 1).abs()
+    headline(
+        figure,
+        f"Predicted speed-ups are off by {error.median():.1%} in the median, "
+        f"{error.max():.1%} at worst",
+    )
+    return figure
+
+
+def _measured(
+    axes: Axes, rows: pd.DataFrame, what: str, marker: str, fill: str, label: str
+) -> None:
+    """Measured over predicted, speed-ups with the spread of the run's halves."""
+    values = rows[f"{what}_measured"]
+    spread = None
+    if what == "speedup":
+        spread = error_lengths(values, rows["speedup_low"], rows["speedup_high"])
+    axes.errorbar(
+        rows[f"{what}_predicted"], values, yerr=spread, fmt=marker, color="black", capsize=2,
+        linewidth=1, markerfacecolor=fill, label=label,
+    )  # fmt: skip
+
+
+def draw_leaving(results: Results) -> Figure:
+    """How many of each class leave at each exit under the best policy, classes that leave early
+    on top."""
+    figure, axes = new_panels(figsize=(7.6, 4.4))
+    names, counts = class_names(results), leaving_counts(results).sum(axis=2).T
+    exits = np.arange(1, counts.shape[1] + 1)
+    shares = _shares(counts)
+    order = np.argsort(shares @ exits, kind="stable")
+    image = _heat_map(axes, shares[order], counts[order])
+    axes.set_yticks(range(len(names)), [names[c] for c in order])
+    axes.set_xticks(exits - 1, [f"{k}\n{n:,}" for k, n in zip(exits, counts.sum(0), strict=True)])
+    axes.set(xlabel="exit, and how many test samples leave there", ylabel="class, easy ones on top")
+    figure.colorbar(image, use_gridspec=False, label="share of the class [%]")
+    headline(figure, _easiest_and_hardest(names, counts, order))
+    return figure
+
+
+def _easiest_and_hardest(names: Sequence[str], counts: np.ndarray, order: np.ndarray) -> str:
+    """Which class leaves first and which last; ``counts`` (C, K), classes in ``order``."""
+    present = [c for c in order if counts[c].any()]
+    means = _shares(counts) @ np.arange(1, counts.shape[1] + 1) / 100
+    first, last = present[0], present[-1]
+    if means[first] == means[last]:
+        return f"No class leaves earlier than another: all after exit {means[first]:.1f}"
+    return (
+        f"Easiest: {names[first]}, leaving after exit {means[first]:.1f} on average; hardest: "
+        f"{names[last]}, after {means[last]:.1f}"
+    )
+
+
+def draw_confusion(results: Results) -> Figure:
+    """True class against predicted label of those who leave at each exit under the best policy."""
+    names, counts = class_names(results), leaving_counts(results)
+    columns = min(2, len(counts))
+    rows = -(-len(counts) // columns)
+    figure, panels = new_panels(
+        rows, columns, figsize=(4.3 * columns, 3.6 * rows + 0.9), sharex=True, sharey=True,
+        squeeze=False,
+    )  # fmt: skip
+    for axes in panels.flat[len(counts) :]:
+        axes.set_axis_off()
+    for k, (axes, cells) in enumerate(zip(panels.flat, counts, strict=False), 1):
+        image = _heat_map(axes, _shares(cells), cells, fontsize=8)
+        n = cells.sum()
+        leave = f"{n:,} leave, {np.trace(cells) / n:.1%} right" if n else "nobody leaves"
+        axes.set_title(f"exit {k}: {leave}", loc="left")
+        # Classes stand below the last panel of a column and left of the first of a row.
+        axes.xaxis.set_visible(k + columns > len(counts))
+        axes.tick_params(axis="x", labelrotation=90, labelbottom=True)
+        axes.yaxis.set_visible(columns == 1 or k % columns == 1)
+    panels[0, 0].set_xticks(range(len(names)), names)  # for all, which share them
+    panels[0, 0].set_yticks(range(len(names)), names)
+    figure.supxlabel("predicted label", fontsize=9.5)
+    figure.supylabel("class", fontsize=9.5)
+    figure.colorbar(
+        image, ax=list(panels.flat), use_gridspec=False, fraction=0.03, aspect=60,
+        label="share of the class's samples that leave there [%]",
+    )  # fmt: skip
+    headline(figure, _often_mistaken(names, counts.sum(axis=0)))
+    return figure
+
+
+def _often_mistaken(names: Sequence[str], counts: np.ndarray) -> str:
+    """The most frequent mistake of all."""
+    mistakes = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
+    if not mistakes.any():
+        return "No sample is mistaken for another class"
+    true, said = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    return (
+        f"The most frequent mistake: {names[true]} called {names[said]}, {mistakes.max():,} of "
+        f"{mistakes.sum():,}"
+    )
+
+
+def draw_agreement(results: Results) -> Figure:
+    """On how many samples two exits differ, and how often one alone is right."""
+    figure, panels = new_panels(1, 2, figsize=(8.4, 4.4), sharex=True, sharey=True)
+    rows = results.agreement.assign(differ=lambda t: t["n"] - t["same_label"])
+    exits = range(1, int(rows["first"].max()) + 1)
+    titles = {"differ": "they disagree", "only_first_right": "row right, column wrong"}
+    cells = {
+        column: rows.assign(share=100 * rows[column] / rows["n"])
+        .pivot(index="first", columns="second", values="share")
+        .to_numpy()
+        for column in titles
+    }
+    top = max(1.0, *(values.max() for values in cells.values()))
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        image = _heat_map(axes, cells[column], cells[column], form="{:.1f}", fontsize=9, top=top)
+        axes.set_title(title, loc="left")
+        axes.set_xticks(range(len(exits)), [str(k) for k in exits])
+        axes.set_yticks(range(len(exits)), [str(k) for k in exits])
+        axes.set_xlabel("exit (column)")
+    panels[0].set_ylabel("exit (row)")
+    figure.colorbar(image, ax=list(panels), use_gridspec=False, label="test samples [%]")
+    overall = results.oracle[results.oracle["exit"] == 0].set_index("exit_rule")
+    right = overall["accuracy"]
+    said = [f"{label} {right[rule]:.2%}" for rule, label in EXIT_RULES.items()]
+    headline(figure, "Right on test data: " + ", ".join(said))
+    return figure
+
+
+def _shares(counts: np.ndarray) -> np.ndarray:
+    """Per cent of each row's sum; zeros where a row is empty."""
+    return 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+
+def _heat_map(
+    axes: Axes,
+    shares: np.ndarray,
+    labels: np.ndarray,
+    form: str = "{:,}",
+    fontsize: float = 8.5,
+    top: float = 100,
+) -> AxesImage:
+    """Cells shaded by per cent, up to ``top``; each says its label where that is not 0, if there is
+    room for it."""
+    # "none" keeps the SVG's image at one pixel a cell, so it is small and its edges are sharp.
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=top, aspect="auto", interpolation="none")
+    axes.grid(False)
+    for row, column in np.argwhere(labels) if len(labels) <= MOST_LABELLED else ():
+        axes.text(
+            column, row, form.format(labels[row, column]), ha="center", va="center",
+            fontsize=fontsize, color="white" if shares[row, column] > 0.6 * top else "black",
+            in_layout=False,  # inside its panel, so the layout need not measure it
+        )  # fmt: skip
+    return image
