@@ -2,6 +2,7 @@
 # figures and summary. What is wanted stands here, how it is made in rules/.
 
 
+import atexit
 import time
 
 # That beside this file, or one that a working directory elsewhere has of its own; rules/common.smk
@@ -52,7 +53,9 @@ onsuccess:
         (FOLDER / "model/resume.pt").unlink(missing_ok=True)
     page = FOLDER / "summary.html"
     if page.exists() and page.stat().st_mtime >= STARTED:
-        print(
+        # At the very end, after Snakemake's own last lines.
+        atexit.register(
+            print,
             f"The answers:  {FOLDER}/summary.md",
             f"The figures:  {FOLDER}/figures/",
             f"On one page:  {page} (open it in a browser)",

@@ -57,17 +57,15 @@ if OWN is not None:  # nothing runs live
         del TABLES["network"]
 
 
-def drawn_from(wildcards):
-    """The tables that a figure is drawn from, by name."""
-    return {
-        name: TABLES.get(name, f"{RESULTS}/{name}.parquet") for name in DRAWN[wildcards.figure][2]
-    }
-
-
 rule figure:
     """A figure, as SVG and PNG."""
     input:
-        unpack(drawn_from),
+        unpack(
+            lambda wildcards: {
+                name: TABLES.get(name, f"{RESULTS}/{name}.parquet")
+                for name in DRAWN[wildcards.figure][2]
+            }
+        ),
     output:
         svg=report(
             f"{RESULTS}/figures/{{figure}}.svg",

@@ -56,7 +56,7 @@ def test_the_report_shows_every_figure_under_its_task(tree):
 
 def test_every_figure_has_a_category_and_a_caption():
     text = (ROOT / "rules/report.smk").read_text()
-    found = dict(re.findall(r'^    "(\w+)": \("([^"]+)"', text, re.MULTILINE))
+    found = dict(re.findall(r'^    "(\w+)": \(\s*"([^"]+)"', text, re.MULTILINE))
     by_name = {"training": "Training", "baseline": "Look closer", "coverage": "Look closer"}
     assert found == FIGURES | by_name
     assert set(CAPTIONS) == set(found)

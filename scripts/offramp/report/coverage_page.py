@@ -88,7 +88,7 @@ def page(table: pa.Table, origin: Mapping[str, str], date: str) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-def beyond_chance(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def beyond_chance(rows: Sequence[Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
     """Those that were broken more often than stated, by the exact test at SIGNIFICANCE shared by
     all."""
     level = SIGNIFICANCE / max(1, len(rows))
