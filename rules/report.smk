@@ -187,6 +187,6 @@ rule summary_page:
         code=code("summary_page"),
         parts=[sha256(part) for part in sorted((SCRIPTS / "offramp/report/page").iterdir())],
         # Further pages to link to, by what they are called.
-        links={},
+        links={"Move the thresholds": "explorer.html"},
     script:
         "../scripts/summary_page.py"
