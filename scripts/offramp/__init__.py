@@ -20,7 +20,7 @@ common         what knows nothing of exits
 from importlib import import_module
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class OfframpError(Exception):
