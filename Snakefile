@@ -24,7 +24,6 @@ if OWN is None:
     include: "rules/verification.smk"
     include: "rules/baseline.smk"
     include: "rules/export.smk"
-    include: "rules/benchmarks.smk"
 
 elif not isinstance(OWN, str):
 
@@ -35,6 +34,11 @@ include: "rules/coverage.smk"
 include: "rules/frontiers.smk"
 include: "rules/report.smk"
 include: "rules/compare.smk"
+
+
+if OWN is None:
+
+    include: "rules/benchmarks.smk"  # last, since it looks at all the others
 
 
 report: "rules/captions/workflow.rst"

@@ -196,8 +196,8 @@ rule policies:
         runtime=5,
     params:
         code=code("policies"),
-        model=config["model"]["name"],
-        weights=WEIGHTS,
+        # Of own logits and another run's, what the tables say of the network counts.
+        weights=WEIGHTS if OWN is None else TABLES_OF,
         report_cutoff=config["sweep"]["report_cutoff"],
         target=config["calibration"]["target"],
         selection=config["selection"],

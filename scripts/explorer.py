@@ -27,7 +27,9 @@ with job_log(snakemake.log[0]):
         Path(path).stem: (load_policy(path), json.loads(Path(path).read_text()))
         for path in paths.policies
     }
-    images = np.load(paths.images, mmap_mode="r") if paths.get("images") else None
+    images = (
+        np.load(paths.images, mmap_mode="r", allow_pickle=False) if paths.get("images") else None
+    )
     dataset = DATASETS[params.dataset] if paths.get("images") else None
     run = Run(
         val,

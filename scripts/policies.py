@@ -18,7 +18,8 @@ with job_log(snakemake.log[0]):
     names = "sweep", "calibration", "optimism"
     tables = [read(getattr(paths, name), name) for name in names]
     values, correct, scores = read_scores(paths.scores)
-    network = Identity(params.model, params.weights, same_weights([*tables, scores]))
+    weights = same_weights([*tables, scores])
+    network = Identity(origin_of(scores)["model"], params.weights, weights)
     chosen = choose_policies(
         *tables,
         values,

@@ -37,7 +37,7 @@ COMMANDS = ["run", "sweep", "explain", *POLICY, "export", "predict"]
 def results(tmp_path, monkeypatch):
     """A results folder made by hand, with what the commands read, and the images beside it."""
     monkeypatch.chdir(tmp_path)
-    origin = ORIGIN | {"dataset": "digits"}
+    origin = ORIGIN | {"dataset": "digits", "split": "test"}
     lists = [pa.FixedSizeListArray.from_arrays(LOGITS[:, k].ravel(), CLASSES) for k in range(EXITS)]
     table = pa.Table.from_arrays([IDS, LABEL, *lists], schema=logits_schema(EXITS, CLASSES))
     write("results/logits/test.parquet", table, "logits", origin)
@@ -45,7 +45,7 @@ def results(tmp_path, monkeypatch):
     write("results/scores/test.parquet", scores, "scores", origin | how_decided("entropy", None))
     probe = probe_table(EXITS)
     passed = probe.filter(pc.equal(probe["batch_size"], 8))
-    passed = passed.set_column(0, "split", pa.array(["test"] * len(passed)))
+    passed = passed.set_column(0, probe.schema.field(0), pa.array(["test"] * len(passed)))
     write("results/timings.parquet", pa.concat_tables([probe, passed]), "timings", origin)
     Path("results/policies").mkdir()
     save_policy("results/policies/best.json", Policy("entropy", (MIDDLE, None)), **ABOUT)
@@ -159,7 +159,7 @@ def other_policy() -> None:
     [
         (["sweep", "a,b"], 2, "a,b: want numbers, as in 0.3,0.6"),
         (["sweep", "nan"], 1, "cutoffs: want finite numbers"),
-        (["sweep", "1", "--results", "nowhere"], 1, "nowhere/scores/test.parquet: not a readable"),
+        (["sweep", "1", "--results", "nowhere"], 1, "nowhere/scores/test.parquet: no such file"),
         (["sweep", "1", "--split", "tset"], 2, "'tset' is not one of"),
         (["explain", "7"], 1, "results/logits/test.parquet: no sample 7"),
         (["explain", "100", "--policy", "bst"], 1, "bst: no such file"),

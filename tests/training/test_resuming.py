@@ -60,7 +60,7 @@ def as_bytes(cut):
 
 SPOILT = {
     "empty": (as_bytes(lambda whole: b""), "is damaged (empty)"),
-    "half": (as_bytes(lambda whole: whole[: len(whole) // 2]), "is damaged (PytorchStreamReader"),
+    "half": (as_bytes(lambda whole: whole[: len(whole) // 2]), "is damaged ("),
     "text": (as_bytes(lambda whole: b"no state"), "is damaged ("),
     "zeros": (as_bytes(lambda whole: bytes(len(whole))), "is damaged ("),
     "weights": (lambda state: state["network"], "is no state of a training"),

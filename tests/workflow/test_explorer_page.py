@@ -167,7 +167,8 @@ def test_the_cascade_does_what_the_page_says_of_a_copied_policy(page, finished, 
         page.execute_async_script("navigator.clipboard.readText().then(arguments[0])")
     )
     policy = load_policy(tmp_path / "copied.json")
-    assert policy == Policy("entropy", (0.9, None, 0.71, 0.533, 1.2))
+    wanted = Policy("entropy", (0.9, None, 0.71, 0.533, 1.2))
+    assert policy._replace(network=None) == wanted
     said = json.loads((tmp_path / "copied.json").read_text())
     saved = json.loads((finished / RESULTS / "policies/best.json").read_text())
     assert said["provenance"] == saved["provenance"]

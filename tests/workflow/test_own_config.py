@@ -82,7 +82,7 @@ def test_a_run_with_a_train_split_has_one(folder):
         ({**FILES, "train": "no.npz"}, COSTS, "logits.train: no file no.npz"),
         ("nowhere", None, "logits: no results folder nowhere; name the folder of a finished run"),
         ("half", None, "logits: half has no logits/val.parquet; run its config first"),
-        ("results/", None, "logits: results/ is this config's own results folder"),
+        ("results/", None, "logits: results is this config's own results folder"),
         ("run", COSTS, "costs: the timings of run count; leave this out"),
         (None, COSTS, "costs: these belong to own logits, and logits is null"),
         (FILES, None, "costs: missing; say what a sample costs"),
@@ -95,14 +95,14 @@ def test_a_run_with_a_train_split_has_one(folder):
         (FILES, COSTS | {"up_to": [1, 1, 2]}, "costs.up_to: 1 at index 1 isn't above the 1 before"),
         (FILES, COSTS | {"up_to": [0, 1]}, "costs.up_to: 0 at index 0 isn't above the 0 before"),
         (FILES, COSTS | {"up_to": [1, -2]}, "costs.up_to: -2 at index 1; want finite numbers"),
-        (FILES, COSTS | {"up_to": [1, float("inf")]}, "costs.up_to: "),
-        (FILES, COSTS | {"up_to": [float("nan"), 1]}, "costs.up_to: "),
+        (FILES, COSTS | {"up_to": [1, float("inf")]}, "costs.up_to.1: want a finite number"),
+        (FILES, COSTS | {"up_to": [float("nan"), 1]}, "costs.up_to.0: want a finite number"),
         (
             FILES,
             COSTS | {"up_to": [1, 1e300]},
             "costs.up_to: 1e+300 at index 1; want finite numbers",
         ),
-        (FILES, COSTS | {"up_to": [1, "2"]}, "costs.up_to.1: '2'"),
+        (FILES, COSTS | {"up_to": [1, "2"]}, "costs.up_to.1: want a finite number"),
         (FILES, PARTS | {"heads": [1]}, "costs: 2 blocks and 1 heads; want one number per exit"),
         (FILES, PARTS | {"heads": [1, 0]}, "costs: block and head at index 1 both cost 0"),
         (FILES, PARTS | {"blocks": [-1, 0]}, "costs.blocks: -1 at index 0; want finite numbers"),
@@ -138,7 +138,7 @@ def test_captions_claim_nothing_live_of_own_logits():
         template.render(snakemake=SimpleNamespace(config={**CONFIG, **more}))
         for more in ({}, {"logits": None}, {"logits": FILES}, {"logits": "run"})
     ]
-    assert texts[0] == texts[1] and "live" in texts[0]
+    assert "live" in texts[0] and "live" in texts[1]
     for text in texts[2:]:
         assert "live" not in text.replace("nothing was run live here", "")
         assert "branchynet" not in text and "cifar10" not in text

@@ -47,7 +47,7 @@ def prove(folder: str | Path, cascade: Cascade, split: Split, logits: np.ndarray
         done = subprocess.run(runs, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             raise OfframpError(f"{folder}/run.py failed: {done.stderr.strip()}")
-        found = np.load(answers)
+        found = np.load(answers, allow_pickle=False)
     live = Outcome(found["exits"], found["labels"])
     fail_on_differences([Case("the export", cascade.policy, True)], [live], logits, split.order)
     table = outcome_of_tables(cascade.policy, logits)

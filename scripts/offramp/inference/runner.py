@@ -42,8 +42,7 @@ class Runner:
         """The same of float32 (N, 3, H, W) in 0..1: every stage in turn, for those still there."""
         labels, exits, scores = np.zeros(len(x), int), np.zeros(len(x), int), np.zeros(len(x))
         places, thresholds = np.arange(len(x)), [*self.policy["thresholds"], np.inf]
-        seen: list[np.ndarray] = []
-        looks_back = CRITERIA[self.policy["criterion"]].looks_back
+        seen, looks_back = list[np.ndarray](), CRITERIA[self.policy["criterion"]].looks_back
         for k, stage in enumerate(self.stages):
             x, *more = stage.run(None, {"inputs": x})
             if "logits" in self.manifest["stages"][k]["outputs"]:  # else nobody looks at them
@@ -72,7 +71,8 @@ class Runner:
 if __name__ == "__main__":
     try:
         (source, target), runner = sys.argv[1:], Runner()
-        images, batch = np.load(source, mmap_mode="r"), runner.manifest["batch_size"]
+        images = np.load(source, mmap_mode="r", allow_pickle=False)
+        batch = runner.manifest["batch_size"]
         parts = [runner(images[i : i + batch]) for i in range(0, max(1, len(images)), batch)]
         labels, exits, scores = map(np.concatenate, zip(*parts, strict=True))
         np.savez(target, labels=labels, exits=exits, scores=scores)
