@@ -67,7 +67,7 @@ class Run(NamedTuple):
         table = re.search(r"^Job stats:\n.*\n-.*\n((?:\w+ +\d+\n)+)", self.output, re.MULTILINE)
         rows = dict(line.split() for line in table[1].splitlines()) if table else {}
         drawn = re.findall(
-            r"^rule figure:\n(?: +.*\n)*?    wildcards: figure=(\w+)", self.output, re.M
+            r"^(?:local)?rule figure:\n(?: +.*\n)*?    wildcards: figure=(\w+)", self.output, re.M
         )
         rows |= {f"figure_{name}": "1" for name in drawn}
         return {name: int(n) for name, n in rows.items() if name not in ("all", "total", "figure")}
