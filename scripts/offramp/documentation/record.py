@@ -61,9 +61,12 @@ def take(results: Path, record: Path, command: str) -> None:
     """Copy what is shown of one run, with its day; what the run did not make stays as it is."""
     record.mkdir(parents=True, exist_ok=True)
     summary = json.loads((results / "summary.json").read_text())
-    write_json(record / "summary.json", summary)
+    write_json(record / "summary.json", without_folders(summary))
     shutil.rmtree(record / "policies", ignore_errors=True)
-    shutil.copytree(results / "policies", record / "policies")
+    (record / "policies").mkdir()
+    for path in sorted((results / "policies").glob("*.json")):
+        policy = without_folders(json.loads(path.read_text()))
+        (record / "policies" / path.name).write_text(json.dumps(policy, indent=2) + "\n")
     for name in PICTURES[record.name]:
         if (results / "figures" / name).exists():
             shutil.copyfile(results / "figures" / name, record / name)
@@ -84,6 +87,20 @@ def take(results: Path, record: Path, command: str) -> None:
             again = {"measured": day_of(part), "commit": made["git_commit"][:12]}
             about["benchmarks"].setdefault("again", {})[title] = again
     write_json(record / "run.json", about)
+
+
+def without_folders(value: Any) -> Any:
+    """The same with weights files by their name alone where their path is one of this machine."""
+    if isinstance(value, list):
+        return [without_folders(entry) for entry in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: Path(v).name
+        if key == "weights" and isinstance(v, str) and Path(v).is_absolute()
+        else without_folders(v)
+        for key, v in value.items()
+    }
 
 
 def with_part(page: str, part: str) -> tuple[str, str]:
