@@ -7,7 +7,7 @@ TORCH ?= auto
 LOCKED := pip install --require-hashes -r locks/torch.txt
 BIN := .venv/bin
 
-.PHONY: venv demo test test-slurm bench docs record test-gpu train-gpu
+.PHONY: venv demo test test-quick test-slurm bench docs record test-gpu train-gpu
 
 venv: .venv/complete
 
@@ -37,6 +37,13 @@ test: .venv/bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# What one runs while working: the library's own tests, without the workflow's.
+test-quick: .venv/bench
+	$(BIN)/ruff check scripts tests
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder --ignore tests/workflow \
+	  --ignore tests/studies/test_seeds.py --ignore tests/inference/test_gpu_on_a_cpu.py
 
 # The digits example through profiles/slurm, on a Slurm of one node that it starts and takes down; as root,
 # with Debian's slurmctld, slurmd, slurm-client and munge.
