@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+import yaml
 from click.testing import CliRunner
 from conftest import ORIGIN, documented, probe_table
 
@@ -30,7 +31,7 @@ ENTROPY = scores_of("entropy", LOGITS)
 MIDDLE = float(np.sort(ENTROPY[:, 0])[18:20].mean())
 ABOUT = {"provenance": {"model": "toy", "dataset": "digits", "weights_sha256": "a" * 64}}
 POLICY = ["policy", "policy show", "policy compare"]
-COMMANDS = ["run", "sweep", "explain", *POLICY, "export", "predict"]
+COMMANDS = ["run", "from-logits", "sweep", "explain", *POLICY, "export", "predict"]
 
 
 @pytest.fixture
@@ -193,6 +194,25 @@ def test_run_passes_on_targets_configs_and_the_exit_code(results, monkeypatch):
         *("-m", "snakemake", "--cores", "4", "results/sweep.parquet", "-n"),
         *("--configfile", "a.yaml", "b.yaml"),
     ]
+
+
+def test_from_logits_writes_the_config_that_it_runs(results, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        cli.subprocess, "run", lambda c: seen.append(c) or subprocess.CompletedProcess(c, 0)
+    )
+    for name in ("v.npz", "t.npz"):
+        Path(name).touch()
+    assert "no Snakefile" in run("from-logits", "v.npz", "t.npz", "--costs", "1,2", code=1)
+    Path("Snakefile").touch()
+    assert "want numbers" in run("from-logits", "v.npz", "t.npz", "--costs", "1,x", code=2)
+    run("from-logits", "v.npz", "t.npz", "--costs", "1,2.5", "--unit", "mJ", "--results", "o")
+    assert seen[0][-2:] == ["--configfile", "o/config.yaml"]
+    assert yaml.safe_load(Path("o/config.yaml").read_text()) == {
+        "results": "o",
+        "logits": {"val": "v.npz", "test": "t.npz"},
+        "costs": {"blocks": [1.0, 2.5], "heads": [0.0, 0.0], "unit": "mJ"},
+    }
 
 
 class FakeRunner:

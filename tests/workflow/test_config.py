@@ -1,12 +1,15 @@
 """A config is checked once, before any job: every key, every path, with the way out."""
 
 import math
+import re
 import shutil
 import subprocess
 
 import pytest
 import yaml
 from conftest import documented
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from snakemake.utils import update_config
 from workflow_helpers import (
     CONFIGS,
@@ -370,3 +373,67 @@ def test_deleting_all_output_leaves_the_copy_of_a_training(tree):
     )
     assert not list(tree.glob("data/digits/*"))
     assert (tree / RESULTS / "model/trained/weights.safetensors").exists()
+
+
+# Whatever a config says
+
+
+def places(node, path=()):
+    """The path of every key of a config, sections and all in them."""
+    for key, value in node.items():
+        yield (*path, key)
+        if isinstance(value, dict):
+            yield from places(value, (*path, key))
+
+
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(
+        ["", "train", "5e-3", "64", "true", "null", "~/x", "./a//b/", "/", "..", "a{b}"]
+    ),
+)
+LEAVES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(-2, 300), st.floats(), TEXTS,
+    st.sampled_from(["cifar10", "digits", "risk", "energy", "joint", "guaranteed", 2**63, 1e300]),
+)  # fmt: skip
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS | st.integers(), inner),
+    max_leaves=6,
+)
+EDITS = st.lists(
+    st.tuples(st.sampled_from([*places(DEFAULTS), ("logits",), ("costs",), ("compare",)]), VALUES),
+    min_size=1, max_size=3,
+)  # fmt: skip
+
+
+@settings(max_examples=800, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(EDITS)
+def test_any_config_is_taken_or_refused_by_key_in_short_lines(edits):
+    config = yaml.safe_load(yaml.safe_dump(DEFAULTS))
+    for path, value in edits:
+        place = config
+        for key in path[:-1]:
+            place = place.get(key) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[path[-1]] = value
+    try:
+        check_config(config, SCHEMA, yaml.safe_load(yaml.safe_dump(DEFAULTS)))
+    except OfframpError as error:
+        first, *lines = str(error).split("\n  ")
+        assert first == "the config is wrong:" and lines
+        for line in lines:
+            key = re.match(r"[^:]*", line)[0]
+            assert key.split(".")[0] in {*DEFAULTS, "logits", "costs", "compare", "config"}
+            assert len(line) < 500
+        return
+    # What is taken is what the schema says, with numbers that can be reckoned with.
+    numbers = [v for p in places(config) for v in [at(config, p)] if type(v) is float]
+    assert all(map(math.isfinite, numbers))
+    assert type(config["batch_size"]) is int and config["batch_size"] >= 1
+
+
+def at(node, path):
+    for key in path:
+        node = node[key]
+    return node

@@ -55,7 +55,7 @@ def snippets(guide: Path) -> str:
 def commands(guide: Path) -> list[str]:
     """The command lines of a guide, but for those of the pipeline itself."""
     text = re.sub(r"^```.*?^```", "", guide.read_text(), flags=re.DOTALL | re.M)
-    return re.findall(r"^ {4,}((?:offramp (?!run)|python ).*)$", text, re.M)
+    return re.findall(r"^ {4,}((?:offramp (?!run|from-logits)|python ).*)$", text, re.M)
 
 
 @pytest.mark.parametrize("name", ["python", "export"])
@@ -91,6 +91,27 @@ def test_the_command_line_runs_the_pipeline(clone):
     done = subprocess.run(command, cwd=clone, env=IMPORTABLE, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_saved_logits_are_answered_by_the_line_of_the_guide(clone):
+    draw = np.random.default_rng(2)
+    for name in ("val", "test"):
+        label = draw.integers(0, 3, 300)
+        logits = draw.normal(0, 1, (300, 4, 3)).astype(np.float32)
+        logits[np.arange(300), :, label] += np.array([1, 2, 3, 4], np.float32)
+        np.savez(clone / f"{name}.npz", logits=logits, labels=label)
+    [line] = re.findall(r"^ {4}offramp (from-logits .*)$", GUIDES["command-line"].read_text(), re.M)
+    command = [sys.executable, "-m", "offramp.commands.main", *shlex.split(line)]
+    done = subprocess.run(command, cwd=clone, env=IMPORTABLE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((clone / "results/own/summary.json").read_text())
+    assert summary["about"]["unit"] == "ms" and not summary["about"]["ran_live"]
+    assert "Nothing was run live here" in (clone / "results/own/summary.md").read_text()
+    wrong = subprocess.run(
+        [*command[:-4], "--costs", "1,1"], cwd=clone, env=IMPORTABLE, capture_output=True, text=True
+    )
+    assert wrong.returncode != 0 and "Traceback" not in wrong.stderr
+    assert "exits" in wrong.stdout + wrong.stderr
 
 
 def test_the_exported_folder_alone_gives_what_the_tables_say(clone, tmp_path):

@@ -73,14 +73,54 @@ def run(targets: tuple[str, ...], config: tuple[str, ...], cores: int, dry_run: 
 
     Without TARGETS everything; else these files, as in `offramp run results/sweep.parquet`.
     """
+    _snakemake(cores, [*targets, *(["-n"] if dry_run else [])], config)
+
+
+def _snakemake(cores: int, arguments: Sequence[str], configs: Sequence[str]) -> None:
+    """Run Snakemake in this folder and end with its exit code."""
+    _need_clone()
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
+    command += ["--configfile", *configs] if configs else []
+    sys.exit(subprocess.run(command).returncode)
+
+
+def _need_clone() -> None:
     if not Path("Snakefile").exists():
         raise OfframpError("no Snakefile here: go into a clone of the repository, then run again")
     if find_spec("snakemake") is None:
         raise ModuleNotFoundError(name="snakemake")
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *targets]
-    command += ["-n"] if dry_run else []
-    command += ["--configfile", *config] if config else []
-    sys.exit(subprocess.run(command).returncode)
+
+
+@offramp.command("from-logits")
+@click.argument("val", type=click.Path(exists=True, dir_okay=False))
+@click.argument("test", type=click.Path(exists=True, dir_okay=False))
+@click.option("--costs", required=True, help="What each exit adds, as in 1,1,2,2; in any unit.")
+@click.option("--unit", default="units", show_default=True, help="What the costs are in.")
+@click.option("--train", type=click.Path(exists=True, dir_okay=False), help="Logits of train data.")
+@click.option("--results", default="results/own", show_default=True, help="A folder for all of it.")
+@click.option("--cores", default=4, show_default=True, help="How many jobs may run at once.")
+def from_logits(
+    val: str, test: str, costs: str, unit: str, train: str | None, results: str, cores: int
+) -> None:
+    """The whole analysis of saved logits: `offramp from-logits val.npz test.npz --costs 1,1,2,2`.
+
+    VAL and TEST hold `logits` (samples, exits, classes) and `labels`. No network, no config to
+    write; needs a clone. The config that it writes is RESULTS/config.yaml.
+    """
+    import yaml
+
+    try:
+        blocks = [float(text) for text in costs.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{costs}: want numbers, as in 1,1,2,2") from None
+    _need_clone()
+    own: dict[str, Any] = {"results": results, "logits": {"val": val, "test": test}}
+    own["logits"] |= {"train": train} if train else {}
+    own["costs"] = {"blocks": blocks, "heads": [0.0] * len(blocks), "unit": unit}
+    config = Path(results, "config.yaml")
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(yaml.safe_dump(own, sort_keys=False))
+    _snakemake(cores, [], [str(config)])
 
 
 @offramp.command()
