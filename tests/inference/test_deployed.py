@@ -199,8 +199,11 @@ def test_a_policy_names_its_weights_file(tmp_path, monkeypatch):
 def test_what_a_policy_must_say_of_its_network(tmp_path):
     origin = json.loads(POLICY.read_text())["provenance"]
     for fields, words in (
-        ({"provenance": None}, "provenance: does not say the model"),
-        ({"provenance": origin | {"model": "mine.py:make"}}, "network 'mine.py:make', which is"),
+        ({"provenance": None, "network": None}, "provenance: does not say the model"),
+        (
+            {"provenance": origin | {"model": "mine.py:make"}, "network": None},
+            "network 'mine.py:make', which is",
+        ),
         ({"provenance": origin | {"dataset": "arrays"}}, "dataset 'arrays', which is none"),
         ({"thresholds": [0.5] * 3}, "3 thresholds, where branchynet has 5 side exits"),
     ):

@@ -250,7 +250,7 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(tmp_path, state, payload
         {},
         "a",
     ],
-    ids=["list", "tensor", "nested", "number", "string"],
+    ids=["list", "tensor", "nested", "number", "empty", "string"],
 )
 def test_what_is_not_a_state_dict_is_refused(tmp_path, content):
     torch.save(content, tmp_path / "w.pt")

@@ -47,7 +47,12 @@ def test_logits_of_a_text_classifier_go_through_to_the_figures(pristine, tmp_pat
     names = "time_accuracy", "targets", "confusion"
     drawn = [f"results/text/figures/{name}.svg" for name in names]
     run = succeed(clone, "results/text/summary.md", *drawn, "--cores", "2", configs=configs)
-    environments = {rule_texts()[name].split("envs/")[1].split(".")[0] for name in run.jobs}
+    environments = {
+        rule_texts()[name.split("_")[0] if name.startswith("figure_") else name]
+        .split("envs/")[1]
+        .split(".")[0]
+        for name in run.jobs
+    }
     assert environments == {"analysis"}  # which has no torch
     lines = (clone / "results/text/summary.md").read_text().splitlines()
     assert lines[2].startswith(
@@ -153,7 +158,12 @@ def test_a_variant_of_a_network_s_run_times_nothing_anew(tree):
     configs = ("small.yaml", config_file(tree, "variant.yaml", more | FEW))
     before = {p: p.stat().st_mtime_ns for p in (tree / RESULTS).rglob("*") if p.is_file()}
     run = succeed(tree, "results/variant/summary.md", "--cores", "2", configs=configs)
-    environments = {rule_texts()[name].split("envs/")[1].split(".")[0] for name in run.jobs}
+    environments = {
+        rule_texts()[name.split("_")[0] if name.startswith("figure_") else name]
+        .split("envs/")[1]
+        .split(".")[0]
+        for name in run.jobs
+    }
     assert environments == {"analysis"}
     text = (tree / "results/variant/summary.md").read_text().replace("`", "")
     assert f"Logits are those of the run in {RESULTS}; timings are its own, in s" in text
