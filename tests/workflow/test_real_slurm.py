@@ -266,7 +266,7 @@ def test_a_timing_job_on_cuda_asks_for_a_gpu_and_has_the_node_that_it_does_not_f
     [record] = until(lambda: site.slurm.records(run.id), 120, "its job has ended")
     run.process.kill()
     said = (again / RESULTS / "logs/probe.log").read_text()
-    assert "config: device: cuda is not available here" in said
+    assert "device: cuda is not available here" in said
     told = site.slurm.ask("scontrol", "show", "job", record.id)
     assert "TresPerJob=gres:gpu:1" in told and "CPUs/Task=1" in told
     assert record.exclusive and record.said["ProcCnt"] == "2"
