@@ -18,7 +18,7 @@ from workflow_helpers import (
     snakemake,
     succeed,
 )
-from workflow_tables import DRAWN
+from workflow_tables import LOOKED_AT
 
 pytest_plugins = ["workflow_helpers"]
 
@@ -72,7 +72,7 @@ def test_logits_of_a_text_classifier_go_through_to_the_figures(pristine, tmp_pat
     policy = json.loads((clone / "results/text/policies/best.json").read_text())
     assert policy["provenance"]["unit"] == "words"
     rest = set(succeed(clone, "-n", configs=configs).jobs)
-    assert rest == DRAWN - {"figure_prediction", *(f"figure_{name}" for name in names)}
+    assert rest == LOOKED_AT - {"figure_prediction", *(f"figure_{name}" for name in names)}
 
 
 def test_a_cascade_of_models_pays_for_the_models_that_run(cascade):
