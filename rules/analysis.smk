@@ -48,16 +48,16 @@ rule reliability:
         "../scripts/reliability.py"
 
 
-rule risk:
-    """What leaving at each side exit may lose, fitted to validation data: the criterion `risk`."""
+rule deferral:
+    """What leaving at each side exit may lose, fitted to validation data: the criterion `deferral`."""
     input:
         f"{TABLES_OF}/logits/val.parquet",
     output:
-        f"{RESULTS}/risk.parquet",
+        f"{RESULTS}/deferral.parquet",
     log:
-        f"{RESULTS}/logs/risk.log",
+        f"{RESULTS}/logs/deferral.log",
     benchmark:
-        f"{RESULTS}/benchmarks/risk.tsv"
+        f"{RESULTS}/benchmarks/deferral.tsv"
     conda:
         "../envs/analysis.yaml"
     resources:
@@ -65,9 +65,9 @@ rule risk:
         mem_mb=2000,
         runtime=10,
     params:
-        code=code("risk"),
+        code=code("deferral"),
     script:
-        "../scripts/risk.py"
+        "../scripts/deferral.py"
 
 
 rule scores:
@@ -77,7 +77,7 @@ rule scores:
         temperatures=(
             f"{RESULTS}/temperatures.parquet" if config["calibration"]["temperatures"] else []
         ),
-        risk=f"{RESULTS}/risk.parquet" if config["criterion"] == "risk" else [],
+        deferral=f"{RESULTS}/deferral.parquet" if config["criterion"] == "deferral" else [],
     output:
         f"{RESULTS}/scores/{{split}}.parquet",
     log:
@@ -205,7 +205,7 @@ rule policies:
         "../scripts/policies.py"
 
 
-rule easy:
+rule leaving:
     """Who leaves where under the best policy and as what, how exits agree, what an oracle would do."""
     input:
         logits=f"{TABLES_OF}/logits/test.parquet",
@@ -216,9 +216,9 @@ rule easy:
         agreement=f"{RESULTS}/agreement.parquet",
         oracle=f"{RESULTS}/oracle.parquet",
     log:
-        f"{RESULTS}/logs/easy.log",
+        f"{RESULTS}/logs/leaving.log",
     benchmark:
-        f"{RESULTS}/benchmarks/easy.tsv"
+        f"{RESULTS}/benchmarks/leaving.tsv"
     conda:
         "../envs/analysis.yaml"
     resources:
@@ -226,7 +226,7 @@ rule easy:
         mem_mb=2000,
         runtime=5,
     params:
-        code=code("easy"),
+        code=code("leaving"),
         batch_size=config["batch_size"],
     script:
-        "../scripts/easy.py"
+        "../scripts/leaving.py"

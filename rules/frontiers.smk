@@ -4,7 +4,7 @@ rule frontiers:
         val=f"{TABLES_OF}/logits/val.parquet",
         test=f"{TABLES_OF}/logits/test.parquet",
         temperatures=f"{RESULTS}/temperatures.parquet",
-        risk=f"{RESULTS}/risk.parquet",
+        deferral=f"{RESULTS}/deferral.parquet",
         timings=f"{TABLES_OF}/timings.parquet",
     output:
         frontiers=f"{RESULTS}/frontiers.parquet",

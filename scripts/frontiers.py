@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     paths, output, size = snakemake.input, snakemake.output, snakemake.params.batch_size
-    names = "timings", "temperatures", "risk"
-    timings, temperatures, risk = tables = [read(getattr(paths, name), name) for name in names]
+    names = "timings", "temperatures", "deferral"
+    timings, temperatures, deferral = tables = [read(getattr(paths, name), name) for name in names]
     splits = []
     for path in (paths.val, paths.test):
         known = read_logits(path)
@@ -22,7 +22,7 @@ with job_log(snakemake.log[0]):
         splits.append(SplitData(known.logits, known.label, right))
         tables.append(known.table)
     model = fit_time_model(timings)
-    found = curves(*splits, temperatures["temperature"].to_pylist(), risk, model, size)
+    found = curves(*splits, temperatures["temperature"].to_pylist(), deferral, model, size)
     origin = derived(snakemake.config, tables, "test")
     write(output.frontiers, frontiers_table(found), "frontiers", origin)
     equal = equal_accuracy_table(found, splits[1].correct, model, size)

@@ -30,7 +30,7 @@ with job_log(snakemake.log[0]):
         if on_val:
             rows = slice(fitting_part(len(label)), None)
     if CRITERIA[params.criterion].fitted:
-        found = read(paths.risk, "risk")
+        found = read(paths.deferral, "deferral")
         same_weights([table, found])
         weights = weights_of(found)
     if weights and on_val:

@@ -171,7 +171,7 @@ def test_images_that_are_none_are_refused_in_one_line(images, words):
         (Policy("entropy", ()), "the policy: 0 thresholds for 3 side exits"),
         (Policy("entropy", (1.0,) * 3, (1.0,)), "the policy: 1 temperatures for 3 side exits"),
         (
-            Policy("risk", (1.0,) * 3, None, some_weights("risk", 3, CLASSES - 1)),
+            Policy("deferral", (1.0,) * 3, None, some_weights("deferral", 3, CLASSES - 1)),
             "the policy: weights: of 9 classes, not of 10",
         ),
         (

@@ -72,14 +72,14 @@ def test_other_samples_are_not_paired_and_other_clocks_are_named():
 
 
 def test_what_differs_is_listed_key_by_key():
-    first = run_of([0.5, 0.5], selection={"max_loss": 0.01, "rule": "knee"}, criterion="entropy")
+    first = run_of([0.5, 0.5], selection={"max_drop": 0.01, "rule": "knee"}, criterion="entropy")
     second = run_of(
-        [0.5, 0.5], selection={"max_loss": 0.02, "rule": "knee"}, criterion="entropy",
+        [0.5, 0.5], selection={"max_drop": 0.02, "rule": "knee"}, criterion="entropy",
         logits="results/a", sweep={"cutoffs": [1, 2, 3, 4, 5]},
     )  # fmt: skip
     rows = rows_of(compare_page({"a": first, "b": second}), "What differs in their configs")
     assert rows == {
-        "selection.max_loss": ["`selection.max_loss`", "`0.01`", "`0.02`"],
+        "selection.max_drop": ["`selection.max_drop`", "`0.01`", "`0.02`"],
         "logits": ["`logits`", "", '`"results/a"`'],
         "sweep.cutoffs": ["`sweep.cutoffs`", "", "5 values, 1 to 5"],
     }

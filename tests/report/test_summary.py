@@ -91,7 +91,7 @@ def test_where_nothing_satisfies_the_rule_the_full_network_is_to_be_used(run):
 
 def test_what_a_fitted_criterion_promises_is_called_an_estimate(run):
     assert "an estimate" not in first_lines(run)
-    run["about"]["criterion"] = "risk"
+    run["about"]["criterion"] = "deferral"
     assert "so this is an estimate" in first_lines(run)
 
 

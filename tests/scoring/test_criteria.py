@@ -135,9 +135,9 @@ def slow_score(criterion: str, exits: list[list[float]]) -> float:
         return 1 - (first - second)
     if criterion == "energy":
         return -math.log(math.fsum(math.exp(z) for z in exits[-1]))
-    if criterion == "risk":
+    if criterion == "deferral":
         ahead = min(sorted(exits[-1])[-1] - sorted(exits[-1])[-2], 30.0)
-        known = some_weights("risk", len(exits), len(p))[-1]
+        known = some_weights("deferral", len(exits), len(p))[-1]
         features = (loop_entropy(exits[-1]), 1 - (first - second), ahead)
         value = sum(w * sign for w, sign in zip(known[:3], features, strict=True))
         return 1 / (1 + math.exp(-value - known[3 + exits[-1].index(max(exits[-1]))]))
@@ -217,7 +217,7 @@ def test_temperatures_divide_the_logits_of_their_exit():
 
 def test_a_fitted_criterion_risks_nothing_where_there_are_no_weights():
     logits = np.random.default_rng(0).normal(size=(5, 3, 4)).astype(np.float32)
-    found = scores_of("risk", logits, weights=some_weights("risk", 2, 4))
+    found = scores_of("deferral", logits, weights=some_weights("deferral", 2, 4))
     assert (found[:, :2] > 0).all() and (found[:, 2] == 0).all()
 
 
@@ -225,14 +225,14 @@ def test_a_lead_beyond_all_measure_changes_no_risk():
     logits = np.zeros((2, 1, 4))
     logits[:, 0, 1] = [50.0, 1e30]
     known = ((0.0, 0.0, -1.0, 9.0, 9.0, 9.0, 9.0),)
-    assert np.ptp(scores_of("risk", logits, weights=known)) == 0
+    assert np.ptp(scores_of("deferral", logits, weights=known)) == 0
 
 
 def test_cutoffs_spread_evenly_or_closer_where_scores_are_low():
     places = np.array([0.0, 0.5, 1.0])
     assert spread("entropy", (0.0, 2.0), places).tolist() == [0.0, 1.0, 2.0]
     assert spread("energy", (-8.0, -2.0), places).tolist() == [-8.0, -5.0, -2.0]
-    assert spread("risk", (0.0, 1.0), places).tolist() == [0.0, 0.125, 1.0]
+    assert spread("deferral", (0.0, 1.0), places).tolist() == [0.0, 0.125, 1.0]
 
 
 def test_a_criterion_without_ends_takes_those_of_the_values():

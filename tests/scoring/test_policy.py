@@ -110,8 +110,8 @@ def test_policy_scores_of_a_network_without_side_exits_are_empty():
 
 
 def test_a_saved_policy_keeps_its_weights_bit_for_bit(tmp_path):
-    weights = some_weights("risk", 2, 4)
-    policy = Policy("risk", (0.1, None), None, weights)
+    weights = some_weights("deferral", 2, 4)
+    policy = Policy("deferral", (0.1, None), None, weights)
     save_policy(tmp_path / "policy.json", policy)
     assert load_policy(tmp_path / "policy.json") == policy
 
@@ -131,7 +131,7 @@ def test_a_saved_policy_keeps_its_weights_bit_for_bit(tmp_path):
     ],
 )
 def test_a_fitted_criterion_wants_its_weights(tmp_path, weights):
-    content = {**GOOD, "criterion": "risk", "weights": weights}
+    content = {**GOOD, "criterion": "deferral", "weights": weights}
     text = "weights: want 2 lists of 3 numbers and one per class"
     assert text in refusal(tmp_path / "bad.json", content)
 

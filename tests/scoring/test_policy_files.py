@@ -99,7 +99,7 @@ def policy_contents(draw):
 @given(policy_contents())
 @settings(max_examples=500)
 @example(GOOD)
-@example(GOOD | {"criterion": "risk", "temperatures": None, "weights": [[0.1] * 7] * 2})
+@example(GOOD | {"criterion": "deferral", "temperatures": None, "weights": [[0.1] * 7] * 2})
 def test_a_policy_of_any_content_is_refused_or_right(path, content):
     path.write_text(json.dumps(content))
     policy = refused_or_right(path)
@@ -185,7 +185,7 @@ def test_a_policy_for_another_network_is_refused_by_name(path):
         (Policy("entropy", (0.5,)), "1 thresholds for 2 side exits"),
         (Policy("entropy", (0.5,) * 5), "5 thresholds for 2 side exits"),
         (
-            Policy("risk", (0.5, 0.5), None, some_weights("risk", 2, 10)),
+            Policy("deferral", (0.5, 0.5), None, some_weights("deferral", 2, 10)),
             "weights: of 10 classes, not of 4",
         ),
     ],
@@ -206,7 +206,7 @@ def softmax(row) -> list[float]:
     return [p / math.fsum(powers) for p in powers]
 
 
-def slow_risk(rows, weights) -> float:
+def slow_deferral(rows, weights) -> float:
     row = rows[-1]
     ordered = sorted(row, reverse=True)
     known = [SLOW["entropy"](rows, None), SLOW["margin"](rows, None)]
@@ -238,7 +238,7 @@ SLOW = {
     ),
     "patience": slow_patience,
     "agreement": slow_agreement,
-    "risk": slow_risk,
+    "deferral": slow_deferral,
 }
 
 

@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from offramp.scoring.criteria import scores_of
 from offramp.scoring.pool import _moments, expected_correct, fit_pool
 from offramp.thresholds.calibration import CalibrationData, calibrate_jointly
-from offramp.thresholds.evaluation import loss
+from offramp.thresholds.evaluation import accuracy_drop
 from offramp.thresholds.joint import linear_costs
 
 
@@ -107,7 +107,7 @@ def test_thresholds_fitted_to_it_lose_about_what_they_may_where_labels_mislead()
         for name, known in (("labels", ()), ("expected", (logits, label))):
             data = CalibrationData(scores, right, *known)
             (thresholds,) = calibrate_jointly(data, [target], costs)
-            lost[name].append(loss(new_scores, new_right, thresholds))
+            lost[name].append(accuracy_drop(new_scores, new_right, thresholds))
     assert np.mean(lost["expected"]) < 1.7 * allowed < 2.2 * allowed < np.mean(lost["labels"])
 
 

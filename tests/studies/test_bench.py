@@ -189,7 +189,7 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
         return judge(thresholds, *rest)
 
     monkeypatch.setattr(bench_thresholds, "judged", noted)
-    monkeypatch.setattr(bench_thresholds, "MAX_LOSS", 0.03)
+    monkeypatch.setattr(bench_thresholds, "MAX_DROP", 0.03)
     data = {"val": (scores, correct), "test": random_scores()}
     test_logits = draw.normal(0, 1, (200, EXITS, CLASSES)).astype(np.float32)
     model = hand_made_model(EXITS, BATCH)
@@ -202,12 +202,12 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
     assert all(any(t is not None for t in thresholds) for thresholds in found)
     names = rows["contender"].unique()
     assert len(names) == len(found) == 11
-    by_risk = bench_thresholds._scores_by_risk(logits, labels, data, test_logits)
+    by_deferral = bench_thresholds._scores_by_risk(logits, labels, data, test_logits)
     for name, thresholds in zip(names, found, strict=True):
         here = rows[rows["contender"] == name]
         assert (here["case"] == "to find").sum() == bench_thresholds.TURNS
         value = here[here["repeat"] == 1].set_index("case")["value"]
-        for split, (values, right) in (by_risk if "risk" in name else data).items():
+        for split, (values, right) in (by_deferral if "deferral" in name else data).items():
             taken = np.array([slow_exit(row, thresholds) for row in values.tolist()])
             lost = right[:, -1].mean() - right[np.arange(len(right)), taken - 1].mean()
             assert value[f"{split} loss"] == pytest.approx(100 * lost)

@@ -6,9 +6,9 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
 from offramp.report.frontiers_page import page
 from offramp.scoring.criteria import CRITERIA, scores_of
+from offramp.scoring.deferral import deferral_table
 from offramp.scoring.policy import exits_of, shared_cutoff
 from offramp.scoring.pool import expected_correct
-from offramp.scoring.risk import risk_table
 from offramp.scoring.scores import scores_left_out, weights_of
 from offramp.studies import frontiers
 from offramp.studies.frontiers import (
@@ -43,7 +43,7 @@ def found():
     patch.setattr(frontiers, "TARGETS", (0.6, 0.8, 0.9))
     patch.setattr(frontiers, "RESAMPLES", 50)
     patch.setattr("offramp.thresholds.joint.PRICES", np.geomspace(100, 0.1, 8))
-    made = curves(val, test, (1.5, 1.0, 0.8), risk_table(val.logits, val.label), model, BATCH)
+    made = curves(val, test, (1.5, 1.0, 0.8), deferral_table(val.logits, val.label), model, BATCH)
     yield val, test, model, made
     patch.undo()
 
@@ -56,10 +56,10 @@ def test_there_is_a_curve_for_every_criterion_and_method_and_for_scaled_entropy(
 
 def test_every_policy_is_right_and_takes_time_as_a_slow_run_of_the_table_says(found):
     val, test, model, made = found
-    known = weights_of(risk_table(val.logits, val.label))
+    known = weights_of(deferral_table(val.logits, val.label))
     for curve in made:
         divisors = (1.5, 1.0, 0.8) if curve.scaled else None
-        weights = known if curve.criterion == "risk" else None
+        weights = known if curve.criterion == "deferral" else None
         scores = scores_of(curve.criterion, test.logits, divisors, weights)
         for m, policy in enumerate(curve.policies):
             taken = [slow_exit(row, policy.thresholds) for row in scores.tolist()]
@@ -79,8 +79,8 @@ def test_thresholds_after_temperatures_come_from_the_other_half(found):
     val, test, model, _ = found
     spoilt = val.logits.copy()
     spoilt[: len(spoilt) // 2] = 5.0
-    risk = risk_table(val.logits, val.label)
-    changed = curves(val._replace(logits=spoilt), test, (1.5, 1.0, 0.8), risk, model, BATCH)
+    deferral = deferral_table(val.logits, val.label)
+    changed = curves(val._replace(logits=spoilt), test, (1.5, 1.0, 0.8), deferral, model, BATCH)
     for before, after in zip(found[-1], changed, strict=True):
         if before.scaled:
             assert before.policies == after.policies
@@ -117,8 +117,8 @@ def test_a_curve_ends_with_all_exits_disabled_and_has_no_policy_that_another_bea
     for curve in made:
         if curve.scaled:
             continue
-        if curve.criterion == "risk":
-            scores = scores_left_out(risk_table(val.logits, val.label), val.logits)
+        if curve.criterion == "deferral":
+            scores = scores_left_out(deferral_table(val.logits, val.label), val.logits)
         else:
             scores = scores_of(curve.criterion, val.logits)
         assert len(set(curve.policies)) == len(curve.policies)

@@ -8,7 +8,7 @@ from scipy.special import softmax
 from offramp.scoring.criteria import scores_of
 from offramp.thresholds import optimism as of_thresholds
 from offramp.thresholds.calibration import CalibrationData, thresholds_for
-from offramp.thresholds.evaluation import loss
+from offramp.thresholds.evaluation import accuracy_drop
 from offramp.thresholds.joint import costs_of, linear_costs
 from offramp.thresholds.optimism import optimism
 
@@ -47,7 +47,7 @@ def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
         data = noisy_data(400, seed)
         found.append(optimism(settings, data, [target], costs)[0])
         (thresholds,) = thresholds_for(settings, data, [target], costs)
-        lost = [loss(each.scores, each.correct, thresholds) for each in (new, data)]
+        lost = [accuracy_drop(each.scores, each.correct, thresholds) for each in (new, data)]
         want.append(lost[0] - lost[1])
     spread = np.std(want) / np.sqrt(len(want))
     assert np.mean(found) == pytest.approx(np.mean(want), abs=3 * spread)
@@ -66,7 +66,7 @@ def test_with_few_samples_optimism_of_the_pool_of_exits_is_but_part_of_it(monkey
         target = [data.correct[:, -1].mean() - 0.01]
         found.append(optimism(settings, data, target, costs)[0])
         (thresholds,) = thresholds_for(settings, data, target, costs)
-        lost = [loss(each.scores, each.correct, thresholds) for each in (new, data)]
+        lost = [accuracy_drop(each.scores, each.correct, thresholds) for each in (new, data)]
         want.append(lost[0] - lost[1])
     # It is an estimate, and too small here; the coverage study shows what it is good for.
     assert 0 < np.mean(found) < np.mean(want)

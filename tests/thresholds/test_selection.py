@@ -18,8 +18,8 @@ from offramp.thresholds.selection import (
     Candidate,
     choose_policies,
     confidence_each,
+    drop_at_most,
     judged,
-    loss_at_most,
     pareto_frontier,
 )
 from offramp.thresholds.sweep import sweep_rows, sweep_split
@@ -36,7 +36,7 @@ def candidate(seconds: float, correct: int, n: int = N, **more) -> Candidate:
 
 
 def choose(rule: str, candidates, **options):
-    limits = {"max_loss": 0.15, "min_accuracy": 0.7, "confidence": 0.6} | options
+    limits = {"max_drop": 0.15, "min_accuracy": 0.7, "confidence": 0.6} | options
     return RULES[rule](candidates, **limits)
 
 
@@ -59,9 +59,9 @@ def slow_walk(candidates, passes):
 
 
 @given(CANDIDATES, st.floats(0, 1), st.sampled_from([0.5, 0.9]))
-def test_fastest_within_loss_stops_at_the_first_that_may_lose_too_much(candidates, lost, sure):
-    chosen = choose("fastest_within_loss", candidates, max_loss=lost, confidence=sure)
-    assert chosen == slow_walk(candidates, lambda c: loss_at_most(c, sure) <= lost)
+def test_fastest_within_drop_stops_at_the_first_that_may_lose_too_much(candidates, lost, sure):
+    chosen = choose("fastest_within_drop", candidates, max_drop=lost, confidence=sure)
+    assert chosen == slow_walk(candidates, lambda c: drop_at_most(c, sure) <= lost)
 
 
 @given(CANDIDATES, st.floats(0, 1), st.sampled_from([0.5, 0.9]))
@@ -76,14 +76,14 @@ def test_families_are_walked_apart_and_share_the_error():
 
     cutoffs = [of({"cutoff": c}, 3 - c, lost) for c, lost in ((0.0, 0), (1.0, 40), (1.5, 0))]
     on_train = [of({"calibrated_on": "train", "target": 0.9}, 1.8, 12)]
-    limits = {"max_loss": 0.004, "confidence": 0.9}
-    assert choose("fastest_within_loss", cutoffs, **limits) == cutoffs[0]
-    assert choose("fastest_within_loss", cutoffs + on_train, **limits) == on_train[0]
+    limits = {"max_drop": 0.004, "confidence": 0.9}
+    assert choose("fastest_within_drop", cutoffs, **limits) == cutoffs[0]
+    assert choose("fastest_within_drop", cutoffs + on_train, **limits) == on_train[0]
     assert confidence_each(cutoffs, 0.9) == pytest.approx(0.9)
     assert confidence_each(cutoffs + on_train, 0.9) == pytest.approx(0.95)
-    assert loss_at_most(on_train[0], 0.9) < 0.0037 < loss_at_most(on_train[0], 0.95)
-    assert choose("fastest_within_loss", on_train, max_loss=0.0037, confidence=0.9) == on_train[0]
-    both = choose("fastest_within_loss", cutoffs + on_train, max_loss=0.0037, confidence=0.9)
+    assert drop_at_most(on_train[0], 0.9) < 0.0037 < drop_at_most(on_train[0], 0.95)
+    assert choose("fastest_within_drop", on_train, max_drop=0.0037, confidence=0.9) == on_train[0]
+    both = choose("fastest_within_drop", cutoffs + on_train, max_drop=0.0037, confidence=0.9)
     assert both == cutoffs[0]
 
 
@@ -95,7 +95,7 @@ def test_the_confidence_holds_for_the_chosen_one_of_many():
         hit = draw.random(n)  # candidate i turns the first losses[i] of the samples wrong
         lost = [int((hit < 0.0105 + 0.0002 * i).sum()) for i in range(40)]
         some = [candidate(100.0 - i, n - m, n=n) for i, m in enumerate(lost)]
-        broken += choose("fastest_within_loss", some, max_loss=0.01, confidence=0.9) is not None
+        broken += choose("fastest_within_drop", some, max_drop=0.01, confidence=0.9) is not None
     assert (
         0.02 <= broken / draws <= 0.13
     )  # rarely, but not never: a rule that never chooses is no use
@@ -103,7 +103,7 @@ def test_the_confidence_holds_for_the_chosen_one_of_many():
 
 def test_a_policy_that_disables_all_exits_loses_nothing():
     nobody = candidate(1.0, 170, n=180)._replace(policy=Policy("entropy", (None, None)))
-    assert loss_at_most(nobody, 0.99) == 0.0
+    assert drop_at_most(nobody, 0.99) == 0.0
 
 
 @given(CANDIDATES)
@@ -136,7 +136,7 @@ def test_without_candidates_every_rule_chooses_none(rule):
 
 
 def test_when_every_candidate_loses_too_much_none_is_chosen():
-    assert choose("fastest_within_loss", [candidate(1, 10), candidate(2, 17)]) is None
+    assert choose("fastest_within_drop", [candidate(1, 10), candidate(2, 17)]) is None
     assert choose("fastest_above_accuracy", [candidate(1, 10), candidate(2, 14)]) is None
 
 
@@ -144,9 +144,9 @@ def test_when_every_candidate_loses_too_much_none_is_chosen():
 @pytest.mark.parametrize("lost", [0, 1, 25])
 def test_a_loss_of_exactly_what_is_allowed_passes_and_one_more_does_not(lost, sure):
     passes, fails = (candidate(1.0, 5000 - m, n=5000) for m in (lost, lost + 1))
-    limits = {"max_loss": loss_at_most(passes, sure), "confidence": sure}
-    assert choose("fastest_within_loss", [passes], **limits) == passes
-    assert choose("fastest_within_loss", [fails], **limits) is None
+    limits = {"max_drop": drop_at_most(passes, sure), "confidence": sure}
+    assert choose("fastest_within_drop", [passes], **limits) == passes
+    assert choose("fastest_within_drop", [fails], **limits) is None
 
 
 @pytest.mark.parametrize("sure", [0.5, 0.9])
@@ -168,7 +168,7 @@ def test_the_bound_on_the_accuracy_holds_as_often_as_it_says(sure, accuracy):
 
 def test_few_validation_samples_vouch_for_little():
     few, many = candidate(1.0, 180, n=180), candidate(2.0, 5000, n=5000)
-    assert choose("fastest_within_loss", [few, many], max_loss=0.005, confidence=0.9) == many
+    assert choose("fastest_within_drop", [few, many], max_drop=0.005, confidence=0.9) == many
     options = {"min_accuracy": 0.995, "confidence": 0.9}
     assert choose("fastest_above_accuracy", [few, many], **options) == many
 
@@ -176,9 +176,9 @@ def test_few_validation_samples_vouch_for_little():
 def test_of_the_same_loss_the_one_with_more_changes_is_less_sure():
     calm = candidate(2.0, 4990, n=5000, lost=10)
     moved = candidate(1.0, 4990, n=5000, lost=110, gained=100)
-    options = {"max_loss": 0.004, "confidence": 0.9}
-    assert choose("fastest_within_loss", [calm, moved], **options) == calm
-    assert choose("fastest_within_loss", [calm, moved], **options | {"max_loss": 0.01}) == moved
+    options = {"max_drop": 0.004, "confidence": 0.9}
+    assert choose("fastest_within_drop", [calm, moved], **options) == calm
+    assert choose("fastest_within_drop", [calm, moved], **options | {"max_drop": 0.01}) == moved
 
 
 def test_what_the_tested_samples_know_has_no_say_in_the_order():
@@ -186,13 +186,13 @@ def test_what_the_tested_samples_know_has_no_say_in_the_order():
     good = candidate(1.0, 5000, n=5000)._replace(origin={"cutoff": 0.1})
     bad = candidate(3.0, 4900, n=5000)._replace(origin={"cutoff": 0.2})
     lucky = candidate(0.5, 5000, n=5000)._replace(origin={"cutoff": 0.3})
-    options = {"max_loss": 0.005, "confidence": 0.9}
-    assert choose("fastest_within_loss", [lucky, bad, good], **options) == good
+    options = {"max_drop": 0.005, "confidence": 0.9}
+    assert choose("fastest_within_drop", [lucky, bad, good], **options) == good
     wanted = [
         c._replace(origin={"calibrated_on": "train", "target": t})
         for c, t in ((good, 0.99), (bad, 0.98), (lucky, 0.97))
     ]
-    assert choose("fastest_within_loss", wanted[::-1], **options) == wanted[0]
+    assert choose("fastest_within_drop", wanted[::-1], **options) == wanted[0]
 
 
 def test_half_calibrated_thresholds_are_judged_on_the_other_half():
@@ -222,13 +222,13 @@ def test_thresholds_fitted_to_luck_do_not_stop_those_that_change_little():
         c._replace(origin={"calibrated_on": "val_half", "target": t}, changed=changed)
         for c, t, changed in ((lucky, 0.95, 300), (good, 0.93, 12))
     ]
-    options = {"max_loss": 0.005, "confidence": 0.9}
-    assert choose("fastest_within_loss", half, **options) == half[1]
+    options = {"max_drop": 0.005, "confidence": 0.9}
+    assert choose("fastest_within_drop", half, **options) == half[1]
 
 
 def test_a_gain_over_the_full_network_is_no_loss():
     better = candidate(1.0, 20, lost=0, gained=5)
-    assert choose("fastest_within_loss", [better], max_loss=0.0, confidence=0.9) == better
+    assert choose("fastest_within_drop", [better], max_drop=0.0, confidence=0.9) == better
 
 
 def test_changes_are_counted_sample_by_sample():
@@ -244,7 +244,7 @@ def test_changes_are_counted_sample_by_sample():
 def test_of_the_equally_fast_the_more_accurate_is_chosen():
     best = candidate(1.0, 19)
     some = [candidate(1.0, 18), best, candidate(2.0, 20)]
-    assert choose("fastest_within_loss", some, max_loss=0.2) == best
+    assert choose("fastest_within_drop", some, max_drop=0.2) == best
 
 
 def test_the_knee_is_the_corner_of_a_bent_frontier():
@@ -263,8 +263,8 @@ def test_a_frontier_of_fewer_than_three_has_no_knee():
     assert choose("knee", [candidate(1, 5), candidate(2, 9), candidate(3, 9)]) is None
 
 
-@pytest.mark.parametrize("max_loss, satisfied", [(0.05, True), (-1.0, False)])
-def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
+@pytest.mark.parametrize("max_drop, satisfied", [(0.05, True), (-1.0, False)])
+def test_policies_are_chosen_from_the_tables_and_say_why(max_drop, satisfied):
     draw, model = np.random.default_rng(0), hand_made_model(3, 64)
     model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
     scores = {split: draw.random((800, 3)) for split in ("train", "val", "test")}
@@ -275,17 +275,17 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
     optimism = pa.table({"target": settings["targets"], "optimism": [-0.01, 0.01, 0.002]})
     cutoffs = np.linspace(0, 1, 21)
     rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model, 64))
-    limits = {"confidence": 0.9, "max_loss": max_loss, "min_accuracy": 0.5}
+    limits = {"confidence": 0.9, "max_drop": max_drop, "min_accuracy": 0.5}
     found = choose_policies(
         pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.9,
-        {"rule": "fastest_within_loss", **limits}, ENTROPY,
+        {"rule": "fastest_within_drop", **limits}, ENTROPY,
     )  # fmt: skip
     assert found["report_cutoff"][0].thresholds == (0.5, 0.5)
     assert found["target"][1]["origin"]["target"] == 0.9
     assert found["target"][1]["expected"]["optimism"] == 0.01
     below = choose_policies(
         pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.85,
-        {"rule": "fastest_within_loss", **limits}, ENTROPY,
+        {"rule": "fastest_within_drop", **limits}, ENTROPY,
     )  # fmt: skip
     assert below["target"][1]["expected"]["optimism"] == 0.0
     values, correct = data["val"]
@@ -302,10 +302,10 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_loss, satisfied):
         taken = np.array([slow_exit(row, policy.thresholds) for row in values[some].tolist()]) - 1
         right, full = correct[some][np.arange(len(taken)), taken], correct[some, -1]
         lost, gained = int((full & ~right).sum()), int((right & ~full).sum())
-        assert drop_bound(lost, gained, len(taken), 1 - 0.1 / families) <= max_loss
+        assert drop_bound(lost, gained, len(taken), 1 - 0.1 / families) <= max_drop
         if policy.thresholds != (None, None):
             bound = drop_bound(lost, gained, len(taken), 1 - 0.1 / many)
-            assert expected["loss_at_most"] == bound
+            assert expected["drop_at_most"] == bound
     if satisfied:
         seconds = {name: found[name][1]["expected"]["seconds"] for name in found}
         assert seconds["best_cutoff"] < max(rows["seconds"])
@@ -322,7 +322,7 @@ def test_without_a_train_split_half_of_val_stands_in_for_it():
     assert set(calibration["calibrated_on"].to_pylist()) == {"val", "val_half"}
     luck = pa.table({"target": settings["targets"], "optimism": [0.0, 0.0, 0.0]})
     rows = sweep_rows("val", "entropy", CUTS, sweep_split(*data["val"], CUTS, model, 64))
-    selection = {"rule": "fastest_within_loss", "confidence": 0.9, "max_loss": 0.2}
+    selection = {"rule": "fastest_within_drop", "confidence": 0.9, "max_drop": 0.2}
     found = choose_policies(
         pa.table(rows), calibration, luck, *data["val"], 0.5, 0.9, selection, ENTROPY
     )
@@ -358,10 +358,10 @@ def test_a_handful_of_validation_samples_will_do(samples, method):
     swept = sweep_split(val.scores, val.correct, cutoffs, model, 8)
     sweep = pa.table(sweep_rows("val", "entropy", cutoffs, swept))
     for rule in RULES:
-        selection = {"rule": rule, "confidence": 0.9, "max_loss": 0.005, "min_accuracy": 0.5}
+        selection = {"rule": rule, "confidence": 0.9, "max_drop": 0.005, "min_accuracy": 0.5}
         found = choose_policies(
             sweep, calibration, luck, val.scores, val.correct, 0.5, 0.8, selection, ENTROPY
         )
-        if rule == "fastest_within_loss":
+        if rule == "fastest_within_drop":
             enabled = [t for t in found["best"][0].thresholds if t is not None]
             assert not enabled

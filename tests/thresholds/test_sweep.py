@@ -128,7 +128,7 @@ def test_the_ends_may_be_below_zero():
 
 
 def test_a_count_of_cutoffs_is_spread_as_the_criterion_asks():
-    assert cutoff_grid(3, 0.5, (0.0, 1.0), "risk").tolist() == [0.0, 0.125, 0.5, 1.0]
+    assert cutoff_grid(3, 0.5, (0.0, 1.0), "deferral").tolist() == [0.0, 0.125, 0.5, 1.0]
 
 
 def test_a_list_of_cutoffs_is_taken_as_it_is_sorted_and_without_doubles():

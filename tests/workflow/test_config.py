@@ -70,14 +70,14 @@ def test_the_config_that_ships_is_taken_as_it_is():
         ({"threads": 2.0}, "threads: want a whole number or null, not 2.0; write 2"),
         ({"dataset": {"validation": 5.0}}, "not 5.0; write 5"),
         ({"sweep": {"cutoffs": 100.0}}, "or a list of numbers, not 100.0; write 100"),
-        ({"selection": {"max_loss": NAN}}, "selection.max_loss: want a finite number, not nan"),
+        ({"selection": {"max_drop": NAN}}, "selection.max_drop: want a finite number, not nan"),
         ({"calibration": {"target": NAN}}, "calibration.target: want a finite number, not nan"),
         ({"train": {"distillation": INF}}, "train.distillation: want a finite number, not inf"),
         ({"train": {"learning_rate": {"others": NAN}}}, "train.learning_rate.others: want a fin"),
         ({"train": {"exit_weights": [1, INF]}}, "train.exit_weights.1: want a finite number"),
         ({"sweep": {"cutoffs": [0.1, NAN]}}, "sweep.cutoffs: want a count of at least 2"),
         ({"sweep": {"report_cutoff": 10**400}}, "sweep.report_cutoff: want a finite number"),
-        ({"selection": {"max_loss": "5e-3"}}, "want a finite number, not '5e-3'; write 0.005"),
+        ({"selection": {"max_drop": "5e-3"}}, "want a finite number, not '5e-3'; write 0.005"),
         ({"train": {"learning_rate": {"others": "5e-7"}}}, "not '5e-7'; write 5.0e-07"),
         ({"batch_size": "1e2"}, "batch_size: want a whole number, not '1e2'; write 100"),
         ({"sweep": {"cutoffs": ["0.1", "5e-1"]}}, "write [0.1, 0.5]"),
@@ -100,11 +100,11 @@ def test_the_config_that_ships_is_taken_as_it_is():
         ),
         (
             {
-                "criterion": "risk",
+                "criterion": "deferral",
                 "sweep": {"report_cutoff": 0.05},
                 "calibration": {"temperatures": True},
             },
-            "calibration.temperatures: risk is itself fitted to the logits as they are; set this",
+            "calibration.temperatures: deferral is itself fitted to the logits as they are; set",
         ),
         ({"criterion": "entropie"}, "criterion: 'entropie' is not one of ['entropy', 'max_pro"),
         ({"dataset": {"name": "cifar100"}}, "dataset.name: 'cifar100' is not one of ['cifar10'"),
@@ -136,8 +136,8 @@ def test_the_config_that_ships_is_taken_as_it_is():
             "sweep.report_cutoff: 0.6 is no cutoff of energy, whose scores are negative",
         ),
         (
-            {"criterion": "risk", "dataset": {"validation": 5}},
-            "dataset.validation: 5 samples are too few for the criterion risk, which is fitted",
+            {"criterion": "deferral", "dataset": {"validation": 5}},
+            "dataset.validation: 5 samples are too few for the criterion deferral, which is fitted",
         ),
         ({"dataset": {"validation": 50_000}}, "dataset.validation: 50000 samples leave none"),
     ],
@@ -394,7 +394,7 @@ TEXTS = st.one_of(
 )
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.integers(-2, 300), st.floats(), TEXTS,
-    st.sampled_from(["cifar10", "digits", "risk", "energy", "joint", "guaranteed", 2**63, 1e300]),
+    st.sampled_from(["cifar10", "digits", "deferral", "energy", "joint", 2**63, 1e300]),
 )  # fmt: skip
 VALUES = st.recursive(
     LEAVES,

@@ -55,13 +55,23 @@ def test_a_wrong_config_is_refused_by_the_key_before_any_job(clone):
 
 
 def test_keys_of_the_version_before_are_accepted_with_their_new_names(clone):
-    old = {"rival": {"model": "cpunet_static", "weights": "weights/cpunet_static.safetensors"}}
+    old = {
+        "rival": {"model": "cpunet_static", "weights": "weights/cpunet_static.safetensors"},
+        "criterion": "risk",
+        "selection": {"rule": "fastest_within_loss", "max_loss": 0.01},
+    }
     cifar = {"dataset": {"name": "cifar10"}, "results": "results/old"}
     run = succeed(
         clone, "results/old/baseline.parquet", "-n",
         configs=["examples/cpu.yaml", config_file(clone, "old.yaml", old | cifar)],
     )  # fmt: skip
-    assert "config: rival is baseline now, and rival.model is baseline.name" in run.output
+    for line in (
+        "rival is baseline now, and rival.model is baseline.name",
+        "the criterion risk is deferral now",
+        "selection.max_loss is selection.max_drop now",
+        "the rule fastest_within_loss is fastest_within_drop now",
+    ):
+        assert f"config: {line}" in run.output
     assert "baseline" in run.jobs
 
 

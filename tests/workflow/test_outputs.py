@@ -251,10 +251,10 @@ def test_the_summary_holds_the_numbers_of_the_tables(finished):
     assert summary["verification"]["decisions"] == live["n_live"].sum()
     assert summary["verification"]["differ"] == live["differ"].sum()
     oracle = frame(finished, "oracle")
-    for rule, record in summary["easy"]["exit_rules"].items():
+    for rule, record in summary["leaving"]["exit_rules"].items():
         row = overall(oracle[oracle["exit_rule"] == rule]).iloc[0]
         assert all(record[key] == row[key] for key in ("n", "correct", "seconds", "speedup"))
-    assert sum(row["n"] for row in summary["easy"]["classes"]) == SPLITS["test"]
+    assert sum(row["n"] for row in summary["leaving"]["classes"]) == SPLITS["test"]
 
 
 def test_the_summary_names_every_figure_and_task(finished):

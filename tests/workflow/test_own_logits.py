@@ -128,7 +128,7 @@ def test_variants_and_runs_are_put_side_by_side(cascade, tmp_path):
         "results": "results/variant",
         "logits": "results/cascade",
         "criterion": "margin",
-        "selection": {"max_loss": 0.05},
+        "selection": {"max_drop": 0.05},
         "compare": ["results/cascade", "results/variant"],
     }
     configs = (cascade[1][1], config_file(clone, "variant.yaml", more))
@@ -138,7 +138,7 @@ def test_variants_and_runs_are_put_side_by_side(cascade, tmp_path):
     text = (clone / "results/variant/summary.md").read_text().replace("`", "")
     assert "Logits are those of the run in results/cascade" in text
     page = (clone / "results/variant/compare.md").read_text()
-    assert "| `selection.max_loss` | `0.02` | `0.05` |" in page
+    assert "| `selection.max_drop` | `0.02` | `0.05` |" in page
     assert '| `criterion` | `"entropy"` | `"margin"` |' in page
     for name in ("cascade", "variant"):
         best = json.loads((clone / f"results/{name}/summary.json").read_text())["best"]

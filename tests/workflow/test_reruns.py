@@ -130,33 +130,33 @@ def test_another_criterion_and_temperatures_go_through_to_the_live_cascade(tree,
 
 
 def test_the_risk_is_fitted_and_goes_through_to_the_live_cascade(tree, tmp_path):
-    other = {"criterion": "risk", "sweep": {"report_cutoff": 0.05}}
+    other = {"criterion": "deferral", "sweep": {"report_cutoff": 0.05}}
     configs = (*CONFIGS, config_file(tree, "other.yaml", other))
     run = succeed(tree, f"{RESULTS}/summary.md", "--cores", "2", configs=configs)
-    assert set(run.jobs) == (ANALYSIS | {"risk", "probe", "timings", "scores"}) - LOOKED_AT
+    assert set(run.jobs) == (ANALYSIS | {"deferral", "probe", "timings", "scores"}) - LOOKED_AT
     draw_again(tree, tmp_path, ["entropy", "time_cutoff"])
     live = frame(tree, "verification")
     assert (live["differ"] == live["excused"]).all()
     assert live["policy"].nunique() >= len(POLICIES) + 10
-    rows = [row for row in read(tree, "risk").to_pylist() if row["part"] == 0]
+    rows = [row for row in read(tree, "deferral").to_pylist() if row["part"] == 0]
     for name in POLICIES:
         policy = json.loads((tree / RESULTS / f"policies/{name}.json").read_text())
-        assert policy["criterion"] == "risk"
+        assert policy["criterion"] == "deferral"
         assert policy["weights"] == [row["weights"] for row in rows]
     # Other weights score what fitted these, and no sample is set aside.
     known = tuple(tuple(row["weights"]) for row in rows)
     for split, same in (("val", False), ("test", True)):
         logits = read_logits(tree / RESULTS / f"logits/{split}.parquet")[2]
         found = read_scores(tree / RESULTS / f"scores/{split}.parquet")[0]
-        assert np.array_equal(found, scores_of("risk", logits, weights=known)) == same
+        assert np.array_equal(found, scores_of("deferral", logits, weights=known)) == same
     text = (tree / RESULTS / "summary.md").read_text()
-    assert "by risk of raw logits, fitted to validation data, so all that is promised" in text
+    assert "by deferral of raw logits, fitted to validation data, so all that is promised" in text
 
 
 def test_criteria_and_methods_are_compared_by_name(tree):
     assert succeed(tree, "-n").jobs == {}
     run = succeed(tree, f"{RESULTS}/frontiers.md", "--cores", "2")
-    assert run.jobs == {"risk": 1, "frontiers": 1, "frontiers_page": 1}
+    assert run.jobs == {"deferral": 1, "frontiers": 1, "frontiers_page": 1}
     rows = frame(tree, "frontiers")
     assert rows.groupby(["criterion", "scaled", "method"]).ngroups == 24
     assert set(rows["n"]) == {SPLITS["test"]}

@@ -46,7 +46,7 @@ UNUSED = {
     "frontiers_page",
     "coverage",
     "coverage_page",
-    "risk",
+    "deferral",
     "baseline",
     "export",
     "ship",

@@ -63,7 +63,7 @@ TIMING_RULES = {
 
 CONFIDENCE = {"temperatures", "reliability", "figure_reliability"}
 PAGE = {"summary", "summary_page"}
-FROM_THRESHOLDS = LOOKED_AT - CONFIDENCE | {"policies", "verification", "easy"} | PAGE
+FROM_THRESHOLDS = LOOKED_AT - CONFIDENCE | {"policies", "verification", "leaving"} | PAGE
 ANALYSIS = FROM_THRESHOLDS | {"sweep", "calibration", "optimism"}
 FROM_LOGITS = ANALYSIS | CONFIDENCE | {"logits", "probe", "scores", "timings"}
 FROM_WEIGHTS = FROM_LOGITS | {"network"}
@@ -79,15 +79,15 @@ RERUN_BY = {
     "thresholds/__init__": ANALYSIS,
     "thresholds/calibration": ANALYSIS - {"sweep"},
     "thresholds/optimism": FROM_THRESHOLDS | {"optimism"},
-    "thresholds/easy": {
+    "thresholds/leaving": {
         *PAGE,
-        "easy",
+        "leaving",
         "figure_leaving",
         "figure_confusion",
         "figure_agreement",
     },
     "figures/draw": DRAWN | {"figure_training", "summary_page"},
-    "scoring/risk": set(),
+    "scoring/deferral": set(),
     "inference/baseline": set(),
     "report/summary": PAGE,
     "report/explorer": {"explorer"},

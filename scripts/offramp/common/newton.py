@@ -1,4 +1,4 @@
-"""Newton's method for the convex fits: the exits' pool and the risk."""
+"""Newton's method for the convex fits: the exits' pool and deferral."""
 
 import warnings
 from collections.abc import Callable

@@ -28,8 +28,8 @@ CRITERIA_SHOWN = {
     ("energy", "joint"): "energy, chosen together",
     ("patience", "joint"): "patience, chosen together",
     ("agreement", "joint"): "agreement, chosen together",
-    ("risk", "shared"): "one shared cutoff of the risk",
-    ("risk", "joint"): "risk, chosen together",
+    ("deferral", "shared"): "one shared cutoff of deferral",
+    ("deferral", "joint"): "deferral, chosen together",
 }
 POINTS_LOST = 0.5
 CONTESTANTS = {"cascade": "cascade", "baseline": "plain network", "full": "full network"}

@@ -19,7 +19,7 @@ from offramp.report.words import (
 from offramp.scoring.criteria import CRITERIA
 
 RULES_IN_WORDS = {
-    "fastest_within_loss": "the fastest that on new data loses at most {points:.4g} points of "
+    "fastest_within_drop": "the fastest that on new data loses at most {points:.4g} points of "
     "accuracy against the full network, with {sure} confidence",
     "fastest_above_accuracy": "the fastest with an accuracy of at least {min_accuracy:.1%} on new "
     "data, with {sure} confidence",
@@ -250,7 +250,7 @@ def _speed(found: Mapping[str, Any]) -> str:
 def rule_in_words(best: Mapping[str, Any], s: Mapping[str, Any]) -> str:
     """The rule that a policy was chosen by."""
     selection, unit = best["selection"], s["about"]["unit"]
-    limits = {"points": 100 * selection["max_loss"], "sure": target(selection["confidence"])}
+    limits = {"points": 100 * selection["max_drop"], "sure": target(selection["confidence"])}
     limits["unit"] = "second" if unit == "s" else unit
     return RULES_IN_WORDS[selection["rule"]].format(**limits | dict(selection))
 
@@ -258,11 +258,11 @@ def rule_in_words(best: Mapping[str, Any], s: Mapping[str, Any]) -> str:
 def promised(best: Mapping[str, Any]) -> str:
     """What is sure of a chosen policy: what was tested, else a bound that allows for the choice."""
     selection = best["selection"]
-    if selection["rule"] == "fastest_within_loss":
-        return f"at most {100 * selection['max_loss']:g} points lost on new data, as was tested"
+    if selection["rule"] == "fastest_within_drop":
+        return f"at most {100 * selection['max_drop']:g} points lost on new data, as was tested"
     if selection["rule"] == "fastest_above_accuracy":
         return f"at least {selection['min_accuracy']:.2%} on new data, as was tested"
-    bound = math.ceil(1e4 * best["expected"]["loss_at_most"]) / 100  # never below what it was
+    bound = math.ceil(1e4 * best["expected"]["drop_at_most"]) / 100  # never below what it was
     return f"at most {bound:.2f} points lost on new data, a bound for all candidates at once"
 
 

@@ -24,7 +24,7 @@ PROMISES = {
     "guaranteed": "Every enabled exit is truly as accurate as wanted, on the samples that leave "
     "there.",
     "empirical": "The same, of thresholds for which it is true on the samples drawn.",
-    "drop of the chosen": "The policy that `fastest_within_loss` chooses loses at most half a "
+    "drop of the chosen": "The policy that `fastest_within_drop` chooses loses at most half a "
     "point against the full network.",
     "drop of the fastest on the draw": "The same, of the fastest that loses at most half a point "
     "on the samples drawn.",

@@ -84,7 +84,7 @@ def summarize(results: Results, config: Mapping[str, Any]) -> dict[str, Any]:
         "overlooked": overlooked(results),
         "verification": verification(results),
         "reliability": reliability(results),
-        "easy": easy(results),
+        "leaving": leaving(results),
         "config": dict(config),
     }
 
@@ -235,7 +235,7 @@ def reliability(results: Results) -> list[dict[str, Any]]:
     return found
 
 
-def easy(results: Results) -> dict[str, Any]:
+def leaving(results: Results) -> dict[str, Any]:
     """When each class leaves under the best policy, earliest first; what the full network, that
     policy and the oracle reach; how many samples only an earlier exit than the final one gets
     right. All on test data."""

@@ -52,7 +52,7 @@ SCORES_IN_WORDS = {
     "energy": "-ln sum_c exp z_c",
     "patience": "1 / exits in a row that give the same label",
     "agreement": "1 - sum_c p_c q_c, q being the p of the exit before",
-    "risk": "how likely leaving here loses a right answer, by logistic regression",
+    "deferral": "how likely leaving here loses a right answer, by logistic regression",
 }
 
 
@@ -72,7 +72,7 @@ def as_markdown(s: Mapping[str, Any]) -> str:
         _best_of_all(s),
         _proof(s),
         _reliability(s),
-        _easy(s),
+        _leaving(s),
     ]
     return "\n\n".join(line for part in parts for line in part if line) + "\n"
 
@@ -453,7 +453,7 @@ def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
     yield _figure("reliability", s)
 
 
-def _easy_classes(classes: Sequence[Mapping[str, Any]]) -> str:
+def _leaving_classes(classes: Sequence[Mapping[str, Any]]) -> str:
     """Which class leaves first and which last, ``classes`` being in that order."""
     if classes[0]["mean_exit"] == classes[-1]["mean_exit"]:
         return "Under the best policy no class of test samples leaves earlier than another."
@@ -465,10 +465,10 @@ def _easy_classes(classes: Sequence[Mapping[str, Any]]) -> str:
     return f"Under the best policy, test samples of {first} leave earliest, those of {last} latest."
 
 
-def _easy(s: Mapping[str, Any]) -> Iterable[str]:
-    found = s["easy"]
+def _leaving(s: Mapping[str, Any]) -> Iterable[str]:
+    found = s["leaving"]
     yield "## Which samples are easy"
-    yield _easy_classes(found["classes"])
+    yield _leaving_classes(found["classes"])
     yield _figure("leaving", s)
     yield _figure("confusion", s)
     samples = found["exit_rules"]["full"]["n"]

@@ -2,7 +2,7 @@
 
 One function serves numpy arrays (the tables) and torch tensors (the cascade), so that both sides
 decide by the same lines; callers pass ``xp=numpy`` or ``xp=torch``. A new criterion is a function
-here and its line in CRITERIA; one with weights is fitted in `offramp.scoring.risk`.
+here and its line in CRITERIA; one with weights is fitted in `offramp.scoring.deferral`.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# How many features `risk` weighs; a lead so large says no more when it grows.
+# How many features `deferral` weighs; a lead so large says no more when it grows.
 FEATURES, MOST_AHEAD = 3, 30.0
 
 
@@ -95,13 +95,13 @@ def agreement(logits: Any, xp: ModuleType = np) -> Any:
     return xp.clip(1 - same, 0.0, 1.0)
 
 
-def risk(logits: Any, weights: Sequence[float], xp: ModuleType = np) -> Any:
+def deferral(logits: Any, weights: Sequence[float], xp: ModuleType = np) -> Any:
     """What answering here is expected to lose against the full network's answer, as a share of a
     right one, within [0, 1]: logistic(w . features + b of the class that is answered).
 
     ``logits`` (..., C), float64; ``weights`` the exit's, w of FEATURES entries and then b of C, as
-    `offramp.scoring.risk.fit_risk` finds them; returns (...). One number means the same at every
-    exit.
+    `offramp.scoring.deferral.fit_deferral` finds them; returns (...). One number means the same at
+    every exit.
     Source: Jitkrittum et al., "When Does Confidence-Based Cascade Deferral Suffice?" (2023), for
     what is predicted.
     """
@@ -155,7 +155,9 @@ CRITERIA = {
     "energy": Criterion(energy, None, tolerance=1e-4, unit="nats"),
     "patience": Criterion(patience, lambda classes: (0.0, 1.0), tolerance=None, looks_back=True),
     "agreement": Criterion(agreement, lambda classes: (0.0, 1.0), looks_back=True),
-    "risk": Criterion(risk, lambda classes: (0.0, 1.0), tolerance=1e-4, fitted=True, bend=3),
+    "deferral": Criterion(
+        deferral, lambda classes: (0.0, 1.0), tolerance=1e-4, fitted=True, bend=3
+    ),
 }
 # Per side exit: what a fitted criterion knows of it.
 Weights = tuple[tuple[float, ...], ...]

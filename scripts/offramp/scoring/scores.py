@@ -72,13 +72,13 @@ def weights_of(table: pa.Table, left_out: int = 0) -> Weights:
 
 
 def scores_left_out(table: pa.Table, logits: np.ndarray) -> np.ndarray:
-    """The risk of validation samples at every exit, float64 (N, K), by weights that know nothing of
+    """The scores by deferral of validation samples, float64 (N, K), by weights that know nothing of
     them; ``logits`` float32 (N, K, C) of the whole split. So thresholds fitted to these scores meet
     the like of them on new data."""
     part, scores = part_of(len(logits)), np.zeros(logits.shape[:2])
     for left_out in range(1, PARTS + 1):
         some = part == left_out
-        scores[some] = scores_of("risk", logits[some], weights=weights_of(table, left_out))
+        scores[some] = scores_of("deferral", logits[some], weights=weights_of(table, left_out))
     return scores
 
 

@@ -11,21 +11,21 @@ from torch import Tensor
 
 from offramp.common.intervals import paired_difference
 from offramp.scoring.criteria import scores_of
+from offramp.scoring.deferral import deferral_table
 from offramp.scoring.policy import Policy, exits_of, shared_cutoff
-from offramp.scoring.risk import risk_table
 from offramp.scoring.scores import fitting_part, scores_left_out, weights_of
 from offramp.studies.bench_live import row
 from offramp.thresholds.calibration import CalibrationData, expected_of, thresholds_for
-from offramp.thresholds.evaluation import evaluate, loss
+from offramp.thresholds.evaluation import accuracy_drop, evaluate
 from offramp.thresholds.joint import Costs, costs_of, joint_frontier, linear_costs
-from offramp.thresholds.selection import candidate_on, fastest_within_loss
+from offramp.thresholds.selection import candidate_on, fastest_within_drop
 from offramp.thresholds.survivors import Thresholds
 from offramp.thresholds.sweep import sweep_split
 from offramp.thresholds.time_model import TimeModel
 
-MAX_LOSS, CONFIDENCE = 0.005, 0.9
+MAX_DROP, CONFIDENCE = 0.005, 0.9
 CUTOFFS = 2_000
-# Where a loss is promised: this many accuracies, from MAX_LOSS above the full network's to MAX_LOSS
+# Where a loss is promised: this many accuracies, from MAX_DROP above the full network's to MAX_DROP
 # below (what is fitted to the data looks better on them than it is).
 TARGETS = 21
 # How often each is timed, interleaved.
@@ -41,19 +41,19 @@ def thresholds_of_others(
     model: TimeModel,
     batch_size: int,
 ) -> list[dict]:
-    """Thresholds that lose at most MAX_LOSS: on the validation data, as others choose them, or
+    """Thresholds that lose at most MAX_DROP: on the validation data, as others choose them, or
     promised for new data with CONFIDENCE, as the pipeline does. Seconds to find them, and what they
     do on test data.
 
     Parameters: ``logits`` float32 (N, K, C) and ``labels`` int64 (N,) of the validation split,
     ``test_logits`` of the test split, ``scores`` entropy and correctness (N, K) of val and test;
-    ``multiply_adds`` int (2, K). By entropy, and by the risk, whose weights are there already.
+    ``multiply_adds`` int (2, K). By entropy, and by deferral, whose weights are there already.
     """
     counted = linear_costs(*multiply_adds.astype(np.float64))
     timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
     known = CalibrationData(*data, logits, labels)
-    by_risk = _scores_by_risk(logits, labels, scores, test_logits)
-    risky, risks = known._replace(scores=by_risk["val"][0]), by_risk["val"]
+    by_deferral = _scores_by_risk(logits, labels, scores, test_logits)
+    fitted, by_fitted = known._replace(scores=by_deferral["val"][0]), by_deferral["val"]
     methods: dict[str, Callable[[], Thresholds]] = {
         "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),
         "best shared cutoff, on val": lambda: _shared(*data, *clock),
@@ -62,11 +62,11 @@ def thresholds_of_others(
         "best shared cutoff, promised": lambda: _promised(known, None, *clock),
         "that or joint by multiply-adds, promised": lambda: _promised(known, counted, *clock),
         "that or joint by seconds, promised": lambda: _promised(known, timed, *clock),
-        "best shared cutoff of the risk, on val": lambda: _shared(*risks, *clock),
-        "joint of the risk by multiply-adds, on val": lambda: _joint(risky, counted),
-        "best shared cutoff of the risk, promised": lambda: _promised(risky, None, *clock),
-        "that or joint of the risk by multiply-adds, promised": lambda: _promised(
-            risky, counted, *clock
+        "best shared cutoff of deferral, on val": lambda: _shared(*by_fitted, *clock),
+        "joint of deferral by multiply-adds, on val": lambda: _joint(fitted, counted),
+        "best shared cutoff of deferral, promised": lambda: _promised(fitted, None, *clock),
+        "that or joint of deferral by multiply-adds, promised": lambda: _promised(
+            fitted, counted, *clock
         ),
     }
     import earlyon  # noqa: F401 - its import is no part of what is timed
@@ -79,7 +79,7 @@ def thresholds_of_others(
             spent = time.perf_counter() - start
             rows.append(row("thresholds", name, turn, spent, "seconds", case="to find"))
             if turn == 1:
-                judges = by_risk if "risk" in name else scores
+                judges = by_deferral if "deferral" in name else scores
                 found = judged(thresholds, judges, multiply_adds, model, batch_size)
                 for case, (value, unit) in found.items():
                     rows.append(row("thresholds", name, 1, value, unit, case=case))
@@ -92,9 +92,9 @@ def _scores_by_risk(
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
     test_logits: np.ndarray,
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Risk and correctness (N, K) of val and test, as rule `scores` makes them."""
-    table = risk_table(logits, labels)
-    on_test = scores_of("risk", test_logits, weights=weights_of(table))
+    """Deferral and correctness (N, K) of val and test, as rule `scores` makes them."""
+    table = deferral_table(logits, labels)
+    on_test = scores_of("deferral", test_logits, weights=weights_of(table))
     found = {"val": scores_left_out(table, logits), "test": on_test}
     return {split: (values, scores[split][1]) for split, values in found.items()}
 
@@ -129,13 +129,13 @@ def _joint(data: CalibrationData, costs: Costs) -> Thresholds:
     levels = np.arange(least, len(data.correct) + 1)
     frontier = joint_frontier(data.scores, expected_of(data), costs, levels)
     for i in range(int(np.searchsorted(frontier.correct, least)), len(frontier.cost)):
-        if loss(data.scores, data.correct, frontier.thresholds(i)) <= MAX_LOSS:
+        if accuracy_drop(data.scores, data.correct, frontier.thresholds(i)) <= MAX_DROP:
             return frontier.thresholds(i)
     return (None,) * (data.scores.shape[1] - 1)
 
 
 def _allowed(correct: np.ndarray) -> float:
-    return correct[:, -1].sum() - MAX_LOSS * len(correct)
+    return correct[:, -1].sum() - MAX_DROP * len(correct)
 
 
 def _cutoffs(scores: np.ndarray) -> np.ndarray:
@@ -169,7 +169,7 @@ def _promised(
     ]
     if costs:
         half = data.sample(np.arange(fitting_part(len(scores))))
-        targets = half.correct[:, -1].mean() - np.linspace(-MAX_LOSS, MAX_LOSS, TARGETS)
+        targets = half.correct[:, -1].mean() - np.linspace(-MAX_DROP, MAX_DROP, TARGETS)
         found = thresholds_for({"method": "joint"}, half, targets, costs)
         made += [
             (Policy("entropy", thresholds), {"calibrated_on": "val_half", "target": float(target)})
@@ -177,7 +177,7 @@ def _promised(
         ]
     clock = model, batch_size
     candidates = [candidate_on(scores, correct, policy, *clock, origin) for policy, origin in made]
-    best = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
+    best = fastest_within_drop(candidates, max_drop=MAX_DROP, confidence=CONFIDENCE)
     return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)
 
 
@@ -200,7 +200,7 @@ def _earlyon(logits: np.ndarray, labels: np.ndarray, multiply_adds: np.ndarray) 
     flops = {point.layer_name: float(s) for point, s in zip(points, spent, strict=True)}
     forward: Any = _Table(config, flops)
     loader: Any = [(torch.from_numpy(logits), torch.from_numpy(labels))]
-    found = calibrate_thresholds(forward, loader, target_accuracy_drop=MAX_LOSS)
+    found = calibrate_thresholds(forward, loader, target_accuracy_drop=MAX_DROP)
     return tuple(
         t if on else None for t, on in zip(found.thresholds, found.enabled_exits, strict=True)
     )

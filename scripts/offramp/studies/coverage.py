@@ -16,21 +16,21 @@ from offramp.scoring.scores import fitting_part
 from offramp.scoring.temperatures import calibration_error_interval
 from offramp.tables.schemas import COVERAGE
 from offramp.thresholds.calibration import CalibrationData, calibrate, thresholds_for
-from offramp.thresholds.evaluation import evaluate, loss
+from offramp.thresholds.evaluation import accuracy_drop, evaluate
 from offramp.thresholds.joint import costs_of
 from offramp.thresholds.optimism import optimism
 from offramp.thresholds.selection import (
     Candidate,
     candidate_on,
     fastest_above_accuracy,
-    fastest_within_loss,
+    fastest_within_drop,
 )
 from offramp.thresholds.survivors import Thresholds
 from offramp.thresholds.time_model import TimeModel
 
 SEED = 42
 CONFIDENCE = 0.9
-MAX_LOSS = 0.005
+MAX_DROP = 0.005
 TARGETS = (0.8, 0.9, 0.95)
 # Wanted accuracies of the calibrated candidates.
 WANTED = (0.999, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.85)
@@ -131,10 +131,10 @@ def counted_cases(effort: Effort) -> Iterator[Case]:
     """Bounds and intervals of counts, whose truth is a rate."""
     error = 1 - CONFIDENCE
     rates = {  # losses, gains
-        "no gains": (MAX_LOSS, 0.0),
-        "few gains": (MAX_LOSS + 0.001, 0.001),
-        "as many gains": (0.03 + MAX_LOSS, 0.03),
-        "exits err together": (0.3 + MAX_LOSS, 0.3),
+        "no gains": (MAX_DROP, 0.0),
+        "few gains": (MAX_DROP + 0.001, 0.001),
+        "as many gains": (0.03 + MAX_DROP, 0.03),
+        "exits err together": (0.3 + MAX_DROP, 0.3),
     }
     for n in effort.sizes:
         for name, pair in rates.items():
@@ -196,7 +196,7 @@ def accuracy_missed(accuracy: float, n: int, random: np.random.Generator) -> Out
 def lucky_order(n: int, random: np.random.Generator) -> Outcome:
     """Five policies that lose a little more than they may, each by samples of its own: who leaves,
     and so what it takes, tells how much it lost on the draw."""
-    leave, wrong = 0.1, (MAX_LOSS + 1e-5) / 0.1
+    leave, wrong = 0.1, (MAX_DROP + 1e-5) / 0.1
     left = random.multinomial(n, [leave] * 5 + [1 - 5 * leave])[:5]
     lost = random.binomial(left, wrong)
     policy = Policy("entropy", (0.5,))
@@ -204,7 +204,7 @@ def lucky_order(n: int, random: np.random.Generator) -> Outcome:
         Candidate(policy, {"cutoff": i}, float(n - s), n - int(m), n, lost=int(m))
         for i, (s, m) in enumerate(zip(left, lost, strict=True))
     ]
-    chosen = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
+    chosen = fastest_within_drop(candidates, max_drop=MAX_DROP, confidence=CONFIDENCE)
     return chosen is not None, np.nan
 
 
@@ -343,7 +343,7 @@ def candidates_on(population: Population, sample: CalibrationData) -> list[Candi
     methods makes the most of its luck; with figures."""
     half = sample.sample(np.arange(fitting_part(len(sample.scores))))
     like, clock = population.known[0][0], (population.model, population.batch_size)
-    targets = half.correct[:, -1].mean() + np.linspace(-MAX_LOSS, MAX_LOSS, len(WANTED))
+    targets = half.correct[:, -1].mean() + np.linspace(-MAX_DROP, MAX_DROP, len(WANTED))
     found = thresholds_for({"method": "joint"}, half, targets, costs_of(*clock))
     policies = [*population.known]
     for target, thresholds in zip(targets, found, strict=True):
@@ -355,19 +355,19 @@ def candidates_on(population: Population, sample: CalibrationData) -> list[Candi
 def loses_more(
     promised: bool, population: Population, n: int, random: np.random.Generator
 ) -> Outcome:
-    """Whether the policy chosen on a sample truly loses more than MAX_LOSS: as the pipeline chooses
+    """Whether the policy chosen on a sample truly loses more than MAX_DROP: as the pipeline chooses
     it, or the fastest that keeps it on the sample."""
     candidates = candidates_on(population, drawn(population, n, random))
     if promised:
-        chosen = fastest_within_loss(candidates, max_loss=MAX_LOSS, confidence=CONFIDENCE)
+        chosen = fastest_within_drop(candidates, max_drop=MAX_DROP, confidence=CONFIDENCE)
     else:
-        kept = [c for c in candidates if c.lost - c.gained <= MAX_LOSS * c.n]
+        kept = [c for c in candidates if c.lost - c.gained <= MAX_DROP * c.n]
         chosen = min(kept, key=lambda c: c.seconds, default=None)
     if chosen is None:
         return False, 1.0
     data, thresholds = population.data, chosen.policy.thresholds
-    lost = loss(data.scores, data.correct, thresholds)
-    return lost > MAX_LOSS + 1e-12, speedup_of(population, thresholds)
+    lost = accuracy_drop(data.scores, data.correct, thresholds)
+    return lost > MAX_DROP + 1e-12, speedup_of(population, thresholds)
 
 
 def less_accurate(population: Population, n: int, random: np.random.Generator) -> Outcome:
@@ -381,7 +381,7 @@ def less_accurate(population: Population, n: int, random: np.random.Generator) -
     if chosen is None:
         return False, 1.0
     thresholds = chosen.policy.thresholds
-    truth = data.correct[:, -1].mean() - loss(data.scores, data.correct, thresholds)
+    truth = data.correct[:, -1].mean() - accuracy_drop(data.scores, data.correct, thresholds)
     return truth < wanted - 1e-12, speedup_of(population, thresholds)
 
 
@@ -391,9 +391,9 @@ def expected_too_high(population: Population, n: int, random: np.random.Generato
     sample, data = drawn(population, n, random), population.data
     costs = costs_of(population.model, population.batch_size)
     settings = {"method": "joint", "confidence": CONFIDENCE}
-    target = [float(sample.correct[:, -1].mean()) - MAX_LOSS]
+    target = [float(sample.correct[:, -1].mean()) - MAX_DROP]
     (thresholds,) = thresholds_for(settings, sample, target, costs)
     lucky = max(0.0, float(optimism(settings, sample, target, costs)[0]))
-    expected = loss(sample.scores, sample.correct, thresholds) + lucky
-    truth = loss(data.scores, data.correct, thresholds)
+    expected = accuracy_drop(sample.scores, sample.correct, thresholds) + lucky
+    truth = accuracy_drop(data.scores, data.correct, thresholds)
     return truth > expected, speedup_of(population, thresholds)

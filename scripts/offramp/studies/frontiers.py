@@ -101,11 +101,11 @@ def curves(
     val: SplitData,
     test: SplitData,
     temperatures: Sequence[float],
-    risk: pa.Table,
+    deferral: pa.Table,
     model: TimeModel,
     batch_size: int,
 ) -> list[Curve]:
-    """Every criterion by every method, that of the table ``risk`` too; and entropy of logits
+    """Every criterion by every method, that of the table ``deferral`` too; and entropy of logits
     divided by ``temperatures`` (K,), whose thresholds come from the half of the validation data
     that did not fit these.
 
@@ -122,8 +122,8 @@ def curves(
         divisors = tuple(temperatures) if scaled else None
         used, expected = parts[scaled]
         if CRITERIA[criterion].fitted:
-            known = scores_left_out(risk, used.logits)
-            scores = scores_of(criterion, test.logits, weights=weights_of(risk))
+            known = scores_left_out(deferral, used.logits)
+            scores = scores_of(criterion, test.logits, weights=weights_of(deferral))
         else:
             known, scores = (scores_of(criterion, s.logits, divisors) for s in (used, test))
         data = Known(known, used.correct, expected)

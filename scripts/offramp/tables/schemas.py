@@ -224,7 +224,7 @@ EQUAL_ACCURACY = _schema(
 )
 
 
-RISK = _schema({"part": pa.int32(), "exit": pa.int32(), "weights": pa.list_(pa.float64())})
+DEFERRAL = _schema({"part": pa.int32(), "exit": pa.int32(), "weights": pa.list_(pa.float64())})
 
 
 LEAVING = _schema(
@@ -299,7 +299,7 @@ SCHEMAS = {
     "reliability": RELIABILITY,
     "frontiers": FRONTIERS,
     "equal_accuracy": EQUAL_ACCURACY,
-    "risk": RISK,
+    "deferral": DEFERRAL,
     "leaving": LEAVING,
     "agreement": AGREEMENT,
     "oracle": ORACLE,

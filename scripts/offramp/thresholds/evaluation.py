@@ -9,7 +9,7 @@ from offramp.thresholds.survivors import Thresholds
 from offramp.thresholds.time_model import TimeModel, full_network_seconds, reached_by, stage_seconds
 
 
-def loss(scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> float:
+def accuracy_drop(scores: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> float:
     """The share of the samples by which a policy is less often right than the full network."""
     return float(lost_of(scores, correct, thresholds).sum() / len(scores))
 

@@ -35,15 +35,15 @@ class Candidate(NamedTuple):
         return self.correct / self.n
 
 
-def fastest_within_loss(
-    candidates: Sequence[Candidate], max_loss: float, confidence: float, **_: float
+def fastest_within_drop(
+    candidates: Sequence[Candidate], max_drop: float, confidence: float, **_: float
 ) -> Candidate | None:
-    """The fastest that with ``confidence`` loses at most ``max_loss`` (a fraction) against the full
+    """The fastest that with ``confidence`` loses at most ``max_drop`` (a fraction) against the full
     network on new data; see `_surely`."""
-    return _surely(candidates, lambda c, sure: loss_at_most(c, sure) <= max_loss, confidence)
+    return _surely(candidates, lambda c, sure: drop_at_most(c, sure) <= max_drop, confidence)
 
 
-def loss_at_most(candidate: Candidate, confidence: float) -> float:
+def drop_at_most(candidate: Candidate, confidence: float) -> float:
     """The most that a candidate, taken by itself, loses on new data with a one-sided
     ``confidence``. With all exits disabled it is the full network: 0."""
     if all(t is None for t in candidate.policy.thresholds):
@@ -135,7 +135,7 @@ def pareto_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 RULES: dict[str, Callable[..., Candidate | None]] = {
-    "fastest_within_loss": fastest_within_loss,
+    "fastest_within_drop": fastest_within_drop,
     "fastest_above_accuracy": fastest_above_accuracy,
     "best_accuracy_per_second": best_accuracy_per_second,
     "knee": knee,
@@ -169,7 +169,7 @@ def choose_policies(
     lucky = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
     fixed = drop_bound(cutoff.lost, cutoff.gained, cutoff.n, selection["confidence"])
     found = {
-        "report_cutoff": _describe(cutoff, {}, loss_at_most=fixed),
+        "report_cutoff": _describe(cutoff, {}, drop_at_most=fixed),
         "target": _describe(on_val, {}, optimism=lucky[target]),
     }
     untouched = [c for c in fitted if c.origin["calibrated_on"] != "val"]
@@ -187,7 +187,7 @@ def _chosen(
     candidates: Sequence[Candidate], like: Policy, selection: Mapping[str, Any]
 ) -> tuple[Policy, dict]:
     """The policy that the rule takes of the candidates, or one like ``like`` with all exits
-    disabled; and what is said of it. ``loss_at_most`` holds for all candidates at once."""
+    disabled; and what is said of it. ``drop_at_most`` holds for all candidates at once."""
     rule, limits = selection["rule"], {k: v for k, v in selection.items() if k != "rule"}
     best = RULES[rule](candidates, **limits)
     why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
@@ -195,7 +195,7 @@ def _chosen(
         nobody = like._replace(thresholds=(None,) * len(like.thresholds))
         return nobody, {"origin": None, "selection": why | {"satisfied": False}}
     each = 1 - (1 - selection["confidence"]) / len(candidates)
-    return _describe(best, why | {"satisfied": True}, loss_at_most=loss_at_most(best, each))
+    return _describe(best, why | {"satisfied": True}, drop_at_most=drop_at_most(best, each))
 
 
 def shared_candidates(sweep: pa.Table, decided: Decided) -> list[Candidate]:

@@ -1,5 +1,6 @@
 """Checking a config before any job starts: by its JSON schema, then by what only sizes can tell."""
 
+import copy
 import difflib
 import math
 import os
@@ -67,10 +68,12 @@ def check_config(
     fill_in(config, defaults)
     for line in renamed(config):
         print(line, file=sys.stderr)
+    given_now = copy.deepcopy(dict(given))
+    list(renamed(given_now))
     # Which criteria there are, the library says.
     properties = schema["properties"] | {"criterion": {"enum": list(CRITERIA)}}
     validator = Validator({**schema, "properties": properties})
-    read_texts(config, given, validator)
+    read_texts(config, given_now, validator)
     settle_paths(config, prefixed)
     errors = list(validator.iter_errors(config))
     problems = [line for file in dict.fromkeys(files) for line in twice(file)]
@@ -125,6 +128,16 @@ def renamed(config: dict[str, Any]) -> Iterable[str]:
             rival = {"name" if key == "model" else key: value for key, value in rival.items()}
         config["baseline"] = rival
         yield "config: rival is baseline now, and rival.model is baseline.name"
+    if config.get("criterion") == "risk":
+        config["criterion"] = "deferral"
+        yield "config: the criterion risk is deferral now"
+    selection = config.get("selection")
+    if isinstance(selection, dict) and "max_loss" in selection:
+        selection["max_drop"] = selection.pop("max_loss")
+        yield "config: selection.max_loss is selection.max_drop now"
+    if isinstance(selection, dict) and selection.get("rule") == "fastest_within_loss":
+        selection["rule"] = "fastest_within_drop"
+        yield "config: the rule fastest_within_loss is fastest_within_drop now"
 
 
 def read_texts(config: dict[str, Any], given: Mapping[str, Any], validator: Any) -> None:

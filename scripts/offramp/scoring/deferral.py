@@ -1,4 +1,4 @@
-"""Weights of the criterion `risk`, fitted to validation data: what leaving at an exit may lose."""
+"""Weights of the criterion `deferral`, fitted to validation data: what leaving may lose."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,27 +8,28 @@ from offramp.common.newton import minimum
 from offramp.scoring.criteria import FEATURES, Weights, features
 from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import LEAST, PARTS, part_of
-from offramp.tables.schemas import RISK
+from offramp.tables.schemas import DEFERRAL
 
 # How strongly weights are held near 0, in samples: weights of features that are scaled to spread 1.
 RIDGE = 20.0
 
 
-def risk_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
+def deferral_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
     """The weights of every side exit, fitted to all samples (part 0) and to all but one of PARTS.
     ``logits`` float32 (N, K, C) and ``label`` int64 (N,) of the validation split."""
     if len(label) < LEAST:
         raise OfframpError(
-            f"the criterion risk is fitted to validation samples, and {len(label)} are too few: "
-            f"set dataset.validation to {LEAST} or more, or take another criterion"
+            "the criterion deferral is fitted to validation samples, and "
+            f"{len(label)} are too few: set dataset.validation to {LEAST} or more, or take another "
+            "criterion"
         )
     part, rows = part_of(len(label)), []
     for left_out in range(PARTS + 1):
         some = part != left_out
         lost = expected_loss(logits[some], label[some])
-        for k, weights in enumerate(fit_risk(logits[some], lost), 1):
+        for k, weights in enumerate(fit_deferral(logits[some], lost), 1):
             rows.append({"part": left_out, "exit": k, "weights": list(weights)})
-    return pa.Table.from_pylist(rows, schema=RISK)
+    return pa.Table.from_pylist(rows, schema=DEFERRAL)
 
 
 def expected_loss(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
@@ -38,8 +39,8 @@ def expected_loss(logits: np.ndarray, label: np.ndarray) -> np.ndarray:
     return np.clip(right[:, -1:] - right[:, :-1], 0.0, 1.0)
 
 
-def fit_risk(logits: np.ndarray, lost: np.ndarray) -> Weights:
-    """The weights of every side exit, as `offramp.scoring.criteria.risk` uses them.
+def fit_deferral(logits: np.ndarray, lost: np.ndarray) -> Weights:
+    """The weights of every side exit, as `offramp.scoring.criteria.deferral` uses them.
 
     Parameters: ``logits`` float32 (N, K, C), ``lost`` float64 (N, K-1) in [0, 1]. A logistic
     regression on an exit's features and its answer, with a ridge that lets few samples say little.

@@ -8,11 +8,11 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds
 
 from offramp.figures.closer_figures import draw_agreement, draw_confusion, draw_leaving
 from offramp.report.results import leaving_counts
-from offramp.report.summary import easy
-from offramp.report.summary_page import _easy_classes
+from offramp.report.summary import leaving
+from offramp.report.summary_page import _leaving_classes
 from offramp.scoring.criteria import entropy
 from offramp.scoring.policy import Policy, outcome_of_tables
-from offramp.thresholds.easy import (
+from offramp.thresholds.leaving import (
     agreement_table,
     confusion_by_exit,
     leaving_table,
@@ -187,8 +187,8 @@ def test_the_leaving_figure_has_the_class_that_leaves_earliest_on_top():
         .to_numpy()
     )
     drawn = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert drawn == [row["class"] for row in easy(results)["classes"]]
-    assert [row["mean_exit"] for row in easy(results)["classes"]] == pytest.approx(sorted(means))
+    assert drawn == [row["class"] for row in leaving(results)["classes"]]
+    assert [row["mean_exit"] for row in leaving(results)["classes"]] == pytest.approx(sorted(means))
     assert sum(int(text) for text in texts(axes)) == SAMPLES
 
 
@@ -204,7 +204,7 @@ def test_the_agreement_figure_reads_rows_as_the_exit_that_is_right():
 
 def test_the_summary_counts_overthinking_as_right_before_and_wrong_at_the_end():
     logits, label = some_logits()
-    found = easy(results_of((1.6, 1.7)))
+    found = leaving(results_of((1.6, 1.7)))
     want = 0
     for sample, truth in zip(logits, label, strict=True):
         *before, final = [np.argmax(z) == truth for z in sample]
@@ -216,14 +216,14 @@ def test_the_summary_counts_overthinking_as_right_before_and_wrong_at_the_end():
 def test_a_class_without_samples_has_no_place_among_the_easy_and_the_hard():
     results = results_of((1.6, 1.7))
     results.leaving.loc[results.leaving["label"] == 3, "n"] = 0
-    classes = [row["class"] for row in easy(results)["classes"]]
+    classes = [row["class"] for row in leaving(results)["classes"]]
     assert len(classes) == CLASSES - 1 and "cat" not in classes
     draw_leaving(results)
 
 
 def test_the_summary_names_no_easy_class_where_all_leave_alike():
     rows = [{"class": name, "mean_exit": 1.0, "before_final": 1.0} for name in ("cat", "dog")]
-    assert _easy_classes(rows).endswith("no class of test samples leaves earlier than another.")
+    assert _leaving_classes(rows).endswith("no class of test samples leaves earlier than another.")
     rows[1] = {"class": "dog", "mean_exit": 2.5, "before_final": 0.75}
-    assert "`cat` (after exit 1.0 on average, 100% before" in _easy_classes(rows)
-    assert "those of `dog` (after exit 2.5 on average, 75% before" in _easy_classes(rows)
+    assert "`cat` (after exit 1.0 on average, 100% before" in _leaving_classes(rows)
+    assert "those of `dog` (after exit 2.5 on average, 75% before" in _leaving_classes(rows)

@@ -1,4 +1,4 @@
-"""Rule `easy`: logits, timings and the best policy -> which samples are easy."""
+"""Rule `leaving`: logits, timings and the best policy -> which samples are easy."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +7,12 @@ from offramp.networks.identity import Identity
 from offramp.scoring.policy import load_policy_for, outcome_of_tables
 from offramp.tables.files import origin_of, read, read_logits, same_weights, write
 from offramp.tables.origins import derived
-from offramp.thresholds.easy import agreement_table, confusion_by_exit, leaving_table, oracle_table
+from offramp.thresholds.leaving import (
+    agreement_table,
+    confusion_by_exit,
+    leaving_table,
+    oracle_table,
+)
 from offramp.thresholds.time_model import fit_time_model
 from offramp.workflow.job import job_log
 

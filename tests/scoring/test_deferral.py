@@ -1,13 +1,13 @@
-"""Weights of the criterion `risk`: against scikit-learn, and blind to the part left out."""
+"""Weights of the criterion `deferral`: against scikit-learn, and blind to the part left out."""
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
 from offramp import OfframpError
-from offramp.scoring.criteria import features, risk, scores_of
+from offramp.scoring.criteria import deferral, features, scores_of
+from offramp.scoring.deferral import RIDGE, deferral_table, expected_loss, fit_deferral
 from offramp.scoring.pool import expected_correct
-from offramp.scoring.risk import RIDGE, expected_loss, fit_risk, risk_table
 from offramp.scoring.scores import PARTS, part_of, scores_left_out, weights_of
 
 EXITS, CLASSES = 3, 4
@@ -27,7 +27,7 @@ def some_data(samples, seed=0):
 def test_the_weights_are_those_of_a_logistic_regression_with_a_ridge():
     logits, label = some_data(400)
     lost = expected_loss(logits, label)
-    for k, weights in enumerate(fit_risk(logits, lost)):
+    for k, weights in enumerate(fit_deferral(logits, lost)):
         here = logits[:, k].astype(np.float64)
         columns = np.hstack([features(here), np.eye(CLASSES)[here.argmax(axis=1)]])
         columns = (columns - columns.mean(axis=0)) / columns.std(axis=0)
@@ -38,13 +38,13 @@ def test_the_weights_are_those_of_a_logistic_regression_with_a_ridge():
             sample_weight=np.concatenate([lost[:, k], 1 - lost[:, k]]),
         )
         want = oracle.predict_proba(columns)[:, 1]
-        np.testing.assert_allclose(risk(here, weights), want, atol=1e-6)
+        np.testing.assert_allclose(deferral(here, weights), want, atol=1e-6)
 
 
 def test_the_mean_risk_of_the_samples_that_fitted_it_is_their_mean_loss():
     logits, label = some_data(500)
     lost = expected_loss(logits, label)
-    found = scores_of("risk", logits, weights=fit_risk(logits, lost))
+    found = scores_of("deferral", logits, weights=fit_deferral(logits, lost))
     assert found[:, :-1].mean(axis=0) == pytest.approx(lost.mean(axis=0), abs=1e-6)
 
 
@@ -59,29 +59,29 @@ def test_what_is_lost_is_how_much_righter_the_full_network_is_expected_to_be():
 def test_an_answer_that_is_never_given_has_a_weight_all_the_same():
     logits, label = some_data(100)
     logits[:, :, 2] = -9
-    weights = fit_risk(logits, expected_loss(logits, label % 2))
+    weights = fit_deferral(logits, expected_loss(logits, label % 2))
     assert np.isfinite(weights).all()
 
 
 @pytest.mark.parametrize("samples", [10, 41])
 def test_few_samples_are_fitted_too(samples):
     logits, label = some_data(samples)
-    values = scores_left_out(risk_table(logits, label), logits)
+    values = scores_left_out(deferral_table(logits, label), logits)
     assert ((values[:, :-1] > 0) & (values[:, :-1] < 1)).all()
 
 
 def test_samples_are_scored_by_weights_that_know_nothing_of_them():
     logits, label = some_data(200)
     part = part_of(len(label))
-    before = risk_table(logits, label)
+    before = deferral_table(logits, label)
     for left_out in range(1, PARTS + 1):
         hidden = label.copy()
         hidden[part == left_out] = 0
-        after = risk_table(logits, hidden)
+        after = deferral_table(logits, hidden)
         assert weights_of(after, left_out) == weights_of(before, left_out)
         assert weights_of(after) != weights_of(before)
         here = part == left_out
-        want = scores_of("risk", logits[here], weights=weights_of(before, left_out))
+        want = scores_of("deferral", logits[here], weights=weights_of(before, left_out))
         np.testing.assert_array_equal(scores_left_out(before, logits)[here], want)
 
 
@@ -93,10 +93,10 @@ def test_the_parts_are_as_large_as_can_be_and_hold_every_sample():
 def test_too_few_samples_are_refused_with_the_way_out(samples):
     logits, label = np.zeros((samples, 2, 3), np.float32), np.zeros(samples, np.int64)
     with pytest.raises(OfframpError, match=f"and {samples} are too few: set .* to 10"):
-        risk_table(logits, label)
+        deferral_table(logits, label)
 
 
 def test_ten_samples_will_do():
     draw = np.random.default_rng(0)
-    found = risk_table(draw.normal(size=(10, 2, 3)).astype(np.float32), draw.integers(0, 3, 10))
+    found = deferral_table(draw.normal(size=(10, 2, 3)).astype(np.float32), draw.integers(0, 3, 10))
     assert np.isfinite([w for row in found.to_pylist() for w in row["weights"]]).all()

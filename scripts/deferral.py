@@ -1,8 +1,8 @@
-"""Rule `risk`: validation logits -> the weights of the criterion `risk`."""
+"""Rule `deferral`: validation logits -> the weights of the criterion `deferral`."""
 
 from typing import TYPE_CHECKING
 
-from offramp.scoring.risk import risk_table
+from offramp.scoring.deferral import deferral_table
 from offramp.tables.files import origin_of, read_logits, write
 from offramp.workflow.job import job_log
 
@@ -11,4 +11,6 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     val = read_logits(snakemake.input[0])
-    write(snakemake.output[0], risk_table(val.logits, val.label), "risk", origin_of(val.table))
+    write(
+        snakemake.output[0], deferral_table(val.logits, val.label), "deferral", origin_of(val.table)
+    )
