@@ -24,7 +24,7 @@ with job_log(snakemake.log[0]):
     logits, label = read_logits_of(tables["val"], snakemake.input.logits)
     splits["val"] = splits["val"]._replace(logits=logits, label=label)
     criterion = decided_by(tables["val"]).criterion
-    model = fit_time_model(timings)
-    rows = calibrate_all(splits, criterion, params.calibration, model, params.batch_size)
+    model = fit_time_model(timings, params.batch_size)
+    rows = calibrate_all(splits, criterion, params.calibration, model)
     origin = derived(snakemake.config, [timings, *tables.values()])
     write(snakemake.output[0], pa.table(rows, schema=CALIBRATION), "calibration", origin)

@@ -28,8 +28,7 @@ with job_log(snakemake.log[0]):
     network = Population(
         "network",
         CalibrationData(scores, correct),
-        fit_time_model(timings),
-        params.batch_size,
+        fit_time_model(timings, params.batch_size),
         [(c.policy, c.origin) for c in known if c.origin.get("calibrated_on", "train") == "train"],
     )
     tables = [timings, sweep, calibration, *(split.table for split in found)]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from snakemake.script import snakemake
 
 with job_log(snakemake.log[0]):
-    paths, output, size = snakemake.input, snakemake.output, snakemake.params.batch_size
+    paths, output = snakemake.input, snakemake.output
     names = "timings", "temperatures", "deferral"
     timings, temperatures, deferral = tables = [read(getattr(paths, name), name) for name in names]
     splits = []
@@ -21,9 +21,9 @@ with job_log(snakemake.log[0]):
         right = known.logits.argmax(axis=2) == known.label[:, None]
         splits.append(SplitData(known.logits, known.label, right))
         tables.append(known.table)
-    model = fit_time_model(timings)
-    found = curves(*splits, temperatures["temperature"].to_pylist(), deferral, model, size)
+    model = fit_time_model(timings, snakemake.params.batch_size)
+    found = curves(*splits, temperatures["temperature"].to_pylist(), deferral, model)
     origin = derived(snakemake.config, tables, "test")
     write(output.frontiers, frontiers_table(found), "frontiers", origin)
-    equal = equal_accuracy_table(found, splits[1].correct, model, size)
+    equal = equal_accuracy_table(found, splits[1].correct, model)
     write(output.equal_accuracy, equal, "equal_accuracy", origin)

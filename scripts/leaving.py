@@ -26,7 +26,7 @@ with job_log(snakemake.log[0]):
     weights = same_weights([found.table, timings])
     network = Identity(origin_of(found.table)["model"], paths.logits, weights)
     policy = load_policy_for(paths.policy, *found.logits.shape[1:], network)
-    model = fit_time_model(timings)
+    model = fit_time_model(timings, snakemake.params.batch_size)
     outcome, predicted = outcome_of_tables(policy, found.logits), found.logits.argmax(axis=2)
     correct = predicted == found.label[:, None]
     origin = derived(snakemake.config, [timings, found.table], "test")
@@ -34,5 +34,5 @@ with job_log(snakemake.log[0]):
     counts = confusion_by_exit(outcome, found.label, *found.logits.shape[1:])
     write(outputs.leaving, leaving_table(counts), "leaving", origin)
     write(outputs.agreement, agreement_table(predicted, found.label), "agreement", origin)
-    oracle = oracle_table(correct, outcome, policy, model, snakemake.params.batch_size)
+    oracle = oracle_table(correct, outcome, policy, model)
     write(outputs.oracle, oracle, "oracle", origin)

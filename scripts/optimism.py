@@ -23,7 +23,7 @@ with job_log(snakemake.log[0]):
     scores, correct, table = read_scores(paths.scores)
     data = CalibrationData(scores, correct, *read_logits_of(table, paths.logits))
     targets = targets_of(params.calibration)
-    costs = costs_of(fit_time_model(timings), params.batch_size, decided_by(table).criterion)
+    costs = costs_of(fit_time_model(timings, params.batch_size), decided_by(table).criterion)
     more = optimism(params.calibration, data, targets, costs)
     origin = derived(snakemake.config, [timings, table], "val")
     rows = pa.table({"target": targets, "optimism": more}, schema=OPTIMISM)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params = snakemake.params
     timings = read(snakemake.input.timings, "timings")
-    model = fit_time_model(timings)
+    model = fit_time_model(timings, params.batch_size)
     found = read_splits(snakemake.input.scores)
     criterion = decided_by(found["val"].table).criterion
     wanted, report = params.sweep["cutoffs"], params.sweep["report_cutoff"]
@@ -27,7 +27,7 @@ with job_log(snakemake.log[0]):
     cutoffs = cutoff_grid(wanted, report, ends, criterion)
     pieces = []
     for split, known in found.items():
-        result = sweep_split(known.scores, known.correct, cutoffs, model, params.batch_size)
+        result = sweep_split(known.scores, known.correct, cutoffs, model)
         pieces.append(pa.table(sweep_rows(split, criterion, cutoffs, result), schema=SWEEP))
     origin = derived(snakemake.config, [timings, *(s.table for s in found.values())])
     write(snakemake.output[0], pa.concat_tables(pieces), "sweep", origin)

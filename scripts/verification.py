@@ -19,7 +19,7 @@ with job_log(snakemake.log[0]):
     check_logits(paths.logits, test, split, network)
     weights = same_weights([test.table, timings])
     cases = cases_of(paths.policies, test.logits, network.identity)
-    model = fit_time_model(timings)
-    rows = verify(network, cases, split, test.logits, model, params.batch_size, device)
+    model = fit_time_model(timings, params.batch_size)
+    rows = verify(network, cases, split, test.logits, model, device)
     origin = provenance(snakemake.config, weights, "test") | machine
     write(snakemake.output[0], rows, "verification", origin)

@@ -92,7 +92,7 @@ def some_weights(criterion: str, side_exits: int, classes: int):
     return tuple(map(tuple, rows.tolist()))
 
 
-def hand_made_model(exits: int, largest: int) -> TimeModel:
+def hand_made_model(exits: int, largest: int, batch_size: int | None = None) -> TimeModel:
     """A clock on which every part of every exit has a time of its own, not linear in n, and where
     removal would be negative for some batches if it were not held at 0."""
     n = np.arange(largest + 1)
@@ -104,7 +104,7 @@ def hand_made_model(exits: int, largest: int) -> TimeModel:
     )
     parts[:, :, 0] = 0.0
     removal = np.array([[-0.5 + k, 0.2, 0.05 * (k + 1)] for k in range(exits - 1)])
-    return TimeModel(parts, removal.reshape(exits - 1, 3))
+    return TimeModel(parts, removal.reshape(exits - 1, 3), batch_size or largest)
 
 
 def slow_stage_seconds(

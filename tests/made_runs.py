@@ -25,7 +25,6 @@ def made_run(samples=70, exits=4, classes=5, criterion="entropy", batch_size=16,
         logits,
         label,
         model._replace(removal=model.removal - [2, 0, 0]),  # held at 0 for many a batch
-        batch_size,
         np.linspace(low, high, 9).tolist(),
         {name: (Policy(criterion, t), policy_said(criterion, t)) for name, t in policies.items()},
     )

@@ -157,10 +157,10 @@ def test_time_is_predicted_from_events(bench):
         bench.device,
     )  # fmt: skip
     assert (timings["seconds"].to_numpy() > 0).all()
-    model = fit_time_model(timings)
+    model = fit_time_model(timings, BATCH)
     cases = some_policies(bench.logits)
     _, seconds = run_interleaved(bench.network, cases, bench.split, BATCH, bench.device)
-    full = full_network_seconds(model, len(bench.split.order), BATCH)
+    full = full_network_seconds(model, len(bench.split.order))
     predicted = np.array(
         [stage_seconds(model, taken(bench, c.policy, BATCH), c.policy.runs).sum() for c in cases]
     )

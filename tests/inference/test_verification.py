@@ -118,7 +118,7 @@ def test_a_verification_counts_what_the_tables_say_and_measures_what_ran():
         Case("chosen", Policy("entropy", (1.2, None)), True),
         Case("other", shared_cutoff(1.5, 2), False),
     ]
-    rows = verify(network, cases, split, logits, model, 16, CPU).to_pylist()
+    rows = verify(network, cases, split, logits, model, CPU).to_pylist()
     assert [(r["policy"], r["exit"]) for r in rows] == [
         (name, k) for name in ("chosen", "other") for k in range(4)
     ]
@@ -211,7 +211,7 @@ def test_a_verification_against_tables_of_other_weights_fails():
     with pytest.raises(OfframpError, match="disagree"):
         verify(
             network, [Case("c", shared_cutoff(1.0, 1), True)], split, other,
-            hand_made_model(2, 8), 8, CPU,
+            hand_made_model(2, 8), CPU,
         )  # fmt: skip
 
 
@@ -298,7 +298,7 @@ def test_a_verification_refuses_a_policy_of_another_size_or_network(tmp_path):
     with pytest.raises(OfframpError, match=r"mine: 1 thresholds for 2 side exits"):
         verify(
             network, [Case("mine", shared_cutoff(1.0, 1), True)], split, logits,
-            hand_made_model(3, 8), 8, CPU,
+            hand_made_model(3, 8), CPU,
         )  # fmt: skip
     other = Identity("other", "other.pt", "b" * 64)
     save_policy(tmp_path / "best.json", shared_cutoff(1.0, 2)._replace(network=other))

@@ -61,7 +61,7 @@ def outcomes_of(run):
     criterion, found = run.policies["best"][0].criterion, []
     for thresholds in wanted:
         policy = Policy(criterion, thresholds)
-        result = evaluate(run.val.scores, run.val.correct, policy, run.model, run.batch_size)
+        result = evaluate(run.val.scores, run.val.correct, policy, run.model)
         exits = exits_of(run.val.scores, thresholds)
         found.append({"thresholds": thresholds, "exits": exits.tolist()})
         found[-1] |= {name: np.asarray(value).tolist() for name, value in result.items()}
@@ -130,7 +130,7 @@ def array(packed):
 def test_the_points_of_a_frontier_are_what_the_tables_say_of_them():
     run = RUNS["usual"]
     scores, correct = run.val.scores, run.val.correct
-    swept = sweep_split(scores, correct, np.array(run.cutoffs), run.model, run.batch_size)
+    swept = sweep_split(scores, correct, np.array(run.cutoffs), run.model)
     known = {
         cutoff: (int(swept["correct"][m].sum()), float(swept["seconds"][m].sum()))
         for m, cutoff in enumerate(run.cutoffs)

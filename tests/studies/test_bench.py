@@ -60,7 +60,7 @@ def test_predictions_are_slow_sums_over_samples(thresholds):
     model, scores = hand_made_model(EXITS, BATCH), random_scores()[0]
     policy = Policy("entropy", thresholds)
     taken = exits_of(scores, thresholds)
-    costs = bench_model.stand_ins(model, MULTIPLY_ADDS, BATCH)
+    costs = bench_model.stand_ins(model, MULTIPLY_ADDS)
     found = bench_model.predictions(policy, taken, {"time model": model}, costs, BATCH)
     slow = [slow_exit(row, thresholds) for row in scores.tolist()]
     want = sum(slow_stage_seconds(model, slow, BATCH, *policy.runs))
@@ -170,7 +170,7 @@ def test_the_loop_of_masks_counts_what_the_sweep_counts():
     scores, correct = random_scores()
     cutoffs = np.linspace(0, 1, 21)
     found = bench_tables._masks(scores, correct, cutoffs)
-    want = sweep_split(scores, correct, cutoffs, hand_made_model(EXITS, BATCH), BATCH)
+    want = sweep_split(scores, correct, cutoffs, hand_made_model(EXITS, BATCH))
     np.testing.assert_array_equal(found[..., 0], want["n"])
     np.testing.assert_array_equal(found[..., 1], want["correct"])
 
@@ -196,13 +196,13 @@ def test_thresholds_of_others_keep_to_the_loss_on_val_and_are_judged_on_test(mon
     model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
     rows = pd.DataFrame(
         bench_thresholds.thresholds_of_others(
-            logits, labels, test_logits, data, MULTIPLY_ADDS, model, BATCH
+            logits, labels, test_logits, data, MULTIPLY_ADDS, model
         )
     )
     assert all(any(t is not None for t in thresholds) for thresholds in found)
     names = rows["contender"].unique()
     assert len(names) == len(found) == 11
-    by_deferral = bench_thresholds._scores_by_risk(logits, labels, data, test_logits)
+    by_deferral = bench_thresholds._scores_by_deferral(logits, labels, data, test_logits)
     for name, thresholds in zip(names, found, strict=True):
         here = rows[rows["contender"] == name]
         assert (here["case"] == "to find").sum() == bench_thresholds.TURNS

@@ -43,7 +43,7 @@ def found():
     patch.setattr(frontiers, "TARGETS", (0.6, 0.8, 0.9))
     patch.setattr(frontiers, "RESAMPLES", 50)
     patch.setattr("offramp.thresholds.joint.PRICES", np.geomspace(100, 0.1, 8))
-    made = curves(val, test, (1.5, 1.0, 0.8), deferral_table(val.logits, val.label), model, BATCH)
+    made = curves(val, test, (1.5, 1.0, 0.8), deferral_table(val.logits, val.label), model)
     yield val, test, model, made
     patch.undo()
 
@@ -80,7 +80,7 @@ def test_thresholds_after_temperatures_come_from_the_other_half(found):
     spoilt = val.logits.copy()
     spoilt[: len(spoilt) // 2] = 5.0
     deferral = deferral_table(val.logits, val.label)
-    changed = curves(val._replace(logits=spoilt), test, (1.5, 1.0, 0.8), deferral, model, BATCH)
+    changed = curves(val._replace(logits=spoilt), test, (1.5, 1.0, 0.8), deferral, model)
     for before, after in zip(found[-1], changed, strict=True):
         if before.scaled:
             assert before.policies == after.policies
@@ -122,7 +122,7 @@ def test_a_curve_ends_with_all_exits_disabled_and_has_no_policy_that_another_bea
         else:
             scores = scores_of(curve.criterion, val.logits)
         assert len(set(curve.policies)) == len(curve.policies)
-        results = [evaluate(scores, val.correct, p, model, BATCH) for p in curve.policies]
+        results = [evaluate(scores, val.correct, p, model) for p in curve.policies]
         taken = [exits_of(scores, p.thresholds) for p in curve.policies]
         right = [expected[np.arange(len(expected)), t - 1].sum() for t in taken]
         assert (np.diff([r["seconds"][0] for r in results]) > 0).all()
@@ -142,7 +142,7 @@ def test_a_curve_twice_as_fast_is_twice_as_fast_at_equal_accuracy_in_every_draw(
     right[:, -1] |= correct[:, -1]
     seconds = np.tile([1.0, 2.0, 3.0, 4.0], (400, 1))
     pair = [made_up_curve("shared", seconds, right), made_up_curve("joint", seconds / 2, right)]
-    table = equal_accuracy_table(pair, correct, hand_made_model(2, 16), 16)
+    table = equal_accuracy_table(pair, correct, hand_made_model(2, 16))
     rows = [r for r in table.to_pylist() if r["points_lost"] == 1.0]
     for name in ("over_shared", "over_shared_low", "over_shared_high"):
         assert [r[name] for r in rows] == pytest.approx([1.0, 2.0])
@@ -152,7 +152,7 @@ def test_a_curve_twice_as_fast_is_twice_as_fast_at_equal_accuracy_in_every_draw(
 def test_what_is_out_of_reach_is_null_and_said_so(found):
     _, test, model, _ = found
     hopeless = made_up_curve("shared", np.ones((60, 1)), np.zeros((60, 1), dtype=bool))
-    table = equal_accuracy_table([hopeless], test.correct, model, BATCH)
+    table = equal_accuracy_table([hopeless], test.correct, model)
     assert all(row["seconds"] is None for row in table.to_pylist())
     text = page(table, {"model": "toy", "dataset": "made up"})
     assert "not reached" in text and "0.25 points below the full network" in text
@@ -166,7 +166,7 @@ def test_an_accuracy_out_of_reach_in_some_draws_is_no_speed_up_of_nought():
         made_up_curve("shared", np.full((400, 1), 2.0), correct[:, None]),
         made_up_curve("joint", np.full((400, 1), 1.0), near[:, None]),
     ]
-    table = equal_accuracy_table(pair, np.stack([correct] * 2, axis=1), hand_made_model(2, 16), 16)
+    table = equal_accuracy_table(pair, np.stack([correct] * 2, axis=1), hand_made_model(2, 16))
     low = {r["points_lost"]: r["over_shared_low"] for r in table.to_pylist()[1::2]}
     assert low[0.5] == 0 and low[2.0] == pytest.approx(2.0)
     assert "400 s (2.00x [not reached, 2.00])" in page(table, {"model": "toy", "dataset": "x"})

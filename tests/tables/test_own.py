@@ -221,7 +221,7 @@ def test_every_sample_pays_what_the_config_says_whatever_the_batch(case):
             want[k] += blocks[k] + heads[k] * runs[k]
     found = stage_seconds(model, reached_by(taken, size, exits), np.stack([runs, runs]))
     np.testing.assert_allclose(found, want, rtol=1e-12)
-    full = full_network_seconds(model, len(taken), size)
+    full = full_network_seconds(model, len(taken))
     np.testing.assert_allclose(full, len(taken) * (sum(blocks) + heads[-1]), rtol=1e-12)
 
 

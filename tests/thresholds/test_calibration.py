@@ -170,8 +170,8 @@ def test_evaluation_is_the_slow_loop(split, data):
         limit = st.one_of(st.none(), st.sampled_from(LEVELS))
         thresholds = tuple(data.draw(limit) for _ in range(exits - 1))
         batch_size = data.draw(st.integers(1, samples + 3))
-    model = hand_made_model(exits, samples)
-    result = evaluate(entropy, correct, Policy("entropy", thresholds), model, batch_size)
+    model = hand_made_model(exits, samples, batch_size)
+    result = evaluate(entropy, correct, Policy("entropy", thresholds), model)
 
     taken = [slow_exit(row, thresholds) for row in entropy.tolist()]
     enabled = [t is not None for t in thresholds] + [True]
@@ -191,7 +191,7 @@ def test_evaluation_is_the_slow_loop(split, data):
 def test_with_all_exits_disabled_the_speed_up_is_one():
     entropy, correct = np.zeros((6, 4)), np.ones((6, 4), dtype=bool)
     nobody = Policy("entropy", (None, None, None))
-    result = evaluate(entropy, correct, nobody, hand_made_model(4, 6), 4)
+    result = evaluate(entropy, correct, nobody, hand_made_model(4, 6, 4))
     assert result["speedup"] == pytest.approx(1.0)
     assert result["n"].tolist() == [6, 0, 0, 0, 6]
 
@@ -200,7 +200,7 @@ def test_calibration_rows_are_one_overall_row_and_one_row_an_exit():
     entropy = np.array([[0.1, 0.5, 0.0], [0.9, 0.5, 0.0], [0.9, 0.9, 0.0]])
     correct = np.array([[True, False, True], [True, True, True], [True, True, False]])
     policy = Policy("entropy", (0.5, None))
-    result = evaluate(entropy, correct, policy, hand_made_model(3, 3), 3)
+    result = evaluate(entropy, correct, policy, hand_made_model(3, 3))
     rows = calibration_rows("val", "empirical", 0.8, (0.5, None), "test", result)
     assert rows["exit"] == [0, 1, 2, 3]
     assert rows["threshold"] == [None, 0.5, None, None]
@@ -236,7 +236,7 @@ def test_joint_thresholds_reach_the_target_overall_and_the_least_wanted_is_the_c
     data = joint_data()
     entropy, correct = data.scores, data.correct
     model = hand_made_model(4, 60)
-    costs = costs_of(model, 60)
+    costs = costs_of(model)
     targets = [0.6, 0.75, 0.85]
     found = calibrate_jointly(data, targets, costs)
     for target, thresholds in zip(targets, found, strict=True):
@@ -249,7 +249,7 @@ def test_joint_thresholds_reach_the_target_overall_and_the_least_wanted_is_the_c
 def test_a_joint_target_out_of_reach_disables_every_exit():
     data = joint_data()
     data.correct[:10] = False
-    costs = costs_of(hand_made_model(4, 60), 60)
+    costs = costs_of(hand_made_model(4, 60))
     assert calibrate_jointly(data, [0.9], costs) == [(None, None, None)]
 
 
@@ -260,7 +260,7 @@ def test_joint_thresholds_go_by_what_is_expected_where_the_logits_are_known():
     known = data._replace(logits=logits, label=label)
     assert expected_of(data) is data.correct
     np.testing.assert_array_equal(expected_of(known), expected_correct(logits, label))
-    costs = costs_of(hand_made_model(4, 60), 60)
+    costs = costs_of(hand_made_model(4, 60))
     # The labels reach 80 %; what random logits expect does not.
     assert calibrate_jointly(known, [0.8], costs) == [(None, None, None)]
     assert calibrate_jointly(data, [0.8], costs) != [(None, None, None)]
@@ -269,7 +269,7 @@ def test_joint_thresholds_go_by_what_is_expected_where_the_logits_are_known():
 def test_the_joint_method_costs_less_than_the_empirical_one_at_its_accuracy():
     data = joint_data()
     entropy, correct = data.scores, data.correct
-    costs = costs_of(hand_made_model(4, 60), 60)
+    costs = costs_of(hand_made_model(4, 60))
     for target in (0.7, 0.8, 0.9):
         alone = calibrate(entropy, correct, target)
         reached = correct[np.arange(60), exits_of(entropy, alone) - 1].mean()
@@ -279,14 +279,14 @@ def test_the_joint_method_costs_less_than_the_empirical_one_at_its_accuracy():
 
 def test_the_empirical_method_by_name_is_calibrate():
     data = joint_data()
-    costs = costs_of(hand_made_model(4, 60), 60)
+    costs = costs_of(hand_made_model(4, 60))
     found = thresholds_for({"method": "empirical"}, data, [0.7, 0.9], costs)
     assert found == [calibrate(data.scores, data.correct, target) for target in (0.7, 0.9)]
 
 
 def test_the_guaranteed_method_takes_its_confidence_from_the_settings():
     data = joint_data().sample(np.tile(np.arange(60), 20))
-    costs = costs_of(hand_made_model(4, 60), 60)
+    costs = costs_of(hand_made_model(4, 60))
     settings = {"method": "guaranteed", "confidence": 0.8}
     found = thresholds_for(settings, data, [0.7], costs)
     assert found == [calibrate_guaranteed(data.scores, data.correct, 0.7, 0.8)]

@@ -69,7 +69,7 @@ def some_data(samples, exits, seed, levels=6, soft=False):
         correct = correct + draw.normal(0, 0.3, (samples, exits))
     model = hand_made_model(exits, 3)
     removal = draw.uniform(0.0, 0.2, (exits - 1, 3))
-    return scores, correct, costs_of(model._replace(removal=removal), 3)
+    return scores, correct, costs_of(model._replace(removal=removal))
 
 
 @given(st.integers(0, 10_000), st.integers(2, 5), st.integers(1, 25), st.booleans())
@@ -152,7 +152,7 @@ def test_the_same_data_give_the_same_frontier():
 
 def test_under_a_criterion_that_looks_back_heads_run_up_to_the_last_enabled_exit():
     model = hand_made_model(4, 64)
-    plain, back = costs_of(model, 64), costs_of(model, 64, "patience")
+    plain, back = costs_of(model), costs_of(model, "patience")
     everyone = [np.array([100])] * 4
     for on in itertools.product([False, True], repeat=3):
         enabled = np.array(on)
@@ -175,7 +175,7 @@ def test_costs_are_what_the_time_model_predicts_of_the_samples_in_batches(batch_
         policy = Policy(criterion, thresholds)
         taken = exits_of(scores, thresholds)
         reach = [np.array([(taken > k).sum()]) for k in range(4)]
-        bill = bill_of(costs_of(model, batch_size, criterion), samples)
+        bill = bill_of(costs_of(model._replace(batch_size=batch_size), criterion), samples)
         expected = policy_cost(bill, policy.runs[1, :-1], reach)[0]
         real = [
             stage_seconds(
@@ -191,7 +191,7 @@ def test_large_batches_of_which_few_come_to_a_stage_are_priced(came):
     sizes = np.arange(5_001)
     parts = np.zeros((3, 2, 5_001))
     parts[0, 1, 1:] = 5.5 + sizes[1:]
-    bill = bill_of(costs_of(TimeModel(parts, np.zeros((1, 3))), 5_000), 50_000)
+    bill = bill_of(costs_of(TimeModel(parts, np.zeros((1, 3)), 5_000)), 50_000)
     often = 10 * (1 - (1 - came / 50_000) ** 5_000)
     assert bill.block[1, came] == pytest.approx(5.5 * often + came, rel=0.005)
 
@@ -205,16 +205,17 @@ def test_small_batches_are_not_taken_to_need_every_block():
     parts[1] = 2e-4 + 1e-5 * n
     parts[2] = 1e-4
     parts[:, :, 0] = 0.0
-    model = TimeModel(parts, np.array([[1e-4, 0.0, 1e-6]]))
+    timed = TimeModel(parts, np.array([[1e-4, 0.0, 1e-6]]), 1)
     draw = np.random.default_rng(0)
     easy = draw.random(1_000) < 0.8
     scores = np.where(easy, 0.0, 1.0)[:, None] * [1.0, 1.0]
     correct = np.stack([easy, np.ones(1_000, bool)], axis=1)
     for batch_size, gain in ((2, 1.55), (4, 1.25)):
-        costs = costs_of(model, batch_size)
+        model = timed._replace(batch_size=batch_size)
+        costs = costs_of(model)
         (thresholds,) = calibrate_jointly(CalibrationData(scores, correct), [0.99], costs)
         assert thresholds == (0.0,)
-        found = evaluate(scores, correct, Policy("entropy", thresholds), model, batch_size)
+        found = evaluate(scores, correct, Policy("entropy", thresholds), model)
         assert found["speedup"] > gain
 
 
@@ -236,7 +237,7 @@ def test_the_frontier_is_near_an_exhaustive_search(exits, samples, slack):
         scores = np.clip(hard + draw.normal(0, 0.3, (samples, exits)), 0, None)
         correct = draw.random((samples, exits)) < 1 - np.linspace(0.5, 0.1, exits) * hard
         model = hand_made_model(exits, 8)
-        costs = costs_of(model._replace(removal=np.abs(model.removal)), 8)
+        costs = costs_of(model._replace(removal=np.abs(model.removal)))
         target = correct[:, -1].sum() - 10.0
         found = joint_frontier(scores, correct, costs, np.array([target]))
         assert found.cost[0] <= slack * exhaustive(scores, correct, costs, target)
@@ -257,4 +258,4 @@ def exhaustive(scores, correct, costs, target):
 
 def test_a_batch_larger_than_those_measured_is_refused():
     with pytest.raises(OfframpError, match=r"batches of 65 samples, .* up to 64"):
-        costs_of(hand_made_model(4, 64), 65)
+        costs_of(hand_made_model(4, 64, 65))

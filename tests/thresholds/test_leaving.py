@@ -43,12 +43,12 @@ def tables_of(logits, label, thresholds, batch_size=16):
     """Leaving, agreement and oracle as the script makes them, as data frames."""
     policy = Policy("entropy", thresholds)
     outcome, predicted = outcome_of_tables(policy, logits), logits.argmax(axis=2)
-    model = hand_made_model(EXITS, SAMPLES)
+    model = hand_made_model(EXITS, SAMPLES, batch_size)
     correct = predicted == label[:, None]
     return (
         leaving_table(confusion_by_exit(outcome, label, EXITS, CLASSES)).to_pandas(),
         agreement_table(predicted, label).to_pandas(),
-        oracle_table(correct, outcome, policy, model, batch_size).to_pandas(),
+        oracle_table(correct, outcome, policy, model).to_pandas(),
     )
 
 

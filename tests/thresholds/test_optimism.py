@@ -38,7 +38,7 @@ def test_optimism_is_about_what_fitted_thresholds_lose_more_on_new_data(
     monkeypatch, method, target
 ):
     monkeypatch.setattr(of_thresholds, "RESAMPLES", 6)
-    settings, costs = {"method": method, "confidence": 0.9}, costs_of(hand_made_model(4, 60), 60)
+    settings, costs = {"method": method, "confidence": 0.9}, costs_of(hand_made_model(4, 60))
     costs.stage[1] /= 10
     costs.decide[:] /= 10
     new = noisy_data(100_000, 99)
@@ -74,7 +74,7 @@ def test_with_few_samples_optimism_of_the_pool_of_exits_is_but_part_of_it(monkey
 
 def test_optimism_is_the_same_every_time_and_0_where_nobody_can_leave(monkeypatch):
     monkeypatch.setattr(of_thresholds, "RESAMPLES", 4)
-    settings, costs = {"method": "joint"}, costs_of(hand_made_model(4, 60), 60)
+    settings, costs = {"method": "joint"}, costs_of(hand_made_model(4, 60))
     data = noisy_data(200, 1)
     targets = [0.8, 1.0]
     first, again = (optimism(settings, data, targets, costs) for _ in range(2))

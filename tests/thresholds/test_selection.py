@@ -271,10 +271,10 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_drop, satisfied):
     data = {k: (s, draw.random(s.shape) < 1 - s * [0.5, 0.3, 0.1]) for k, s in scores.items()}
     settings = {"method": "empirical", "target": 0.9, "targets": [0.85, 0.9, 0.95]}
     splits = {split: CalibrationData(*known) for split, known in data.items()}
-    calibration = pa.table(calibrate_all(splits, "entropy", settings, model, 64))
+    calibration = pa.table(calibrate_all(splits, "entropy", settings, model))
     optimism = pa.table({"target": settings["targets"], "optimism": [-0.01, 0.01, 0.002]})
     cutoffs = np.linspace(0, 1, 21)
-    rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model, 64))
+    rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model))
     limits = {"confidence": 0.9, "max_drop": max_drop, "min_accuracy": 0.5}
     found = choose_policies(
         pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.9,
@@ -318,10 +318,10 @@ def test_without_a_train_split_half_of_val_stands_in_for_it():
     data = {k: (s, draw.random(s.shape) < 1 - s * [0.5, 0.3, 0.1]) for k, s in scores.items()}
     splits = {split: CalibrationData(*known) for split, known in data.items()}
     settings = {"method": "empirical", "target": 0.9, "targets": [0.85, 0.9, 0.95]}
-    calibration = pa.table(calibrate_all(splits, "entropy", settings, model, 64))
+    calibration = pa.table(calibrate_all(splits, "entropy", settings, model))
     assert set(calibration["calibrated_on"].to_pylist()) == {"val", "val_half"}
     luck = pa.table({"target": settings["targets"], "optimism": [0.0, 0.0, 0.0]})
-    rows = sweep_rows("val", "entropy", CUTS, sweep_split(*data["val"], CUTS, model, 64))
+    rows = sweep_rows("val", "entropy", CUTS, sweep_split(*data["val"], CUTS, model))
     selection = {"rule": "fastest_within_drop", "confidence": 0.9, "max_drop": 0.2}
     found = choose_policies(
         pa.table(rows), calibration, luck, *data["val"], 0.5, 0.9, selection, ENTROPY
@@ -351,11 +351,11 @@ def test_a_handful_of_validation_samples_will_do(samples, method):
     splits["test"] = data(20)
     val = splits["val"]
     settings = {"method": method, "confidence": 0.9, "target": 0.8, "targets": [0.5, 0.9]}
-    calibration = pa.table(calibrate_all(splits, "entropy", settings, model, 8))
-    more = optimism(settings, val, targets_of(settings), costs_of(model, 8))
+    calibration = pa.table(calibrate_all(splits, "entropy", settings, model))
+    more = optimism(settings, val, targets_of(settings), costs_of(model))
     luck = pa.table({"target": targets_of(settings), "optimism": more})
     cutoffs = np.linspace(0, 1, 5)
-    swept = sweep_split(val.scores, val.correct, cutoffs, model, 8)
+    swept = sweep_split(val.scores, val.correct, cutoffs, model)
     sweep = pa.table(sweep_rows("val", "entropy", cutoffs, swept))
     for rule in RULES:
         selection = {"rule": rule, "confidence": 0.9, "max_drop": 0.005, "min_accuracy": 0.5}

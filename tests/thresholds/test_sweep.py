@@ -54,8 +54,8 @@ def slow_sweep(entropy, correct, cutoffs, model, batch_size):
 
 def assert_sweep_is_the_slow_sweep(entropy, correct, cutoffs, batch_size):
     samples, exits = entropy.shape
-    model = hand_made_model(exits, min(samples, batch_size))
-    result = sweep_split(entropy, correct, cutoffs, model, batch_size)
+    model = hand_made_model(exits, min(samples, batch_size), batch_size)
+    result = sweep_split(entropy, correct, cutoffs, model)
     n, right, seconds = slow_sweep(entropy, correct, cutoffs, model, batch_size)
     assert result["n"].tolist() == n
     assert result["correct"].tolist() == right
@@ -85,7 +85,7 @@ def test_the_sweep_is_the_slow_loop_on_continuous_entropies_and_many_cutoffs():
 def test_when_all_leave_at_exit_1_later_stages_cost_nothing():
     entropy = np.zeros((9, 3))
     model = hand_made_model(3, 4)
-    result = sweep_split(entropy, np.ones((9, 3), dtype=bool), np.array([0.0]), model, 4)
+    result = sweep_split(entropy, np.ones((9, 3), dtype=bool), np.array([0.0]), model)
     assert result["n"].tolist() == [[9, 0, 0]]
     assert result["seconds"][0, 1:].tolist() == [0.0, 0.0]
     # All of a batch leave, so nothing has to be removed.
@@ -95,7 +95,7 @@ def test_when_all_leave_at_exit_1_later_stages_cost_nothing():
 def test_a_cutoff_of_zero_runs_every_head_and_costs_more_than_the_full_network():
     entropy = np.ones((8, 3))
     model = hand_made_model(3, 8)
-    result = sweep_split(entropy, np.ones((8, 3), dtype=bool), np.array([0.0]), model, 8)
+    result = sweep_split(entropy, np.ones((8, 3), dtype=bool), np.array([0.0]), model)
     assert result["n"].tolist() == [[0, 0, 8]]
     assert result["seconds"].sum() == pytest.approx(model.parts[:, :, 8].sum())
     assert result["seconds"].sum() > result["full"][0]
@@ -150,8 +150,8 @@ def rows_by_key(rows: dict) -> dict:
 def test_sweep_rows_are_one_overall_row_and_one_row_an_exit(case):
     entropy, correct, batch_size = case
     samples, exits = entropy.shape
-    model = hand_made_model(exits, samples)
-    result = sweep_split(entropy, correct, CUTOFFS, model, batch_size)
+    model = hand_made_model(exits, samples, batch_size)
+    result = sweep_split(entropy, correct, CUTOFFS, model)
     rows = rows_by_key(sweep_rows("val", "margin", CUTOFFS, result))
     assert len(rows) == len(CUTOFFS) * (exits + 1)
     for m, cutoff in enumerate(CUTOFFS):

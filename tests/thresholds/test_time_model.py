@@ -174,14 +174,14 @@ def test_removal_is_paid_where_some_leave_and_some_stay():
 def test_the_full_network_is_all_blocks_and_the_final_head():
     model = hand_made_model(3, 4)
     want = sum(model.parts[0, :, n].sum() + model.parts[1:, 2, n].sum() for n in (4, 4, 2))
-    assert full_network_seconds(model, 10, 4) == pytest.approx(want)
+    assert full_network_seconds(model, 10) == pytest.approx(want)
 
 
 def test_a_batch_larger_than_those_measured_is_refused():
     with pytest.raises(OfframpError, match=r"batches of 5 samples, .* up to 4"):
-        full_network_seconds(hand_made_model(3, 4), 10, 5)
+        full_network_seconds(hand_made_model(3, 4, 5), 10)
 
 
 def test_no_samples_take_no_time():
     assert reached_by(np.zeros(0, int), 4, 3).shape == (0, 3)
-    assert full_network_seconds(hand_made_model(3, 4), 0, 4) == 0.0
+    assert full_network_seconds(hand_made_model(3, 4), 0) == 0.0

@@ -106,7 +106,7 @@ def thresholds_in(page):
 
 def same_as_tables(page, val, thresholds):
     found, policy = shown(page), Policy("entropy", thresholds)
-    wanted = evaluate(val.scores, val.correct, policy, val.model, BATCH)
+    wanted = evaluate(val.scores, val.correct, policy, val.model)
     assert [len(val.scores), *found.n] == wanted["n"].tolist()
     assert [found.correct, *found.hits] == wanted["correct"].tolist()
     assert found.seconds == pytest.approx(wanted["seconds"][0], rel=1e-12)

@@ -89,7 +89,7 @@ def test_other_methods_go_through_to_the_summary(tree):
     assert optimism.index.tolist() == sorted(set(rows["target"]))
     scores, correct, table = read_scores(tree / RESULTS / "scores/val.parquet")
     known = read_logits_of(table, tree / RESULTS / "logits/val.parquet")
-    costs = costs_of(fit_time_model(read(tree, "timings")), 64)
+    costs = costs_of(fit_time_model(read(tree, "timings"), 64))
     data = CalibrationData(scores, correct, *known)
     assert (
         optimism.tolist() == optimism_of({"method": "joint"}, data, optimism.index, costs).tolist()

@@ -20,10 +20,9 @@ from offramp.thresholds.time_model import TimeModel, fit_time_model
 
 
 class Clock(NamedTuple):
-    """How long things take: the time model, and the batch size of the run that measured it."""
+    """How long things take: the time model at the batch size of the run that measured it."""
 
     model: TimeModel
-    batch_size: int
     table: Any
 
 
@@ -32,7 +31,7 @@ def read_clock(results: Path) -> Clock:
     table = read(results / "timings.parquet", "timings")
     sizes = table["batch_size"].to_numpy()
     passed = table["split"].to_numpy(zero_copy_only=False) != "probe"
-    return Clock(fit_time_model(table), int(sizes[passed].max()), table)
+    return Clock(fit_time_model(table, int(sizes[passed].max())), table)
 
 
 def sweep(results: Path, split: str, cutoffs: Sequence[float]) -> list[dict[str, Any]]:
@@ -43,7 +42,7 @@ def sweep(results: Path, split: str, cutoffs: Sequence[float]) -> list[dict[str,
     known, clock = read_scores(results / f"scores/{split}.parquet"), read_clock(results)
     same_weights([known.table, clock.table])
     grid = np.unique(cutoffs)
-    found = sweep_split(known.scores, known.correct, grid, clock.model, clock.batch_size)
+    found = sweep_split(known.scores, known.correct, grid, clock.model)
     seconds = found["seconds"].sum(axis=1)
     samples = len(known.scores)
     return [
@@ -179,7 +178,7 @@ def compare(results: Path, names: Sequence[str]) -> dict[str, Any]:
         path = policy_file(results, name)
         policy = policy_of_tables(path, weights, right.shape[1] - 1)
         exits = outcome_of_tables(policy, known.logits).exits
-        took = evaluate_exits(exits, right, policy.runs, clock.model, clock.batch_size)
+        took = evaluate_exits(exits, right, policy.runs, clock.model)
         correct.append(right[np.arange(len(right)), exits - 1])
         rows.append(
             {

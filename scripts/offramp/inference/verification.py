@@ -184,7 +184,6 @@ def verification_rows(
     labels: np.ndarray,
     live: Outcome,
     model: TimeModel,
-    batch_size: int,
     seconds: float,
     speedup: np.ndarray,
 ) -> list[dict]:
@@ -196,7 +195,7 @@ def verification_rows(
     exits = logits.shape[1]
     table = outcome_of_tables(case.policy, logits)
     differ, excused = differences(case.policy, logits, table, live)
-    reached = reached_by(table.exits, batch_size, exits)
+    reached = reached_by(table.exits, model.batch_size, exits)
     predicted = stage_seconds(model, reached, case.policy.runs)
     rows = []
     for k in range(exits + 1):
@@ -216,7 +215,7 @@ def verification_rows(
                 "seconds_predicted": float(predicted[k - 1] if k else predicted.sum()),
             }
         )
-    full = full_network_seconds(model, len(labels), batch_size)
+    full = full_network_seconds(model, len(labels))
     measured, low, high = speedup.tolist()
     rows[0] |= {
         "seconds_measured": float(seconds),
@@ -234,7 +233,6 @@ def verify(
     split: Split,
     logits: np.ndarray,
     model: TimeModel,
-    batch_size: int,
     device: torch.device,
 ) -> pa.Table:
     """Run every case live on the split and hold it against the tables.
@@ -242,6 +240,7 @@ def verify(
     Raises OfframpError when a sample differs that the float exceptions do not excuse.
     """
     exits, classes = logits.shape[1:]
+    batch_size = model.batch_size
     for case in cases:
         check_fits(case.name, case.policy, exits, classes)
     taken = [outcome_of_tables(case.policy, logits).exits for case in cases]
@@ -255,7 +254,7 @@ def verify(
         row
         for c, (case, live) in enumerate(zip(cases, outcomes, strict=True))
         for row in verification_rows(
-            case, logits, split.labels, live, model, batch_size, seconds[:, c].sum(), faster[:, c]
+            case, logits, split.labels, live, model, seconds[:, c].sum(), faster[:, c]
         )
     ]
     return pa.Table.from_pylist(rows, schema=VERIFICATION)

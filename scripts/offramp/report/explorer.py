@@ -59,7 +59,6 @@ class Run(NamedTuple):
     logits: np.ndarray
     label: np.ndarray
     model: TimeModel
-    batch_size: int
     cutoffs: Sequence[float]
     policies: Mapping[str, tuple[Policy, dict[str, Any]]]
     live: pa.Table | None = None
@@ -97,7 +96,7 @@ def page_data(run: Run) -> dict[str, Any]:
     pictures = None
     if run.images is not None and are_pictures(run.images):
         pictures = pictures_of(run.images, ids[order])
-    sizes = run.batch_size + 1
+    sizes = run.model.batch_size + 1
     criterion = decided_by(run.val.table).criterion
     full = correct[:, -1].sum()
     return {
@@ -118,12 +117,12 @@ def page_data(run: Run) -> dict[str, Any]:
             "parts": packed(run.model.parts[:, :, :sizes], np.float64),
             "removal": packed(run.model.removal, np.float64),
             "sizes": sizes,
-            "batch": run.batch_size,
+            "batch": run.model.batch_size,
         },
         "costs_in": run.costs_in,
         "full": {
             "correct": int(full),
-            "seconds": full_network_seconds(run.model, rows, run.batch_size),
+            "seconds": full_network_seconds(run.model, rows),
         },
         "frontiers": frontiers_of(run, criterion, rows),
         "policies": policies_of(run),
@@ -148,8 +147,8 @@ def carried_samples(run: Run) -> int:
     samples, exits, classes = run.logits.shape
     label = np.dtype(smallest(classes)).itemsize
     each = exits * (8 + label) + label + 4 + 4
-    most = int(MOST_DATA * 3 / 4 / each)
-    return samples if samples <= most else max(most // run.batch_size, 1) * run.batch_size
+    most, batch = int(MOST_DATA * 3 / 4 / each), run.model.batch_size
+    return samples if samples <= most else max(most // batch, 1) * batch
 
 
 def smallest(classes: int) -> type:
@@ -199,7 +198,7 @@ def joint_thresholds(run: Run, criterion: str, rows: int) -> list[tuple[float | 
     least = correct[:, -1].sum() - MOST_LOST / 100 * len(correct)
     expected = expected_correct(run.logits[some], run.label[some])
     levels = np.arange(least, len(correct) + 1)
-    costs = costs_of(run.model, run.batch_size, criterion)
+    costs = costs_of(run.model, criterion)
     frontier = joint_frontier(scores, expected, costs, levels)
     places = np.unique(np.linspace(0, len(frontier.cost) - 1, POINTS).round().astype(int))
     return [frontier.thresholds(int(i)) for i in places if i >= 0]
@@ -222,7 +221,7 @@ def figures_of(
 ) -> dict[str, Any]:
     """What thresholds do on the validation samples that the page carries."""
     scores, correct = run.val.scores[:rows], run.val.correct[:rows]
-    result = evaluate(scores, correct, Policy(criterion, thresholds), run.model, run.batch_size)
+    result = evaluate(scores, correct, Policy(criterion, thresholds), run.model)
     return {
         "thresholds": list(thresholds),
         "correct": int(result["correct"][0]),
@@ -236,7 +235,7 @@ def policies_of(run: Run) -> list[dict[str, Any]]:
     scores, correct = run.test.scores, run.test.correct
     found = []
     for name, (policy, _) in run.policies.items():
-        result = evaluate(scores, correct, policy, run.model, run.batch_size)
+        result = evaluate(scores, correct, policy, run.model)
         n, right = len(correct), int(result["correct"][0])
         test = {"n": n, "correct": right, "interval": interval(right, n)}
         test |= {"seconds": float(result["seconds"][0]), "speedup": float(result["speedup"])}

@@ -59,14 +59,15 @@ class StandIns(NamedTuple):
     multiply_adds: np.ndarray
 
 
-def stand_ins(model: TimeModel, multiply_adds: np.ndarray, batch_size: int) -> StandIns:
+def stand_ins(model: TimeModel, multiply_adds: np.ndarray) -> StandIns:
     """Constant time per exit, and multiply-adds, both right for the full network in full batches.
 
     Parameters: ``multiply_adds`` int (2, K) of one image, blocks and heads.
     """
+    batch_size = model.batch_size
     per_sample = model.parts[:, :, batch_size] / batch_size
     constant = np.stack([per_sample[0], per_sample[1] + per_sample[2]])
-    whole = full_network_seconds(model, batch_size, batch_size) / batch_size
+    whole = full_network_seconds(model, batch_size) / batch_size
     pace = whole / (multiply_adds[0].sum() + multiply_adds[1, -1])
     return StandIns(constant, multiply_adds * pace)
 
@@ -122,7 +123,7 @@ def time_model(
         models = {"time model, probed between the runs": own}
         if batch_size == pipelines_size:
             models["time model of the pipeline"] = model
-        costs = stand_ins(own, multiply_adds, batch_size)
+        costs = stand_ins(own, multiply_adds)
         all_off = Policy("entropy", (None,) * (exits - 1))
         for name, policy in {**policies, FULL: all_off}.items():
             guesses = predictions(policy, taken[name], models, costs, batch_size)
@@ -158,4 +159,4 @@ def _run_and_probe(
 
     cases = [Case(name, policy, False) for name, policy in policies.items()]
     _, seconds = run_interleaved(network, cases, split, batch_size, device, between)
-    return seconds, fit_time_model(watch.table())
+    return seconds, fit_time_model(watch.table(), batch_size)

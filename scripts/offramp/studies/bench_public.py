@@ -72,9 +72,9 @@ def _figures(name: str, accuracy: float, multiply_adds: float) -> list[dict]:
 def _frontier(val: tuple[np.ndarray, np.ndarray], model: TimeModel) -> dict[str, Policy]:
     """Thresholds chosen jointly that lose so much on validation data."""
     data = CalibrationData(*val)
-    size = min(SIZE, model.parts.shape[2] - 1)
+    timed = model._replace(batch_size=min(SIZE, model.parts.shape[2] - 1))
     targets = data.correct[:, -1].mean() - np.array(LOST)
-    found = thresholds_for({"method": "joint"}, data, targets, costs_of(model, size))
+    found = thresholds_for({"method": "joint"}, data, targets, costs_of(timed))
     return {
         f"cascade, {100 * lost:g} points lost on val": Policy("entropy", thresholds)
         for lost, thresholds in zip(LOST, found, strict=True)

@@ -54,8 +54,8 @@ def sweep_against_reruns(
 
         def sweep() -> None:
             values, correct, _ = read_scores(scores_path)
-            model = fit_time_model(read(timings_path, "timings"))
-            result = sweep_split(values, correct, cutoffs, model, batch_size)
+            model = fit_time_model(read(timings_path, "timings"), batch_size)
+            result = sweep_split(values, correct, cutoffs, model)
             table = pa.table(sweep_rows("test", "entropy", cutoffs, result), schema=SWEEP)
             write(f"{folder}/sweep.parquet", table, "sweep", {})
 

@@ -39,7 +39,6 @@ def thresholds_of_others(
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
     multiply_adds: np.ndarray,
     model: TimeModel,
-    batch_size: int,
 ) -> list[dict]:
     """Thresholds that lose at most MAX_DROP: on the validation data, as others choose them, or
     promised for new data with CONFIDENCE, as the pipeline does. Seconds to find them, and what they
@@ -50,23 +49,23 @@ def thresholds_of_others(
     ``multiply_adds`` int (2, K). By entropy, and by deferral, whose weights are there already.
     """
     counted = linear_costs(*multiply_adds.astype(np.float64))
-    timed, data, clock = costs_of(model, batch_size), scores["val"], (model, batch_size)
+    timed, data = costs_of(model), scores["val"]
     known = CalibrationData(*data, logits, labels)
-    by_deferral = _scores_by_risk(logits, labels, scores, test_logits)
+    by_deferral = _scores_by_deferral(logits, labels, scores, test_logits)
     fitted, by_fitted = known._replace(scores=by_deferral["val"][0]), by_deferral["val"]
     methods: dict[str, Callable[[], Thresholds]] = {
         "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),
-        "best shared cutoff, on val": lambda: _shared(*data, *clock),
+        "best shared cutoff, on val": lambda: _shared(*data, model),
         "joint by multiply-adds, on val": lambda: _joint(known, counted),
         "joint by seconds, on val": lambda: _joint(known, timed),
-        "best shared cutoff, promised": lambda: _promised(known, None, *clock),
-        "that or joint by multiply-adds, promised": lambda: _promised(known, counted, *clock),
-        "that or joint by seconds, promised": lambda: _promised(known, timed, *clock),
-        "best shared cutoff of deferral, on val": lambda: _shared(*by_fitted, *clock),
+        "best shared cutoff, promised": lambda: _promised(known, None, model),
+        "that or joint by multiply-adds, promised": lambda: _promised(known, counted, model),
+        "that or joint by seconds, promised": lambda: _promised(known, timed, model),
+        "best shared cutoff of deferral, on val": lambda: _shared(*by_fitted, model),
         "joint of deferral by multiply-adds, on val": lambda: _joint(fitted, counted),
-        "best shared cutoff of deferral, promised": lambda: _promised(fitted, None, *clock),
+        "best shared cutoff of deferral, promised": lambda: _promised(fitted, None, model),
         "that or joint of deferral by multiply-adds, promised": lambda: _promised(
-            fitted, counted, *clock
+            fitted, counted, model
         ),
     }
     import earlyon  # noqa: F401 - its import is no part of what is timed
@@ -80,13 +79,13 @@ def thresholds_of_others(
             rows.append(row("thresholds", name, turn, spent, "seconds", case="to find"))
             if turn == 1:
                 judges = by_deferral if "deferral" in name else scores
-                found = judged(thresholds, judges, multiply_adds, model, batch_size)
+                found = judged(thresholds, judges, multiply_adds, model)
                 for case, (value, unit) in found.items():
                     rows.append(row("thresholds", name, 1, value, unit, case=case))
     return rows
 
 
-def _scores_by_risk(
+def _scores_by_deferral(
     logits: np.ndarray,
     labels: np.ndarray,
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -104,7 +103,6 @@ def judged(
     scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
     multiply_adds: np.ndarray,
     model: TimeModel,
-    batch_size: int,
 ) -> dict[str, tuple[float, str]]:
     """What thresholds do: the loss on val and on test with its paired 95 % interval, and on test
     the speed-up over the full network, in predicted seconds and in multiply-adds."""
@@ -115,7 +113,7 @@ def judged(
         loss, low, high = paired_difference(correct[:, -1], right)
         for end, value in (("", loss), (", low", low), (", high", high)):
             found[f"{split} loss{end}"] = 100 * value, "points"
-    speedup = evaluate(*scores["test"], policy, model, batch_size)["speedup"]
+    speedup = evaluate(*scores["test"], policy, model)["speedup"]
     spent = (multiply_adds[0] + multiply_adds[1] * policy.runs[0]).cumsum()[taken["test"] - 1]
     full = multiply_adds[0].sum() + multiply_adds[1, -1]
     found["in predicted seconds"] = float(speedup), "speed-up"
@@ -142,11 +140,9 @@ def _cutoffs(scores: np.ndarray) -> np.ndarray:
     return np.unique(scores[:, :-1])[:: max(1, scores.size // CUTOFFS)]
 
 
-def _shared(
-    scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
-) -> Thresholds:
+def _shared(scores: np.ndarray, correct: np.ndarray, model: TimeModel) -> Thresholds:
     cutoffs = _cutoffs(scores)
-    result = sweep_split(scores, correct, cutoffs, model, batch_size)
+    result = sweep_split(scores, correct, cutoffs, model)
     total = np.where(
         result["correct"].sum(axis=1) >= _allowed(correct),
         result["seconds"].sum(axis=1),
@@ -155,9 +151,7 @@ def _shared(
     return (float(cutoffs[total.argmin()]),) * (scores.shape[1] - 1)
 
 
-def _promised(
-    data: CalibrationData, costs: Costs | None, model: TimeModel, batch_size: int
-) -> Thresholds:
+def _promised(data: CalibrationData, costs: Costs | None, model: TimeModel) -> Thresholds:
     """Chosen as the pipeline does: of shared cutoffs, tested on all of the data, and, where there
     are ``costs``, of thresholds fitted jointly to one half of it and tested on the other."""
     scores, correct = data.scores, data.correct
@@ -175,8 +169,7 @@ def _promised(
             (Policy("entropy", thresholds), {"calibrated_on": "val_half", "target": float(target)})
             for target, thresholds in zip(targets, found, strict=True)
         ]
-    clock = model, batch_size
-    candidates = [candidate_on(scores, correct, policy, *clock, origin) for policy, origin in made]
+    candidates = [candidate_on(scores, correct, policy, model, origin) for policy, origin in made]
     best = fastest_within_drop(candidates, max_drop=MAX_DROP, confidence=CONFIDENCE)
     return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)
 

@@ -68,7 +68,7 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
     multiply_adds = np.stack(
         [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
     )
-    model = fit_time_model(read(paths.timings, "timings"))
+    model = fit_time_model(read(paths.timings, "timings"), params.batch_size)
     test = split_of(paths, params, "test")
     return Subject(network, policy, test, scores, model, multiply_adds, paths, params, device)
 
@@ -115,7 +115,7 @@ def _tables(s: Subject) -> list[dict]:
 def _thresholds(s: Subject) -> list[dict]:
     val, test = map(read_logits, s.paths.logits)
     known = val.logits, val.label, test.logits, s.scores
-    return thresholds_of_others(*known, s.multiply_adds, s.model, s.params.batch_size)
+    return thresholds_of_others(*known, s.multiply_adds, s.model)
 
 
 def _student(s: Subject) -> list[dict]:

@@ -61,12 +61,11 @@ EFFORTS = {
 
 class Population(NamedTuple):
     """Where samples are drawn from with replacement; the truth is that of all of them. With the
-    time model and batch size that say what a policy takes, and the policies known beforehand."""
+    time model that says what a policy takes, and the policies known beforehand."""
 
     name: str
     data: CalibrationData
     model: TimeModel
-    batch_size: int
     known: Sequence[tuple[Policy, dict[str, Any]]]
 
     @property
@@ -289,10 +288,10 @@ def _population(name: str, scores: np.ndarray, correct: np.ndarray) -> Populatio
     on other samples are known beforehand."""
     exits, sizes = scores.shape[1], np.arange(BATCH + 1)
     parts = np.stack([np.tile(share * sizes, (exits, 1)) for share in (1.0, 0.1, 0.0)])
-    model = TimeModel(parts, np.zeros((exits - 1, 3)))
+    model = TimeModel(parts, np.zeros((exits - 1, 3)), BATCH)
     some = slice(0, POOL // 10)
     known = known_policies("entropy", scores[some], correct[some])
-    return Population(name, CalibrationData(scores, correct), model, BATCH, known)
+    return Population(name, CalibrationData(scores, correct), model, known)
 
 
 def known_policies(
@@ -317,9 +316,8 @@ def drawn(population: Population, n: int, random: np.random.Generator) -> Calibr
 def speedup_of(population: Population, thresholds: Thresholds) -> float:
     """Over the full network, predicted, on the whole population."""
     criterion = population.known[0][0].criterion
-    data, clock = population.data, (population.model, population.batch_size)
-    policy = Policy(criterion, thresholds)
-    return float(evaluate(data.scores, data.correct, policy, *clock)["speedup"])
+    data, policy = population.data, Policy(criterion, thresholds)
+    return float(evaluate(data.scores, data.correct, policy, population.model)["speedup"])
 
 
 def exits_below(
@@ -328,11 +326,10 @@ def exits_below(
     """Whether an enabled exit is truly below the target."""
     sample = drawn(population, n, random)
     settings = {"method": method, "confidence": CONFIDENCE}
-    costs = costs_of(population.model, population.batch_size)
+    costs = costs_of(population.model)
     (thresholds,) = thresholds_for(settings, sample, [target], costs)
     data = population.data
-    clock = population.model, population.batch_size
-    found = evaluate(data.scores, data.correct, Policy("entropy", thresholds), *clock)
+    found = evaluate(data.scores, data.correct, Policy("entropy", thresholds), population.model)
     exits = [k for k, t in enumerate(thresholds, 1) if t is not None and found["n"][k]]
     below = found["correct"][exits] < target * found["n"][exits] - 1e-9
     return bool(below.any()), float(found["speedup"])
@@ -342,14 +339,14 @@ def candidates_on(population: Population, sample: CalibrationData) -> list[Candi
     """Those known beforehand and those fitted jointly to the first half of a sample, which of all
     methods makes the most of its luck; with figures."""
     half = sample.sample(np.arange(fitting_part(len(sample.scores))))
-    like, clock = population.known[0][0], (population.model, population.batch_size)
+    like, model = population.known[0][0], population.model
     targets = half.correct[:, -1].mean() + np.linspace(-MAX_DROP, MAX_DROP, len(WANTED))
-    found = thresholds_for({"method": "joint"}, half, targets, costs_of(*clock))
+    found = thresholds_for({"method": "joint"}, half, targets, costs_of(model))
     policies = [*population.known]
     for target, thresholds in zip(targets, found, strict=True):
         origin = {"calibrated_on": "val_half", "target": float(target)}
         policies.append((like._replace(thresholds=thresholds), origin))
-    return [candidate_on(sample.scores, sample.correct, p, *clock, o) for p, o in policies]
+    return [candidate_on(sample.scores, sample.correct, p, model, o) for p, o in policies]
 
 
 def loses_more(
@@ -389,7 +386,7 @@ def expected_too_high(population: Population, n: int, random: np.random.Generato
     """Whether thresholds fitted to a sample lose more on the population than they lose on the
     sample with the optimism added."""
     sample, data = drawn(population, n, random), population.data
-    costs = costs_of(population.model, population.batch_size)
+    costs = costs_of(population.model)
     settings = {"method": "joint", "confidence": CONFIDENCE}
     target = [float(sample.correct[:, -1].mean()) - MAX_DROP]
     (thresholds,) = thresholds_for(settings, sample, target, costs)

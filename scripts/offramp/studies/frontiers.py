@@ -61,7 +61,7 @@ class Curve(NamedTuple):
     seconds: np.ndarray
 
 
-def shared_policies(criterion: str, data: Known, model: TimeModel, batch_size: int) -> list[Policy]:
+def shared_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
     """Cutoffs at which evenly spread shares of the samples leave before the final exit."""
     side_exits = data.scores.shape[1] - 1
     minima = np.sort(data.scores[:, :-1].min(axis=1))
@@ -69,18 +69,16 @@ def shared_policies(criterion: str, data: Known, model: TimeModel, batch_size: i
     return [shared_cutoff(c, side_exits, criterion) for c in cutoffs]
 
 
-def empirical_policies(
-    criterion: str, data: Known, model: TimeModel, batch_size: int
-) -> list[Policy]:
+def empirical_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
     """The same accuracy wanted at every exit, for TARGETS."""
     found = {calibrate(data.scores, data.correct, target) for target in TARGETS}
     return [Policy(criterion, thresholds) for thresholds in sorted(found, key=str)]
 
 
-def joint_policies(criterion: str, data: Known, model: TimeModel, batch_size: int) -> list[Policy]:
+def joint_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
     """The least time found, at evenly spread places of that part of its frontier which loses at
     most MOST_LOST points."""
-    costs = costs_of(model, batch_size, criterion)
+    costs = costs_of(model, criterion)
     least = data.correct[:, -1].sum() - MOST_LOST / 100 * len(data.correct)
     levels = np.arange(least, len(data.correct) + 1)
     frontier = joint_frontier(data.scores, data.expected, costs, levels)
@@ -103,7 +101,6 @@ def curves(
     temperatures: Sequence[float],
     deferral: pa.Table,
     model: TimeModel,
-    batch_size: int,
 ) -> list[Curve]:
     """Every criterion by every method, that of the table ``deferral`` too; and entropy of logits
     divided by ``temperatures`` (K,), whose thresholds come from the half of the validation data
@@ -127,35 +124,33 @@ def curves(
         else:
             known, scores = (scores_of(criterion, s.logits, divisors) for s in (used, test))
         data = Known(known, used.correct, expected)
-        policies = METHODS[method](criterion, data, model, batch_size)
+        policies = METHODS[method](criterion, data, model)
         policies.append(Policy(criterion, (None,) * (used.correct.shape[1] - 1)))
-        policies = undominated(policies, data, model, batch_size)
-        outcomes = [_outcome(p, scores, test.correct, model, batch_size) for p in policies]
+        policies = undominated(policies, data, model)
+        outcomes = [_outcome(p, scores, test.correct, model) for p in policies]
         right, seconds = (np.stack(part, axis=1) for part in zip(*outcomes, strict=True))
         found.append(Curve(criterion, scaled, method, policies, right, seconds))
     return found
 
 
-def undominated(
-    policies: Sequence[Policy], data: Known, model: TimeModel, batch_size: int
-) -> list[Policy]:
+def undominated(policies: Sequence[Policy], data: Known, model: TimeModel) -> list[Policy]:
     """Those that no other beats in time and expected accuracy on these data, from fast to slow."""
     samples = len(data.scores)
     candidates = []
     for policy in policies:
         taken = exits_of(data.scores, policy.thresholds)
-        found = evaluate_exits(taken, data.correct, policy.runs, model, batch_size)
+        found = evaluate_exits(taken, data.correct, policy.runs, model)
         right = data.expected[np.arange(samples), taken - 1].sum()
         candidates.append(Candidate(policy, {}, float(found["seconds"][0]), right, samples))
     return [candidate.policy for candidate in pareto_frontier(candidates)]
 
 
 def _outcome(
-    policy: Policy, scores: np.ndarray, correct: np.ndarray, model: TimeModel, batch_size: int
+    policy: Policy, scores: np.ndarray, correct: np.ndarray, model: TimeModel
 ) -> tuple[np.ndarray, np.ndarray]:
     """Which samples are right, and the seconds of each: the stages' seconds shared out evenly."""
     taken = exits_of(scores, policy.thresholds)
-    reached = reached_by(taken, batch_size, scores.shape[1])
+    reached = reached_by(taken, model.batch_size, scores.shape[1])
     stages = stage_seconds(model, reached, policy.runs)
     spent = (stages / np.maximum(reached.sum(axis=0), 1)).cumsum()
     return correct[np.arange(len(correct)), taken - 1], spent[taken - 1]
@@ -178,9 +173,7 @@ def frontiers_table(found: Sequence[Curve]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=FRONTIERS)
 
 
-def equal_accuracy_table(
-    found: Sequence[Curve], correct: np.ndarray, model: TimeModel, batch_size: int
-) -> pa.Table:
+def equal_accuracy_table(found: Sequence[Curve], correct: np.ndarray, model: TimeModel) -> pa.Table:
     """One row per curve and POINTS_LOST: seconds on the test split at that accuracy, and how many
     times faster that is than the best shared cutoff of the entropy and than the full network, with
     95 % intervals.
@@ -193,7 +186,7 @@ def equal_accuracy_table(
     drawn = draw.multinomial(samples, np.full(samples, 1 / samples), size=RESAMPLES)
     weight = np.vstack([np.ones(samples), drawn]).astype(np.float32)
     full_accuracy = weight @ correct[:, -1].astype(np.float32) / samples
-    full_seconds = full_network_seconds(model, samples, batch_size)
+    full_seconds = full_network_seconds(model, samples)
     rows = []
     for lost in POINTS_LOST:
         wanted = full_accuracy - lost / 100

@@ -115,7 +115,6 @@ def calibrate_all(
     criterion: str,
     settings: Mapping[str, Any],
     model: TimeModel,
-    batch_size: int,
 ) -> dict[str, list]:
     """The rows of `calibration.parquet`: every target, calibrated on train (if any), val and val's
     first half (`val_half`, whose second half then tests), and looked at on every split.
@@ -125,7 +124,7 @@ def calibrate_all(
     """
     rows: dict[str, list] = {}
     targets = targets_of(settings)
-    costs = costs_of(model, batch_size, criterion)
+    costs = costs_of(model, criterion)
     half = splits["val"].sample(np.arange(fitting_part(len(splits["val"].scores))))
     fitted_to = {"val": splits["val"], "val_half": half}
     if "train" in splits:
@@ -138,7 +137,7 @@ def calibrate_all(
         for target, thresholds in zip(targets, found, strict=True):
             for split, data in splits.items():
                 policy = Policy(criterion, thresholds)
-                result = evaluate(data.scores, data.correct, policy, model, batch_size)
+                result = evaluate(data.scores, data.correct, policy, model)
                 new = calibration_rows(calibrated_on, method, target, thresholds, split, result)
                 for column, values in new.items():
                     rows.setdefault(column, []).extend(values)

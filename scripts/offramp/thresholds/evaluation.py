@@ -27,12 +27,11 @@ def evaluate(
     correct: np.ndarray,
     policy: Policy,
     model: TimeModel,
-    batch_size: int,
 ) -> dict[str, np.ndarray]:
     """What a policy does on a split: see `evaluate_exits`. ``scores`` float64 (N, K) are those of
     its criterion and temperatures."""
     taken = exits_of(scores, policy.thresholds)
-    return evaluate_exits(taken, correct, policy.runs, model, batch_size)
+    return evaluate_exits(taken, correct, policy.runs, model)
 
 
 def evaluate_exits(
@@ -40,7 +39,6 @@ def evaluate_exits(
     correct: np.ndarray,
     runs: np.ndarray,
     model: TimeModel,
-    batch_size: int,
 ) -> dict[str, np.ndarray]:
     """What leaving at given exits means for accuracy and time.
 
@@ -52,14 +50,14 @@ def evaluate_exits(
     right = correct[np.arange(samples), taken - 1]
     n = np.bincount(taken, minlength=exits + 1)
     hits = np.bincount(taken[right], minlength=exits + 1)
-    seconds = stage_seconds(model, reached_by(taken, batch_size, exits), runs)
+    seconds = stage_seconds(model, reached_by(taken, model.batch_size, exits), runs)
     n[0], hits[0] = samples, right.sum()
     total = seconds.sum()
     return {
         "n": n,
         "correct": hits,
         "seconds": np.concatenate([[total], seconds]),
-        "speedup": full_network_seconds(model, samples, batch_size) / total,
+        "speedup": full_network_seconds(model, samples) / total,
     }
 
 

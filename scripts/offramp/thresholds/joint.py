@@ -34,13 +34,14 @@ class Costs(NamedTuple):
     looks_back: bool = False
 
 
-def costs_of(model: TimeModel, batch_size: int, criterion: str = "entropy") -> Costs:
-    """What stages cost in seconds at this batch size.
+def costs_of(model: TimeModel, criterion: str = "entropy") -> Costs:
+    """What stages cost in seconds at the model's batch size.
 
     Who is in a batch is chance: where a share r of the samples reaches a stage, a batch brings it a
     binomial number of them, and the cost is the mean over these. So what a stage costs however few
     come is paid as often as anyone comes, at any batch size.
     """
+    batch_size = model.batch_size
     check_batch(model, batch_size)
     shares = shares_of(SHARES)
     n = np.arange(batch_size + 1)

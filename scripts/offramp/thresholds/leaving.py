@@ -54,7 +54,7 @@ def oracle_exits(correct: np.ndarray) -> np.ndarray:
 
 
 def oracle_table(
-    correct: np.ndarray, outcome: Outcome, policy: Policy, model: TimeModel, batch_size: int
+    correct: np.ndarray, outcome: Outcome, policy: Policy, model: TimeModel
 ) -> pa.Table:
     """The rows of `oracle.parquet`: accuracy and predicted time of the full network, of a policy
     and of the oracle, K + 1 rows each, exit 0 being overall.
@@ -72,7 +72,7 @@ def oracle_table(
     }
     pieces = []
     for rule, (taken, runs) in rules.items():
-        result = evaluate_exits(taken, correct, runs, model, batch_size)
+        result = evaluate_exits(taken, correct, runs, model)
         rows = {"exit_rule": [rule] * (exits + 1), **evaluation_rows(result)}
         pieces.append(pa.table(rows, schema=ORACLE))
     return pa.concat_tables(pieces)

@@ -235,12 +235,11 @@ def candidate_on(
     correct: np.ndarray,
     policy: Policy,
     model: TimeModel,
-    batch_size: int,
     origin: dict[str, Any],
 ) -> Candidate:
     """A policy with all its figures on validation data, scores float64 (N, K) and correct bool
     (N, K)."""
-    seconds = float(evaluate(scores, correct, policy, model, batch_size)["seconds"][0])
+    seconds = float(evaluate(scores, correct, policy, model)["seconds"][0])
     return judged(Candidate(policy, origin, seconds, 0, len(correct)), scores, correct)
 
 

@@ -88,7 +88,6 @@ def sweep_split(
     correct: np.ndarray,
     cutoffs: np.ndarray,
     model: TimeModel,
-    batch_size: int,
 ) -> dict[str, np.ndarray]:
     """Every cutoff on one split.
 
@@ -114,17 +113,15 @@ def sweep_split(
     return {
         "n": n,
         "correct": right,
-        "seconds": _sweep_seconds(first, cutoffs, model, batch_size),
-        "full": np.array([full_network_seconds(model, samples, batch_size)]),
+        "seconds": _sweep_seconds(first, cutoffs, model),
+        "full": np.array([full_network_seconds(model, samples)]),
     }
 
 
-def _sweep_seconds(
-    first: np.ndarray, cutoffs: np.ndarray, model: TimeModel, batch_size: int
-) -> np.ndarray:
+def _sweep_seconds(first: np.ndarray, cutoffs: np.ndarray, model: TimeModel) -> np.ndarray:
     """Seconds (M, K) of each stage, from the real batches."""
     samples, exits = first.shape
-    batch = batch_of(samples, batch_size)
+    batch = batch_of(samples, model.batch_size)
     sizes = np.bincount(batch)
     everywhere = np.ones((2, exits), dtype=bool)
     gone = [count_by_cutoff(first[:, k], len(cutoffs), batch, len(sizes)) for k in range(exits - 1)]

@@ -15,15 +15,18 @@ PARTS = ("block", "head", "decide")
 
 
 class TimeModel(NamedTuple):
-    """Median seconds: ``parts[p, k, n]`` for batches of n = 0..n_max samples (p as in PARTS), and
+    """Turns who reaches which stage into seconds, for batches of ``batch_size``.
+
+    Median seconds: ``parts[p, k, n]`` for batches of n = 0..n_max samples (p as in PARTS), and
     ``removal[k]`` = (a, b, c) with removal seconds a + b n + c kept."""
 
     parts: np.ndarray
     removal: np.ndarray
+    batch_size: int
 
 
-def fit_time_model(timings: pa.Table) -> TimeModel:
-    """Fit the model to a timings table.
+def fit_time_model(timings: pa.Table, batch_size: int | None = None) -> TimeModel:
+    """Fit the model to a timings table, for batches of ``batch_size`` (by default the largest).
 
     The ``probe`` rows tell how a part's seconds depend on the batch size: the median over the
     rounds of what it takes relative to a full batch in the same round, with linear interpolation
@@ -50,7 +53,9 @@ def fit_time_model(timings: pa.Table) -> TimeModel:
             if part == "block" and k < exits - 1:
                 removal[k] = pace * _fit_removal(rows, k + 1)
     parts[:, :, 0] = 0.0
-    return TimeModel(parts, removal)
+    model = TimeModel(parts, removal, batch_size or largest)
+    check_batch(model, model.batch_size)
+    return model
 
 
 def _of_part(rows: dict[str, np.ndarray], part: str, exit_: int, size: int) -> np.ndarray:
@@ -136,10 +141,10 @@ def reached_by(exits_taken: np.ndarray, batch_size: int, exits: int) -> np.ndarr
     return left[:, ::-1].cumsum(axis=1)[:, ::-1]
 
 
-def full_network_seconds(model: TimeModel, samples: int, batch_size: int) -> float:
+def full_network_seconds(model: TimeModel, samples: int) -> float:
     """Predicted seconds of the full network: all blocks, the final head, and its decision."""
     exits = model.parts.shape[1]
-    reached = reached_by(np.full(samples, exits), batch_size, exits)
+    reached = reached_by(np.full(samples, exits), model.batch_size, exits)
     final = np.arange(exits) == exits - 1
     return float(stage_seconds(model, reached, np.stack([final, final])).sum())
 
