@@ -15,9 +15,7 @@ rule temperatures:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("temperatures"),
     script:
@@ -39,9 +37,7 @@ rule reliability:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("reliability"),
     script:
@@ -61,9 +57,7 @@ rule deferral:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("deferral"),
     script:
@@ -87,9 +81,7 @@ rule scores:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("scores"),
         criterion=config["criterion"],
@@ -112,9 +104,7 @@ rule sweep:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("sweep"),
         batch_size=config["batch_size"],
@@ -138,9 +128,7 @@ rule calibration:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("calibration"),
         batch_size=config["batch_size"],
@@ -164,9 +152,7 @@ rule optimism:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("optimism"),
         batch_size=config["batch_size"],
@@ -191,9 +177,7 @@ rule policies:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("policies"),
         # Of own logits and another run's, what the tables say of the network counts.
@@ -222,9 +206,7 @@ rule leaving:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("leaving"),
         batch_size=config["batch_size"],

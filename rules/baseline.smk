@@ -15,11 +15,7 @@ rule baseline:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        **EXCLUSIVE,
-        **GPU,
-        budget=BUDGET,
-        mem_mb=4000,
-        runtime=30,
+        **TIMED,
     params:
         **model_params(),
         code=code("baseline"),

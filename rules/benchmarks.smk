@@ -87,9 +87,7 @@ rule benchmarks_page:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("benchmarks_page"),
     script:
@@ -111,9 +109,7 @@ rule measured_page:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("measured_page"),
     script:

@@ -76,6 +76,10 @@ workflow.global_resources.setdefault("budget", BUDGET)
 EXCLUSIVE = {} if workflow.nodes is None else {"slurm_extra": "--exclusive"}
 GPU = {"gpu": 1, "gpu_manufacturer": "nvidia"} if config["device"] == "cuda" else {}
 
+# What most jobs ask for: an analysis, beside others, and a job that takes timings.
+LIGHT = {"budget": 1, "mem_mb": 2000, "runtime": 10}
+TIMED = {"budget": BUDGET, "mem_mb": 4000, "runtime": 60} | EXCLUSIVE | GPU
+
 
 wildcard_constraints:
     split="|".join(SPLITS),

@@ -11,9 +11,7 @@ rule compare:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("compare"),
         runs=COMPARED,

@@ -41,9 +41,7 @@ rule coverage_page:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("coverage_page"),
     script:

@@ -16,11 +16,7 @@ rule export:
         "../envs/export.yaml"
     threads: 4
     resources:
-        **EXCLUSIVE,
-        **GPU,
-        budget=BUDGET,
-        mem_mb=4000,
-        runtime=30,
+        **TIMED,
     params:
         **model_params(),
         code=code("export"),

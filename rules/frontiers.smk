@@ -49,9 +49,7 @@ rule frontiers_page:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("frontiers_page"),
     script:

@@ -14,11 +14,7 @@ rule logits:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        **EXCLUSIVE,
-        **GPU,
-        budget=BUDGET,
-        mem_mb=4000,
-        runtime=60,
+        **TIMED,
     params:
         **model_params(),
         code=code("logits"),
@@ -42,11 +38,7 @@ rule probe:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        **EXCLUSIVE,
-        **GPU,
-        budget=BUDGET,
-        mem_mb=4000,
-        runtime=30,
+        **TIMED,
     params:
         **model_params(),
         code=code("probe"),
@@ -70,9 +62,7 @@ rule timings:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("timings"),
     script:

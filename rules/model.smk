@@ -77,9 +77,7 @@ rule ship_logits:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("ship_logits"),
     script:
@@ -99,9 +97,7 @@ rule network:
     conda:
         "../envs/torch.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=5,
+        **LIGHT,
     params:
         **model_params(),
         code=code("network"),

@@ -42,9 +42,7 @@ rule own_costs:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("own_costs"),
         costs=config["costs"],

@@ -83,9 +83,7 @@ rule figure:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("figure"),
         caption=lambda wildcards: caption(wildcards.figure, OWN is None, "train" in HERE),
@@ -117,9 +115,7 @@ rule explorer:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("explorer"),
         page=[sha256(file) for file in EXPLORER_PAGE],
@@ -143,9 +139,7 @@ rule summary:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=2000,
-        runtime=10,
+        **LIGHT,
     params:
         code=code("summary"),
         # What counts, for `compare` too; of own logits no network's keys.
@@ -180,9 +174,7 @@ rule summary_page:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("summary_page"),
         parts=[sha256(part) for part in sorted((SCRIPTS / "offramp/report/page").iterdir())],

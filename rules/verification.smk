@@ -16,11 +16,7 @@ rule verification:
         "../envs/torch.yaml"
     threads: 4
     resources:
-        **EXCLUSIVE,
-        **GPU,
-        budget=BUDGET,
-        mem_mb=4000,
-        runtime=60,
+        **TIMED,
     params:
         **model_params(),
         code=code("verification"),

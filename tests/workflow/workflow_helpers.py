@@ -134,11 +134,21 @@ def with_cell(table: pa.Table, column: str, row: int, value) -> pa.Table:
     return table.set_column(table.column_names.index(column), table.schema.field(column), array)
 
 
+# What rules share of resources, in rules/common.smk.
+SHARED = {
+    "**LIGHT,": "budget=1, mem_mb=2000, runtime=10,",
+    "**TIMED,": "**EXCLUSIVE, **GPU, budget=BUDGET, mem_mb=4000, runtime=60,",
+}
+
+
 def rule_texts() -> dict[str, str]:
-    """The text of every rule, by name."""
+    """The text of every rule, by name, with what it shares spelt out."""
     texts = {}
     for file in (ROOT / "Snakefile", *sorted((ROOT / "rules").glob("*.smk"))):
-        blocks = re.findall(r"^rule (\w+):\n((?:(?:[ \t].*)?\n)+)", file.read_text(), re.MULTILINE)
+        text = file.read_text()
+        for name, meaning in SHARED.items():
+            text = text.replace(name, meaning.replace(", ", ",\n        "))
+        blocks = re.findall(r"^rule (\w+):\n((?:(?:[ \t].*)?\n)+)", text, re.MULTILINE)
         texts |= dict(blocks)
     return texts
 
