@@ -25,7 +25,7 @@ PAGES = [
 ]
 SCHEMA = yaml.safe_load((ROOT / "rules/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-OPTIONAL = ("baseline.", "logits.", "costs.")
+OPTIONAL = ("baseline.", "logits.", "costs.", "train.")
 SCHEMAS = {
     name.lower(): value for name, value in vars(tables).items() if isinstance(value, pa.Schema)
 } | {"logits": tables.logits_schema(6, 10), "scores": tables.scores_schema(6, "entropy")}

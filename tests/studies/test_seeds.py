@@ -3,16 +3,16 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from sklearn.datasets import load_digits
 
+from offramp.networks.index import EXITS, recipe_of
 from offramp.networks.loading import load
-from offramp.studies import seeds
-from offramp.studies.seeds import CONFIGS, ROOT, recipe_of
+from offramp.studies.seeds import settings_of
 from offramp.tables.files import origin_of, read
 from offramp.training.recipe import PURPOSE, purpose
 
@@ -27,6 +27,9 @@ def data(tmp_path_factory):
     np.save(folder / "all_images.npy", grey.repeat(4, 1).repeat(4, 2).repeat(3, 3))
     np.save(folder / "all_labels.npy", labels)
     return folder
+
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments, cwd=ROOT / "scripts"):
@@ -51,7 +54,7 @@ def test_each_seed_trains_its_own_network_and_the_first_tells_how_they_spread(da
     origin = origin_of(read(tmp_path / "branchynet_1/training.parquet", "training"))
     spread = json.loads(origin["seeds"])
     assert spread.keys() == {"1", "2"} and len(spread["2"]) == 6
-    want = purpose("branchynet", "digits", None, recipe_of("branchynet", 1, 1))
+    want = purpose("branchynet", "digits", None, settings_of("branchynet", 1, 1))
     assert json.loads(origin[PURPOSE]) == want
     # What is there is not trained again.
     before = weights[0].stat().st_mtime_ns
@@ -65,11 +68,9 @@ def test_a_training_that_fails_is_named_with_its_log(tmp_path):
     assert "error: not trained; see" in done.stderr and "branchynet_1.log" in done.stderr
 
 
-def test_recipes_are_those_of_the_configs():
-    for model, path in CONFIGS.items():
-        config = yaml.safe_load(path.read_text())
-        assert config["model"]["name"] == model
-        found = recipe_of(model, 3, None)
-        assert found["epochs"] == config["train"]["epochs"] and found["seed"] == 3
-        assert found.keys() == recipe_of("branchynet", 1, 5).keys()
-    assert seeds.recipe_of("branchynet", 1, 5)["epochs"] == 5
+def test_a_recipe_is_the_networks_own_under_a_seed():
+    for model in EXITS:
+        found = settings_of(model, 3, None)
+        assert found == recipe_of(model) | {"seed": 3}
+        assert len(found["exit_weights"]) == EXITS[model]
+    assert settings_of("branchynet", 1, 5)["epochs"] == 5

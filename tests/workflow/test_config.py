@@ -21,7 +21,7 @@ from workflow_helpers import (
 )
 
 from offramp import OfframpError
-from offramp.networks.index import EXITS
+from offramp.networks.index import EXITS, recipe_of
 from offramp.networks.loading import NETWORKS, build
 from offramp.workflow.config import check_config, training_misfits, twice
 from offramp.workflow.paths import OWN, normal
@@ -167,9 +167,23 @@ def test_all_that_is_wrong_is_said_at_once():
 
 def test_a_recipe_of_another_network_matters_only_to_those_who_train():
     weights = "weights/cpunet_static.safetensors"
-    config = checked({"model": {"name": "cpunet_static", "weights": weights}})
+    six = {"exit_weights": [1] * 6}
+    config = checked({"model": {"name": "cpunet_static", "weights": weights}, "train": six})
     [line] = training_misfits(config)
     assert line.startswith("train.exit_weights: 6 numbers, but cpunet_static has 1 exits")
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_a_network_brings_its_recipe_and_the_config_overrides_it(name):
+    model = {"name": name, "weights": "train"}
+    assert checked({"model": model})["train"] == recipe_of(name)
+    found = checked({"model": model, "train": {"learning_rate": {"others": 0.5}, "epochs": 3}})
+    want = recipe_of(name)
+    assert found["train"] == want | {
+        "epochs": 3,
+        "learning_rate": want["learning_rate"] | {"others": 0.5},
+    }
+    assert list(training_misfits(found)) == []
 
 
 def test_how_many_exits_a_network_has_is_known_without_it():

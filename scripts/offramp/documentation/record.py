@@ -9,8 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from offramp.networks.index import recipe_of
 from offramp.tables.files import origin_of, read
 
 # The networks in docs/record/, the folders that their runs fill, and the command.
@@ -159,10 +158,9 @@ def baseline(root: Path, results: Path) -> dict[str, Any]:
         )
     plain = next(row for row in rows if row["network"] == "baseline")
     worse = (-plain[f"difference{end}"] for end in ("", "_high", "_low"))
-    recipe = yaml.safe_load((root / "examples/baseline.yaml").read_text())
     command = "snakemake results/cpu/figures/baseline.svg --configfile examples/cpu.yaml"
     return _about(root, results / "baseline.parquet", command) | {
-        "epochs": recipe["train"]["epochs"],
+        "epochs": recipe_of("cpunet_static")["epochs"],
         "networks": networks,
         "plain_worse": {
             end: round(100 * value, 2)

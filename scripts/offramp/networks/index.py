@@ -1,4 +1,4 @@
-"""The index of the weights that ship with the project: what belongs to them, not to a config."""
+"""What belongs to a network and not to a config: the weights that ship, and how to train it."""
 
 import json
 from collections.abc import Iterable
@@ -11,11 +11,19 @@ from offramp.networks.files import unusable
 INDEX = "index.json"
 # How many exits each network has; torch need not be imported to look.
 EXITS = {"branchynet": 6, "cpunet": 6, "cpunet_static": 1}
+RECIPES = Path(__file__).with_name("recipes.json")
 
 
 def read_index(path: str | Path) -> dict[str, dict[str, Any]]:
     """The entries by file name; empty when there is no index."""
     return json.loads(Path(path).read_text()) if Path(path).exists() else {}
+
+
+def recipe_of(network: str) -> dict[str, Any]:
+    """How weights of a network are made from nothing, by the keys of the config's ``train``; for
+    one that is not of this project a neutral recipe."""
+    recipes = json.loads(RECIPES.read_text())
+    return recipes.get(network, recipes["any other"])
 
 
 def mismatches(

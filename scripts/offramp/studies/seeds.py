@@ -12,33 +12,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from offramp import OfframpError
 from offramp.common.progress import progress
 from offramp.data.splits import open_split
 from offramp.inference.machine import prepare
+from offramp.networks.index import EXITS, recipe_of
 from offramp.networks.loading import save
 from offramp.tables.files import origin_of, provenance, read, sha256, write
 from offramp.training.recipe import PURPOSE, purpose
 from offramp.training.resuming import sole_trainer
 from offramp.training.training import precision, train
 
-ROOT = Path(__file__).parents[3]
-# A recipe is config.yaml's `train`, overridden by that of the network's example.
-CONFIGS = {
-    "branchynet": ROOT / "config.yaml",
-    "cpunet": ROOT / "examples/cpu.yaml",
-    "cpunet_static": ROOT / "examples/baseline.yaml",
-}
 
-
-def recipe_of(model: str, seed: int, epochs: int | None) -> dict[str, Any]:
+def settings_of(model: str, seed: int, epochs: int | None) -> dict[str, Any]:
     """A network's own recipe under a seed; ``epochs`` None takes the recipe's."""
-    base, own = (
-        yaml.safe_load(path.read_text())["train"] for path in (ROOT / "config.yaml", CONFIGS[model])
-    )
-    return base | own | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
+    return recipe_of(model) | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
 
 
 def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
@@ -47,7 +35,7 @@ def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
     device, machine = prepare({"device": given.device, "threads": given.threads})
     folder = folder_of(given.out, model, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = recipe_of(model, seed, given.epochs)
+    settings = settings_of(model, seed, given.epochs)
     dataset = given.data.name
     splits = [open_split(given.data, dataset, name, None) for name in ("train", "val")]
     config = {"model": {"name": model}, "dataset": {"name": dataset}, "train": settings}
@@ -130,7 +118,7 @@ def arguments() -> argparse.Namespace:
         "--data", type=Path, default=Path("data/cifar10"), help="its name is the dataset's"
     )
     parser.add_argument("--out", type=Path, default=Path("results/gpu"))
-    parser.add_argument("--networks", nargs="+", choices=CONFIGS, default=["branchynet", "cpunet"])
+    parser.add_argument("--networks", nargs="+", choices=EXITS, default=["branchynet", "cpunet"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--epochs", type=int, help="fewer than the recipe's, for a try")
     parser.add_argument("--device", default="cuda")

@@ -18,7 +18,7 @@ from jsonschema.validators import extend
 
 from offramp import OfframpError
 from offramp.data.datasets import DATASETS, split_sizes
-from offramp.networks.index import EXITS, mismatches
+from offramp.networks.index import EXITS, mismatches, recipe_of
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
 from offramp.workflow.own import compare_misfits, own_misfits
@@ -60,12 +60,15 @@ def check_config(
     """Make a config whole and check it, in place; raise OfframpError that names every key that is
     wrong, and how.
 
-    Keys that it lacks come from ``defaults``; ``given`` is what ``--config`` gave, whose nested
+    Keys that it lacks come from ``defaults``, those of ``train`` from the network's own recipe;
+    ``given`` is what ``--config`` gave, whose nested
     values Snakemake leaves as text; ``prefixed`` is what Snakemake makes of a path; ``files`` are
     those that the config was read from. Keys of the version before are renamed, with a line on
     stderr.
     """
     fill_in(config, defaults)
+    if isinstance(config.get("train"), dict) and isinstance(config.get("model"), dict):
+        fill_in(config["train"], recipe_of(str(config["model"].get("name"))))
     for line in renamed(config):
         print(line, file=sys.stderr)
     given_now = copy.deepcopy(dict(given))
@@ -227,10 +230,10 @@ def _cure(error: ValidationError, validator: Any) -> str:
 def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     """What of a recipe does not fit the network or the data: for those who train."""
     name, data, recipe = config["model"]["name"], config["dataset"], config["train"]
-    weights = len(recipe["exit_weights"])
-    if weights != EXITS[name]:
+    weights = recipe["exit_weights"]
+    if weights and len(weights) != EXITS[name]:
         yield (
-            f"train.exit_weights: {weights} numbers, but {name} has {EXITS[name]} exits; "
+            f"train.exit_weights: {len(weights)} numbers, but {name} has {EXITS[name]} exits; "
             "give one per exit"
         )
     samples = split_sizes(data["name"], data["validation"])["train"]
