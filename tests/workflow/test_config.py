@@ -59,7 +59,11 @@ def refusal(settings=None, **more):
 def test_the_config_that_ships_is_taken_as_it_is():
     config = checked()
     weights = str(ROOT / DEFAULTS["model"]["weights"])
-    assert config == DEFAULTS | {"model": DEFAULTS["model"] | {"weights": weights}}
+    filled = {
+        "model": DEFAULTS["model"] | {"weights": weights},
+        "train": recipe_of(DEFAULTS["model"]["name"]),
+    }
+    assert config == DEFAULTS | filled
 
 
 @pytest.mark.parametrize(

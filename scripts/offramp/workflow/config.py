@@ -120,7 +120,7 @@ def fill_in(config: dict[str, Any], defaults: Mapping[str, Any]) -> None:
         if isinstance(value, dict) and isinstance(config.get(key), dict):
             fill_in(config[key], value)
         else:
-            config.setdefault(key, value)
+            config.setdefault(key, copy.deepcopy(value))
 
 
 def renamed(config: dict[str, Any]) -> Iterable[str]:
