@@ -19,7 +19,7 @@ from offramp.common.files import check_room
 from offramp.workflow.code import code_digest
 from offramp.workflow.config import check_config, refuse, training_misfits
 from offramp.workflow.own import splits_of
-from offramp.data.datasets import SPLITS, pool_files
+from offramp.data.datasets import SPLITS, dataset_of, inputs_file, known_of, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
 
@@ -50,9 +50,14 @@ TABLES_OF = OWN if isinstance(OWN, str) else RESULTS
 HERE = splits_of(OWN)
 # The results folders to put side by side.
 COMPARED = config.get("compare") or []
-DATA = [
-    f"data/{config['dataset']['name']}/{file}" for file in pool_files(config["dataset"]["name"])
-]
+# What the rules know of the dataset, a text (see datasets.py); its files, and which of them holds
+# the validation samples. Own logits have none.
+DATASET = known_of(config["dataset"])
+DATA, DATA_OF_VAL = [], []
+if OWN is None:
+    PLACE = f"data/{dataset_of(DATASET).name}"
+    DATA = [f"{PLACE}/{file}" for file in pool_files(DATASET)]
+    DATA_OF_VAL = f"{PLACE}/{inputs_file(DATASET, 'val')}"
 TRAINED = config["model"]["weights"] == "train"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
 
@@ -83,6 +88,12 @@ TIMED = {"budget": BUDGET, "mem_mb": 4000, "runtime": 60} | EXCLUSIVE | GPU
 
 wildcard_constraints:
     split="|".join(SPLITS),
+
+
+def the_dataset(wildcards):
+    """What a script knows of the dataset. From a function, since it may hold braces, which Snakemake
+    takes for wildcards in a text."""
+    return DATASET
 
 
 def weights_input(wildcards):
@@ -145,7 +156,7 @@ def baseline_weights(wildcards):
 def model_params():
     """What loading the network depends on besides the inputs."""
     return {
-        "dataset": config["dataset"]["name"],
+        "dataset": the_dataset,
         "validation": config["dataset"]["validation"],
         "model": config["model"]["name"],
         "weights": "trained here" if TRAINED else sha256(WEIGHTS),

@@ -18,6 +18,6 @@ rule download:
         runtime=120,
     params:
         code=code("download"),
-        dataset=config["dataset"]["name"],
+        dataset=the_dataset,
     script:
         "../scripts/download.py"

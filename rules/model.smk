@@ -50,7 +50,7 @@ rule ship:
         runtime=10,
     params:
         code=code("ship"),
-        dataset=config["dataset"]["name"],
+        dataset=the_dataset,
         validation=config["dataset"]["validation"],
         model=config["model"]["name"],
         device=config["device"],

@@ -105,7 +105,7 @@ rule explorer:
         sweep=f"{RESULTS}/sweep.parquet",
         policies=TABLES["policies"],
         verification=f"{RESULTS}/verification.parquet" if OWN is None else [],
-        images=DATA[0] if OWN is None else [],
+        images=DATA_OF_VAL,
     output:
         f"{RESULTS}/explorer.html",
     log:
@@ -119,7 +119,7 @@ rule explorer:
     params:
         code=code("explorer"),
         page=[sha256(file) for file in EXPLORER_PAGE],
-        dataset=config["dataset"]["name"],
+        dataset=the_dataset,
         batch_size=config["batch_size"],
     script:
         "../scripts/explorer.py"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.inference.baseline import compare
 from offramp.inference.opening import opened, ready
 from offramp.scoring.policy import load_policy_for
@@ -16,7 +16,7 @@ with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     network, split, device, machine = opened(paths, params, "test")
     baseline = ready(params.baseline["name"], paths.baseline, params, device)
-    classes = DATASETS[params.dataset].classes
+    classes = dataset_of(params.dataset).classes
     policy = load_policy_for(paths.policy, len(network.heads), classes, network.identity)
     rows = compare(network, policy, baseline, split, params.batch_size, device)
     origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine

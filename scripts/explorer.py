@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.report.explorer import Run, write_explorer
 from offramp.scoring.policy import load_policy
 from offramp.scoring.scores import read_logits_of, read_scores
@@ -30,7 +30,7 @@ with job_log(snakemake.log[0]):
     images = (
         np.load(paths.images, mmap_mode="r", allow_pickle=False) if paths.get("images") else None
     )
-    dataset = DATASETS[params.dataset] if paths.get("images") else None
+    dataset = dataset_of(params.dataset) if paths.get("images") else None
     run = Run(
         val,
         test,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.inference.forward import dump_split
 from offramp.inference.opening import opened
 from offramp.tables.files import provenance, sha256, write
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, paths, name = snakemake.params, snakemake.input, snakemake.wildcards.split
     network, split, device, machine = opened(paths, params, name)
-    classes = DATASETS[params.dataset].classes
+    classes = dataset_of(params.dataset).classes
     origin = provenance(snakemake.config, sha256(paths.weights), name) | machine
     logits = snakemake.output.logits
     timings = dump_split(network, split, name, classes, params.batch_size, device, logits, origin)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.networks.loading import describe, load
 from offramp.tables.files import provenance, sha256, write
 from offramp.workflow.job import job_log
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, weights = snakemake.params, snakemake.input.weights
-    classes = DATASETS[params.dataset].classes
+    classes = dataset_of(params.dataset).classes
     network = load(params.model, classes, weights, torch.device("cpu"))
     origin = provenance(snakemake.config, sha256(weights))
     write(snakemake.output[0], describe(network), "network", origin)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.inference.opening import opened
 from offramp.inference.probe import probe
 from offramp.scoring.criteria import CRITERIA, FEATURES
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     network, split, device, machine = opened(paths, params, "train")
-    classes = DATASETS[params.dataset].classes
+    classes = dataset_of(params.dataset).classes
     side = len(network.heads) - 1
     # What is divided by and weighed takes no part in how long that takes.
     temperatures = (1.0,) * side if params.temperatures else None

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.data.splits import open_split
 from offramp.inference.machine import prepare
 from offramp.networks.loading import load
@@ -24,7 +24,7 @@ with job_log(snakemake.log[0]):
         for name in ("val", "test")
     }
     curves = read(snakemake.input.curves, "training")
-    classes = DATASETS[params.dataset].classes
+    classes = dataset_of(params.dataset).classes
     network = load(params.model, classes, snakemake.input.weights, device)
     card = ship(network, splits, curves, origin_of(curves), device, Path(output.card).parent)
     Path(output.card).write_text(card)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.data.datasets import dataset_of, known_of
 from offramp.data.splits import open_split
 from offramp.inference.machine import prepare
 from offramp.networks.loading import save
@@ -29,15 +30,14 @@ with job_log(snakemake.log[0]):
             )
         else:
             device, machine = prepare(config)
-            folder = Path(snakemake.input.data[0]).parent
+            folder, known = Path(snakemake.input.data[0]).parent, known_of(data)
             splits = [
-                open_split(folder, data["name"], name, data["validation"])
-                for name in ("train", "val")
+                open_split(folder, known, name, data["validation"]) for name in ("train", "val")
             ]
             # Before the training: commits made meanwhile did not train anything.
             origin = provenance(config, "", "train") | machine
-            network, curves = train(model, data["name"], *splits, settings, device, resume)
-            save(network, output.weights, {"model": model, "dataset": data["name"]})
+            network, curves = train(model, known, *splits, settings, device, resume)
+            save(network, output.weights, {"model": model, "dataset": dataset_of(known).name})
             origin["weights_sha256"] = sha256(output.weights)
             origin |= {"dtype": precision(device, settings), "recipe": json.dumps(dict(settings))}
             origin[PURPOSE] = json.dumps(purpose_now(config))

@@ -26,9 +26,10 @@ from torchvision.datasets import CIFAR10
 
 from offramp import OfframpError
 from offramp.data import download, fetching
-from offramp.data.download import ARCHIVE, FOLDER, get_dataset
+from offramp.data.download import get_dataset
 from offramp.data.fetching import TRIES, fetch
 
+ARCHIVE, FOLDER = "cifar-10-python.tar.gz", "cifar-10-batches-py"
 BATCHES = [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
 META = "batches.meta"
 PER_BATCH = 20
@@ -65,7 +66,8 @@ def small_cifar10(monkeypatch, contents):
     meta = {"filename": META, "key": "label_names", "md5": sums[META]}
     monkeypatch.setattr(CIFAR10, "meta", meta)
     official = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-    monkeypatch.setattr(download, "OFFICIAL", official)
+    small = download.OFFICIAL["cifar10"]._replace(sums=official)
+    monkeypatch.setitem(download.OFFICIAL, "cifar10", small)
 
 
 def packed(files: dict[str, bytes], extra=()) -> bytes:

@@ -1,6 +1,6 @@
 """What the commands answer, as plain rows, from the tables of a results folder; without torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from offramp import OfframpError
 from offramp.common.intervals import paired_difference
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of_tables, inputs_file, text_of
 from offramp.networks.finding import chosen_for, read_about
 from offramp.scoring.criteria import CRITERIA, scores_of
 from offramp.scoring.policy import Policy, load_policy, outcome_of_tables, policy_scores
@@ -93,7 +93,7 @@ def explain(results: Path, split: str, policy: str, sample_id: int) -> dict[str,
     rule = policy_of_tables(
         policy_file(results, policy), origin["weights_sha256"], logits.shape[1] - 1
     )
-    names = names_of(origin["dataset"], logits.shape[2])
+    names = names_of(origin, logits.shape[2])
     leaves = int(outcome_of_tables(rule, logits).exits[0])
     rows = exit_rows(rule, logits, leaves, names)
     answer, truth = rows[leaves - 1]["answer"], names[known.label[places[0]]]
@@ -110,9 +110,10 @@ def explain(results: Path, split: str, policy: str, sample_id: int) -> dict[str,
     }
 
 
-def names_of(dataset: str, classes: int) -> Sequence[str]:
-    """The classes' names, numbers where the dataset is not one of those here."""
-    return DATASETS[dataset].names if dataset in DATASETS else [*map(str, range(classes))]
+def names_of(origin: Mapping[str, str], classes: int) -> Sequence[str]:
+    """The classes' names, numbers where a table does not know its dataset."""
+    dataset = dataset_of_tables(origin)
+    return dataset.names if dataset else [*map(str, range(classes))]
 
 
 def exit_rows(
@@ -157,14 +158,17 @@ def reason(rule: Policy, rows: Sequence[dict[str, Any]], leaves: int) -> str:
     )
 
 
-def image_of(dataset: str, split: str, sample_id: int) -> np.ndarray | None:
-    """A sample's image, uint8 (H, W, 3), from `data/` here; None where that is not."""
-    if dataset not in DATASETS:
+def image_of(results: Path, split: str, sample_id: int) -> np.ndarray | None:
+    """A sample's picture, uint8 (H, W, 3), from `data/` here; None where that is not, or it is no
+    picture."""
+    dataset = dataset_of_tables(origin_of(read_logits(results / f"logits/{split}.parquet").table))
+    if dataset is None or not dataset.pictures:
         return None
-    pools = list(DATASETS[dataset].pools)
-    pool = "test" if split == "test" and "test" in pools else pools[0]
-    file = Path("data", dataset, f"{pool}_images.npy")
-    return np.load(file, mmap_mode="r", allow_pickle=False)[sample_id] if file.exists() else None
+    file = Path("data", dataset.name, inputs_file(text_of(dataset), split))
+    if not file.exists():
+        return None
+    image = np.load(file, mmap_mode="r", allow_pickle=False)[sample_id]
+    return np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def compare(results: Path, names: Sequence[str]) -> dict[str, Any]:

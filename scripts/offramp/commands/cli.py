@@ -160,7 +160,7 @@ def explain(sample_id: int, results: str, policy: str, split: str, as_json: bool
     if as_json:
         click.echo(json.dumps(found))
         return
-    image = answers.image_of(found["dataset"], split, sample_id)
+    image = answers.image_of(Path(results), split, sample_id)
     if image is not None:
         click.echo(picture.drawn(image, colours=sys.stdout.isatty()))
     show(found["exits"])

@@ -1,4 +1,4 @@
-"""The samples of a split, and their images for the network."""
+"""The samples of a split, and their inputs for the network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,37 +6,50 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from offramp import OfframpError
-from offramp.data.datasets import DATASETS, SPLIT_SEED, split_sizes
+from offramp.data.datasets import (
+    DATASETS,
+    SPLIT_SEED,
+    SPLITS,
+    Dataset,
+    dataset_of,
+    inputs_file,
+    pool_of,
+    split_sizes,
+)
 
-PIXELS = (32, 32, 3)
 
-
-def split_indices(name: str, split: str, validation: int | None) -> tuple[str, np.ndarray]:
+def split_indices(known: str, split: str, validation: int | None) -> tuple[str, np.ndarray]:
     """The pool of a split and which of its samples, int64, in the split's order.
 
     A permutation of the first pool under seed 42: train first, then val, then (where the dataset
-    has no test pool) test. For CIFAR-10 that is `random_split(dataset, [45000, 5000])`'s order.
+    has no test pool) test. For CIFAR-10 that is `random_split(dataset, [45000, 5000])`'s order. A
+    val split that is a pool of its own is permuted, too, since halves of it are taken for random.
     """
-    sizes = split_sizes(name, validation)
-    pools = list(DATASETS[name].pools.items())
-    if split == "test" and len(pools) == 2:
-        return "test", np.arange(sizes["test"])
-    pool, samples = pools[0]
+    sizes, dataset = split_sizes(known, validation), dataset_of(known)
+    pool = pool_of(dataset, split)
+    if split == "test" == pool:
+        return pool, np.arange(sizes["test"])
     generator = torch.Generator().manual_seed(SPLIT_SEED)
-    order = torch.randperm(samples, generator=generator).numpy()
+    order = torch.randperm(dataset.pools[pool], generator=generator).numpy()
+    if split == "val" == pool:
+        return pool, order
     start = {"train": 0, "val": sizes["train"], "test": sizes["train"] + sizes["val"]}[split]
     return pool, order[start : start + sizes[split]]
 
 
 class Split(NamedTuple):
-    """The samples of one split: ``images`` is memory-mapped uint8, ``order`` says which and in what
-    order, ``labels`` int64 (N,) already in that order."""
+    """The samples of one split: ``images`` is memory-mapped, uint8 where they are pictures, else
+    float32 or int64; ``order`` says which and in what order, ``labels`` int64 (N,) already in that
+    order. Pictures are normalised by ``mean`` and ``std`` per channel, if these are given."""
 
     images: np.ndarray
     labels: np.ndarray
     order: np.ndarray
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def batches(self, batch_size: int) -> Iterator[slice]:
         """Consecutive rows."""
@@ -46,19 +59,45 @@ class Split(NamedTuple):
         )
 
 
-def open_split(folder: str | Path, name: str, split: str, validation: int | None) -> Split:
+def open_split(folder: str | Path, known: str, split: str, validation: int | None) -> Split:
     """A split of the dataset in ``folder``.
 
-    Raises OfframpError when a file is not what the download wrote.
+    Raises OfframpError when a file is not what the download wrote, or a class of the user's own
+    data has no sample in the split.
     """
-    pool, index = split_indices(name, split, validation)
-    samples, classes = DATASETS[name].pools[pool], DATASETS[name].classes
+    dataset = dataset_of(known)
+    pool, index = split_indices(known, split, validation)
+    samples = dataset.pools[pool]
     path = Path(folder) / f"{pool}_labels.npy"
-    images = _array(Path(folder) / f"{pool}_images.npy", "uint8", (samples, *PIXELS))
+    file = Path(folder) / inputs_file(known, split)
+    images = _array(file, dataset.dtype, (samples, *dataset.shape))
     labels = _array(path, "int64", (samples,))
-    if labels.min() < 0 or labels.max() >= classes:
-        raise _spoilt(path, f"labels {labels.min()} to {labels.max()}, want 0 to {classes - 1}")
-    return Split(images, np.array(labels[index]), index)
+    if labels.min() < 0 or labels.max() >= dataset.classes:
+        found = f"labels {labels.min()} to {labels.max()}"
+        raise _spoilt(path, f"{found}, want 0 to {dataset.classes - 1}")
+    opened = Split(images, np.array(labels[index]), index, dataset.mean, dataset.std)
+    if dataset.name not in DATASETS:
+        _check_classes(opened.labels, dataset, split)
+    return opened
+
+
+def check_splits(folder: str | Path, known: str, validation: int | None) -> None:
+    """Raise OfframpError where `open_split` would for any split."""
+    for split in SPLITS:
+        open_split(folder, known, split, validation)
+
+
+def _check_classes(labels: np.ndarray, dataset: Dataset, split: str) -> None:
+    missing = np.flatnonzero(np.bincount(labels, minlength=dataset.classes) == 0)
+    if not len(missing):
+        return
+    label, more = int(missing[0]), f" (nor have {len(missing) - 1} more)" * (len(missing) > 1)
+    own = split in dataset.pools and "val" in dataset.pools
+    way_out = "add some to its files" if own else "add more, or give each split files of its own"
+    raise OfframpError(
+        f"{dataset.name}: class {label} ({dataset.names[label]}) has no sample among the "
+        f"{len(labels):,} of the split {split}{more}; {way_out}"
+    )
 
 
 def _array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -80,12 +119,36 @@ def _spoilt(path: Path, what: str) -> OfframpError:
     return OfframpError(f"{path}: {what}; delete the folder {path.parent} and rerun")
 
 
-def load_images(split: Split, rows: slice | np.ndarray, device):
-    """Rows of a split as float32 (n, 3, H, W) in 0..1, channels_last, on the device."""
-    pixels = torch.from_numpy(split.images[split.order[rows]])
+def load_images(split: Split, rows: slice | np.ndarray, device) -> Tensor:
+    """Rows of a split as the network takes them, on the device: pictures float32 (n, C, H, W) in
+    0..1, channels_last, normalised where the split says so; anything else (n, ...) as it is."""
+    samples = torch.from_numpy(split.images[split.order[rows]])
     on_cuda = torch.device(device).type == "cuda"
     if on_cuda:  # what is copied from pinned memory need not be waited for
-        pixels = pixels.pin_memory()
+        samples = samples.pin_memory()
+    samples = samples.to(device, non_blocking=on_cuda)
+    return as_pictures(samples, split.mean, split.std) if is_picture(samples) else samples
+
+
+def is_picture(samples: Tensor) -> bool:
+    """Whether samples, as they are stored, are pictures."""
+    return samples.dtype == torch.uint8
+
+
+def as_pictures(
+    pixels: Tensor, mean: tuple[float, ...] | None = None, std: tuple[float, ...] | None = None
+) -> Tensor:
+    """Pixels uint8 (n, H, W, C) as float32 (n, C, H, W) in 0..1, less ``mean`` and divided by
+    ``std`` per channel if these are given."""
     # Permuting N x H x W x C gives a channels_last tensor without a copy.
-    pixels = pixels.to(device, non_blocking=on_cuda).permute(0, 3, 1, 2)
-    return pixels.to(torch.float32) / 255
+    x = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+    return normalised(x, mean, std)
+
+
+def normalised(x: Tensor, mean: tuple[float, ...] | None, std: tuple[float, ...] | None) -> Tensor:
+    """Pictures (n, C, H, W) in 0..1, less ``mean`` and divided by ``std`` per channel if these are
+    given."""
+    if mean is None or std is None:
+        return x
+    each = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (mean, std))
+    return (x - next(each)) / next(each)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split, open_split
 from offramp.inference.backends import for_inference
 from offramp.inference.machine import prepare
@@ -33,7 +33,7 @@ def opened(paths: Any, params: Any, split: str) -> Opened:
 
 def ready(name: str, weights: str, params: Any, device: torch.device) -> MultiExitNetwork:
     """The network of this name with these weights, on the run's dataset and backend."""
-    loaded = load(name, DATASETS[params.dataset].classes, weights, device)
+    loaded = load(name, dataset_of(params.dataset).classes, weights, device)
     return for_inference(loaded, params.backend)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from offramp import OfframpError
 from offramp.common.intervals import interval, paired_difference
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of_tables
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import Policy, exits_of, load_policy_and_origin
 from offramp.scoring.scores import read_splits
@@ -143,7 +143,7 @@ def labelled(results: Results, what: str) -> str:
 
 def class_names(results: Results) -> tuple[str, ...]:
     """The names of the classes, in the order of the labels; their numbers where they have none."""
-    dataset = DATASETS.get(results.origin["dataset"])
+    dataset = dataset_of_tables(results.origin)
     return dataset.names if dataset else tuple(map(str, range(results.leaving["label"].nunique())))
 
 

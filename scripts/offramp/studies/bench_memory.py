@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split, open_split
 from offramp.inference.backends import for_inference
 from offramp.inference.forward import dump_split
@@ -19,7 +19,7 @@ from offramp.networks.loading import load
 def dump_peak(params: dict[str, Any], weights: str, data: str, images: int) -> float:
     """Peak resident MiB of this process after a dump of so many images, repeated from the split."""
     device, _ = prepare(params)
-    classes = DATASETS[params["dataset"]].classes
+    classes = dataset_of(params["dataset"]).classes
     network = for_inference(load(params["model"], classes, weights, device), params["backend"])
     split = open_split(data, params["dataset"], "train", params["validation"])
     again = np.arange(images) % len(split.order)

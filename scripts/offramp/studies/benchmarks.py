@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import torch
 
 from offramp import OfframpError
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split
 from offramp.inference.backends import BACKENDS, for_inference
 from offramp.inference.opening import ready, split_of
@@ -56,7 +56,7 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
     """
     network = ready(params.model, paths.weights, params, device)
     policy = load_policy_for(
-        paths.policy, len(network.heads), DATASETS[params.dataset].classes, network.identity
+        paths.policy, len(network.heads), dataset_of(params.dataset).classes, network.identity
     )
     if (policy.criterion, policy.temperatures) != ("entropy", None):
         raise OfframpError("benchmarks: only of entropy on raw logits; leave criterion as it is")
@@ -74,7 +74,7 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
 
 
 def _loaded(paths: Any, params: Any, device: torch.device) -> MultiExitNetwork:
-    return load(params.model, DATASETS[params.dataset].classes, paths.weights, device)
+    return load(params.model, dataset_of(params.dataset).classes, paths.weights, device)
 
 
 def _time_model(s: Subject) -> list[dict]:
@@ -102,7 +102,7 @@ def _machine(s: Subject) -> list[dict]:
 
 
 def _tables(s: Subject) -> list[dict]:
-    size, classes = s.params.batch_size, DATASETS[s.params.dataset].classes
+    size, classes = s.params.batch_size, dataset_of(s.params.dataset).classes
     train = split_of(s.paths, s.params, "train")
     rows = sweep_against_reruns(
         s.network, s.paths.scores[1], s.paths.timings, s.test, classes, size, s.device

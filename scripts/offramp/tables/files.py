@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from offramp import OfframpError
 from offramp.common.files import check_is_file, replacing
 from offramp.common.hashing import sha256 as sha256  # for those who know it from here
+from offramp.data.datasets import origin_of_data
 from offramp.tables.checks import CONTENT, SAMPLES, content_of, problems
 from offramp.tables.schemas import schema_of
 
@@ -29,7 +30,7 @@ def provenance(config: Mapping[str, Any], weights_sha256: str, split: str = "all
     """What every table says of its origin, as strings for the schema metadata."""
     libraries = ["numpy", "pyarrow", "torch", "torchvision", "snakemake"]
     return {
-        "dataset": config["dataset"]["name"],
+        **origin_of_data(config["dataset"]),
         "split": split,
         "model": config["model"]["name"],
         "weights_sha256": weights_sha256,

@@ -8,7 +8,7 @@ import pyarrow as pa
 from offramp.tables.files import origin_of, provenance, same_weights
 
 # What the timings table says of what was timed and how; unit and logits where these are the user's.
-PASSED_ON = ("dataset", "model", "unit", "logits", "device_name", "threads", "torch")
+PASSED_ON = ("dataset", "known", "model", "unit", "logits", "device_name", "threads", "torch")
 
 
 def derived(config: Mapping[str, Any], tables: Sequence[pa.Table], split: str = "all") -> dict:

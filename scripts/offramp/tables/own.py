@@ -1,7 +1,6 @@
 """Logits and costs that a user brings: checked at the border, then tables like any other."""
 
 import hashlib
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from offramp import OfframpError
+from offramp.common.arrays import load, member
 from offramp.tables.files import origin_of, read, read_logits, sha256
 from offramp.tables.schemas import TIMINGS, logits_schema
 
@@ -78,7 +78,7 @@ def check_sum(path: str | Path) -> None:
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
     """``logits`` and ``labels`` of an `.npz`."""
-    found = _load(path)
+    found = load(path)
     if isinstance(found, np.ndarray):
         raise OfframpError(f"{path}: one array, no .npz; np.savez(…, logits=…, labels=…) makes one")
     with found:
@@ -88,41 +88,16 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
                 f"{path}: no array {missing[0]}, only {', '.join(found.files) or 'none'}; "
                 "want logits (samples, exits, classes) and labels (samples)"
             )
-        return {key: _member(found, path, key) for key in ("logits", "labels")}
+        return {key: member(found, path, key) for key in ("logits", "labels")}
 
 
 def read_array(path: str) -> np.ndarray:
     """The array of an `.npy`."""
-    found = _load(path)
+    found = load(path)
     if not isinstance(found, np.ndarray):
         found.close()
         raise OfframpError(f"{path}: an .npz, where one array is wanted; name it alone")
     return found
-
-
-def _member(found: Any, path: str, key: str) -> np.ndarray:
-    try:
-        return found[key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise OfframpError(_unreadable(f"{path}: {key}", error)) from None
-
-
-def _load(path: str) -> Any:
-    try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise OfframpError(f"{path}: no such file") from None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise OfframpError(_unreadable(path, error)) from None
-
-
-def _unreadable(place: str, error: Exception) -> str:
-    if "pickle" in str(error):
-        return (
-            f"{place}: pickled objects, which could run code and are never loaded; save arrays of "
-            "plain numbers, all samples of one shape"
-        )
-    return f"{place}: not a readable file of arrays ({error}); save it again"
 
 
 def check_samples(logits: np.ndarray, labels: np.ndarray, at: str, labels_at: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from offramp.data.datasets import split_sizes
+from offramp.data.datasets import dataset_of, known_of, split_sizes
 
 # Where each network's class stands; torch need not be imported to look.
 NETWORKS = Path(__file__).parents[1] / "networks"
@@ -29,14 +29,22 @@ def purpose(
     model: str, dataset: str, validation: int | None, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that a training's result depends on, but for the machine, by the names of the config's
-    keys. ``settings`` is the config's ``train``."""
+    keys. ``dataset`` is what `dataset_of` takes, ``settings`` the config's ``train``."""
     return {
         "model.name": model,
         "the network's code": _code_digest(NETWORKS / NETWORK_FILES[model]),
-        "dataset.name": dataset,
+        "dataset.name": _seen(dataset),
         "training samples": split_sizes(dataset, validation)["train"],
         **{f"train.{key}": value for key, value in sorted(settings.items())},
     }
+
+
+def _seen(known: str) -> str:
+    """The dataset as a training sees it."""
+    dataset = dataset_of(known)
+    if dataset.mean is None or dataset.std is None:
+        return dataset.name
+    return f"{dataset.name} less {[*dataset.mean]} by {[*dataset.std]}"
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -70,7 +78,7 @@ def purpose_of(curves: str | Path) -> dict[str, Any]:
 def purpose_now(config: Mapping[str, Any]) -> dict[str, Any]:
     """The purpose of the training that a config asks for."""
     data = config["dataset"]
-    return purpose(config["model"]["name"], data["name"], data["validation"], config["train"])
+    return purpose(config["model"]["name"], known_of(data), data["validation"], config["train"])
 
 
 def mismatches_of(curves: str | Path, config: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
 
 from offramp import OfframpError
 from offramp.common.progress import bar
-from offramp.data.datasets import DATASETS
-from offramp.data.splits import Split, load_images
+from offramp.data.datasets import dataset_of
+from offramp.data.splits import Split, load_images, normalised
 from offramp.networks.loading import build
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.tables.schemas import TRAINING
@@ -41,18 +42,18 @@ def train(
 ) -> tuple[MultiExitNetwork, pa.Table]:
     """Train and return the network after the last epoch, with its training curves.
 
-    Parameters: ``split`` is the train split; ``validation`` is looked at after each epoch for the
-    curves and changes nothing; ``settings`` is the config's ``train``; ``resume`` is a file that
-    holds the state after each whole epoch: a run that finds one of the same purpose (see
-    `recipe.purpose`) goes on from there, on the same device and precision to the same result. A
-    damaged file, or another training's, is put aside. Raises OfframpError when the loss is not
-    finite any more.
+    Parameters: ``dataset`` is what `dataset_of` takes; ``split`` is the train split; ``validation``
+    is looked at after each epoch for the curves and changes nothing; ``settings`` is the config's
+    ``train``; ``resume`` is a file that holds the state after each whole epoch: a run that finds
+    one of the same purpose (see `recipe.purpose`) goes on from there, on the same device and
+    precision to the same result. A damaged file, or another training's, is put aside. Raises
+    OfframpError when the loss is not finite any more.
 
     Source: Muon, whitening and alternating flips after Jordan, "94% on CIFAR-10 in 3.29 seconds"
     (2024); `joint_loss` says where the loss comes from.
     """
     torch.manual_seed(settings["seed"])
-    network = build(model, DATASETS[dataset].classes)
+    network = build(model, dataset_of(dataset).classes)
     if len(settings["exit_weights"]) != len(network.heads):
         raise OfframpError(
             f"config: train.exit_weights: want {len(network.heads)} numbers, one per exit of "
@@ -68,6 +69,7 @@ def train(
     history = restore(Path(resume), about, network, optimisers)
     images = torch.from_numpy(split.images[split.order]).to(device)
     labels = torch.from_numpy(split.labels).to(device)
+    normalise = partial(normalised, mean=split.mean, std=split.std)
     steps = math.ceil(len(images) / settings["batch_size"])
     epochs = settings["epochs"]
     for epoch, result in enumerate(history):
@@ -78,8 +80,8 @@ def train(
         for epoch in range(len(history), epochs):
             shown.set_description(f"train epoch {epoch + 1}/{epochs}")
             start = time.perf_counter()
-            flip = DATASETS[dataset].flip
-            batches = augmented_batches(images, labels, flip, settings, epoch)
+            flip = dataset_of(dataset).flip
+            batches = augmented_batches(images, labels, flip, settings, epoch, normalise)
             result = _epoch(network, optimisers, batches, settings, epoch * steps, shown)
             _refuse_infinite(result["loss"], network, epoch, settings)
             result["val_accuracy"] = correct_of(network, validation, device).mean(axis=0).tolist()

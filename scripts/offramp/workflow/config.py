@@ -17,7 +17,8 @@ from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 
 from offramp import OfframpError
-from offramp.data.datasets import DATASETS, split_sizes
+from offramp.data.datasets import dataset_of, known_of, split_sizes, text_of
+from offramp.data.own import described
 from offramp.networks.index import EXITS, mismatches, recipe_of
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
@@ -64,7 +65,8 @@ def check_config(
     ``given`` is what ``--config`` gave, whose nested
     values Snakemake leaves as text; ``prefixed`` is what Snakemake makes of a path; ``files`` are
     those that the config was read from. Keys of the version before are renamed, with a line on
-    stderr.
+    stderr. What is known of the dataset is noted as ``dataset.known`` where its name alone does not
+    say it.
     """
     fill_in(config, defaults)
     if isinstance(config.get("train"), dict) and isinstance(config.get("model"), dict):
@@ -78,10 +80,16 @@ def check_config(
     validator = Validator({**schema, "properties": properties})
     read_texts(config, given_now, validator)
     settle_paths(config, prefixed)
+    if isinstance(config["dataset"], dict):
+        config["dataset"].pop("known", None)  # of a config that was checked before
     errors = list(validator.iter_errors(config))
     problems = [line for file in dict.fromkeys(files) for line in twice(file)]
     problems += [line for error in errors for line in _explain(error, validator)]
     wrong = {error.absolute_path[0] for error in errors if error.absolute_path}
+    if "dataset" not in wrong and config.get("logits") is None:
+        for line in _note_dataset(config["dataset"]):
+            problems.append(line)
+            wrong.add("dataset")
     for keys, misfits in MISFITS:
         if not wrong & keys:
             problems += misfits(config)
@@ -91,14 +99,26 @@ def check_config(
     _fit_batch_size(config)
 
 
+def _note_dataset(data: dict[str, Any]) -> Iterable[str]:
+    """Look at the dataset's files and note what they are; what is wrong with them, if anything."""
+    try:
+        known = text_of(described(data))
+    except OfframpError as error:
+        yield str(error)
+        return
+    if known != data["name"]:
+        data["known"] = known
+
+
 def _fit_batch_size(config: dict[str, Any]) -> None:
     """No batch is larger than the largest split, and none is made or timed that never comes."""
     if config.get("logits") is not None:
         return  # of whose samples the config says nothing
     data = config["dataset"]
-    largest = max(split_sizes(data["name"], data["validation"]).values())
+    known = known_of(data)
+    largest = max(split_sizes(known, data["validation"]).values())
     if config["batch_size"] > largest:
-        more = f"{config['batch_size']} is more than any split of {data['name']} has"
+        more = f"{config['batch_size']} is more than any split of {dataset_of(known).name} has"
         print(f"config: batch_size: {more}; {largest} is taken", file=sys.stderr)
         config["batch_size"] = largest
 
@@ -236,7 +256,7 @@ def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
             f"train.exit_weights: {len(weights)} numbers, but {name} has {EXITS[name]} exits; "
             "give one per exit"
         )
-    samples = split_sizes(data["name"], data["validation"])["train"]
+    samples = split_sizes(known_of(data), data["validation"])["train"]
     steps = math.ceil(samples / recipe["batch_size"])
     if 0 < samples < 2 * steps:
         yield (
@@ -251,18 +271,21 @@ def _wanted_training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _split_misfits(config: Mapping[str, Any]) -> Iterable[str]:
-    name, validation = config["dataset"]["name"], config["dataset"]["validation"]
-    sizes = split_sizes(name, validation)
+    known, validation = known_of(config["dataset"]), config["dataset"]["validation"]
+    sizes = split_sizes(known, validation)
+    if not all(sizes[split] for split in ("val", "test")):
+        yield f"dataset: {sum(sizes.values())} samples are too few; each split needs some"
     if sizes["train"] < 1:
         yield (
-            f"dataset.validation: {validation} samples leave none to train on; {name} has "
+            f"dataset.validation: {validation} samples leave none to train on; "
+            f"{dataset_of(known).name} has "
             f"{sizes['train'] + sizes['val']} for both"
         )
 
 
 def _cutoff_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     criterion, report = config["criterion"], config["sweep"]["report_cutoff"]
-    classes = DATASETS[config["dataset"]["name"]].classes
+    classes = dataset_of(known_of(config["dataset"])).classes
     ends = CRITERIA[criterion].range
     if ends is None:
         # Energies are below 0 wherever a logit is above 0; 0.6 is entropy's, of config.yaml.
@@ -290,8 +313,9 @@ def _fitted_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     if not CRITERIA[config["criterion"]].fitted:
         return
     data = config["dataset"]
-    validation = split_sizes(data["name"], data["validation"])["val"]
-    if config.get("logits") is None and validation < LEAST:
+    own = config.get("logits") is not None
+    validation = LEAST if own else split_sizes(known_of(data), data["validation"])["val"]
+    if validation < LEAST:
         yield (
             f"dataset.validation: {validation} samples are too few for the criterion "
             f"{config['criterion']}, which is fitted to them; take {LEAST} or more"
@@ -318,8 +342,8 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         yield f"{key}.weights: {weights} may not be read; mend its permissions, or {way_out}"
     else:
         names = f"{key}.weights", weights, f"{key}.name", chosen["name"]
-        validation = split_sizes(dataset["name"], dataset["validation"])["val"]
-        yield from mismatches(*names, dataset["name"], validation)
+        validation = split_sizes(known_of(dataset), dataset["validation"])["val"]
+        yield from mismatches(*names, dataset_of(known_of(dataset)).name, validation)
 
 
 def _of_network(misfits: Misfits) -> Misfits:

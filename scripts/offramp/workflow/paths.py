@@ -61,6 +61,9 @@ def settle_paths(config: dict[str, Any], prefixed: Callable[[str], str]) -> None
         data["sources"] = [
             normal(source) if isinstance(source, str) else source for source in data["sources"]
         ]
+    for key in ("files", "path"):
+        if isinstance(data, dict) and data.get(key) is not None:
+            data[key] = _normal_within(data[key])
     for key in ("logits", "costs", "compare"):
         if key in config:
             config[key] = _normal_within(config[key])

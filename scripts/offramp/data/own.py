@@ -1,0 +1,95 @@
+"""Datasets of the user's own: what the config's ``dataset`` names, once its files were looked at.
+
+Their folder in `data/` is called after the files' content, so that other files never touch what was
+made of these, and the same files under another name make nothing again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from offramp import OfframpError
+from offramp.common.hashing import sums_of
+from offramp.data.arrays import files_of, look_at_arrays, pools_of
+from offramp.data.datasets import DATASETS, Dataset
+
+# What belongs to which kind of dataset.
+KEYS = {"files": "arrays", "classes": "arrays"}
+DIGITS = 12
+
+
+def described(data: Mapping[str, Any]) -> Dataset:
+    """The dataset of a config's ``dataset``.
+
+    Raises OfframpError that names key, file and place of what is wrong.
+    """
+    name = data["name"]
+    for key, kind in KEYS.items():
+        if data.get(key) is not None and name != kind:
+            raise OfframpError(f"dataset.{key}: only for {kind}, not for {name}")
+    if name == "arrays":
+        if data.get("files") is None:
+            raise OfframpError(
+                "dataset.files: missing; name the files: {train: a.npz, test: b.npz}"
+            )
+        found = look_at_arrays(data)
+        found = found._replace(name=f"{name}-{digest_of_arrays(data['files'])}")
+    else:
+        found = DATASETS[name]
+    if "val" in found.pools and data.get("validation") is not None:
+        raise OfframpError("dataset.validation: val has files of its own; leave this null")
+    return normalised(found, data.get("mean"), data.get("std"))
+
+
+def sources_of(data: Mapping[str, Any]) -> list[str]:
+    """The user's own files or folder that a dataset is made from."""
+    if data["name"] == "arrays":
+        return [file for source in pools_of(data["files"]).values() for file in files_of(source)]
+    return []
+
+
+def digest_of_arrays(files: Any) -> str:
+    """What stands for the content of all files and their part in it.
+
+    Raises OfframpError where two pools are the same samples.
+    """
+    sums = {pool: sums_of(files_of(source)) for pool, source in pools_of(files).items()}
+    seen: dict[str, str] = {}
+    for pool, (inputs, *_) in sums.items():
+        if inputs in seen:
+            raise OfframpError(
+                f"dataset.files.{pool}: the same samples as {seen[inputs]}; what is chosen on "
+                "samples has to be reported on others"
+            )
+        seen[inputs] = pool
+    return digest(sums)
+
+
+def digest(content: Any) -> str:
+    """A short digest of what JSON can hold."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:DIGITS]
+
+
+def normalised(
+    dataset: Dataset, mean: float | list[float] | None, std: float | list[float] | None
+) -> Dataset:
+    """The dataset with what its pictures are normalised by."""
+    if mean is None and std is None:
+        return dataset
+    if mean is None or std is None:
+        raise OfframpError("dataset.mean: give dataset.mean and dataset.std, or neither")
+    if not dataset.pictures:
+        raise OfframpError(
+            "dataset.mean: only for pictures, whose values are 0..1; other inputs pass as they are"
+        )
+    channels = dataset.shape[2]
+    each = {}
+    for key, given in (("mean", mean), ("std", std)):
+        values = given if isinstance(given, list) else [given] * channels
+        if len(values) != channels:
+            raise OfframpError(f"dataset.{key}: {len(values)} numbers for {channels} channels")
+        each[key] = tuple(map(float, values))
+    if min(each["std"]) <= 0:
+        raise OfframpError("dataset.std: want numbers above 0")
+    return dataset._replace(**each)
