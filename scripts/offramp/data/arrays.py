@@ -12,7 +12,7 @@ import numpy as np
 
 from offramp import OfframpError
 from offramp.common.arrays import DAMAGED, load, member, unreadable
-from offramp.data.datasets import SPLITS, Dataset, inputs
+from offramp.data.datasets import SPLITS, TEST_SHARE, Dataset, inputs
 
 Source = str | Mapping[str, str]
 WAYS = (
@@ -20,8 +20,6 @@ WAYS = (
     "val"
 )
 CHANNELS = (1, 3)
-# Of a sole file, so much is test data.
-TEST_SHARE = 0.2
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -114,9 +112,7 @@ def _check(found: Look) -> None:
         )
     labels, at = found.labels, found.labels_at
     if labels.dtype.kind not in "iu":
-        raise OfframpError(
-            f"{at}: {labels.dtype}: want whole numbers (int64), 0 for the first class"
-        )
+        raise OfframpError(f"{at}: {labels.dtype}: want whole numbers (int64), from 0 on")
     if labels.ndim != 1:
         raise OfframpError(f"{at}: shape {labels.shape}: want one label a sample, on one axis")
     if len(labels) != found.shape[0]:

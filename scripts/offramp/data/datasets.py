@@ -13,6 +13,8 @@ from offramp import OfframpError
 
 SPLITS = ("train", "val", "test")
 SPLIT_SEED = 42
+# Of the user's own data without test data of their own, so much is that.
+TEST_SHARE = 0.2
 
 
 class Dataset(NamedTuple):

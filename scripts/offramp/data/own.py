@@ -6,6 +6,7 @@ made of these, and the same files under another name make nothing again.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ from offramp import OfframpError
 from offramp.common.hashing import sums_of
 from offramp.data.arrays import files_of, look_at_arrays, pools_of
 from offramp.data.datasets import DATASETS, Dataset
+from offramp.data.pictures import folders_of, listed, look_at_folder
 
 # What belongs to which kind of dataset.
-KEYS = {"files": "arrays", "classes": "arrays"}
+KEYS = {"files": "arrays", "classes": "arrays", "path": "folder", "size": "folder"}
 DIGITS = 12
 
 
@@ -30,23 +32,19 @@ def described(data: Mapping[str, Any]) -> Dataset:
             raise OfframpError(f"dataset.{key}: only for {kind}, not for {name}")
     if name == "arrays":
         if data.get("files") is None:
-            raise OfframpError(
-                "dataset.files: missing; name the files: {train: a.npz, test: b.npz}"
-            )
+            raise OfframpError("dataset.files: missing; name them: {train: a.npz, test: b.npz}")
         found = look_at_arrays(data)
         found = found._replace(name=f"{name}-{digest_of_arrays(data['files'])}")
+    elif name == "folder":
+        if data.get("path") is None:
+            raise OfframpError("dataset.path: missing; name the folder that holds one per class")
+        found = look_at_folder(data)
+        found = found._replace(name=f"{name}-{digest_of_folder(data['path'], found)}")
     else:
         found = DATASETS[name]
     if "val" in found.pools and data.get("validation") is not None:
         raise OfframpError("dataset.validation: val has files of its own; leave this null")
     return normalised(found, data.get("mean"), data.get("std"))
-
-
-def sources_of(data: Mapping[str, Any]) -> list[str]:
-    """The user's own files or folder that a dataset is made from."""
-    if data["name"] == "arrays":
-        return [file for source in pools_of(data["files"]).values() for file in files_of(source)]
-    return []
 
 
 def digest_of_arrays(files: Any) -> str:
@@ -64,6 +62,23 @@ def digest_of_arrays(files: Any) -> str:
             )
         seen[inputs] = pool
     return digest(sums)
+
+
+def digest_of_folder(path: str, dataset: Dataset) -> str:
+    """What stands for the content of all pictures, their places below the folder, and the size they
+    are brought to.
+
+    Raises OfframpError where two pools hold the same pictures.
+    """
+    found = {pool: listed(place).files for pool, place in folders_of(path).items()}
+    sums = {pool: sums_of(files) for pool, files in found.items()}
+    if len({tuple(sorted(each)) for each in sums.values()}) < len(sums):
+        raise OfframpError(
+            f"{path}: {' and '.join(sums)} hold the same pictures; what is chosen on samples has "
+            "to be reported on others"
+        )
+    names = {pool: [os.path.relpath(f, path) for f in files] for pool, files in found.items()}
+    return digest([names, sums, dataset.shape])
 
 
 def digest(content: Any) -> str:

@@ -21,23 +21,42 @@ from offramp.data.datasets import (
 )
 
 
-def split_indices(known: str, split: str, validation: int | None) -> tuple[str, np.ndarray]:
+def split_indices(
+    known: str, split: str, validation: int | None, labels: np.ndarray | None = None
+) -> tuple[str, np.ndarray]:
     """The pool of a split and which of its samples, int64, in the split's order.
 
     A permutation of the first pool under seed 42: train first, then val, then (where the dataset
-    has no test pool) test. For CIFAR-10 that is `random_split(dataset, [45000, 5000])`'s order. A
-    val split that is a pool of its own is permuted, too, since halves of it are taken for random.
+    has no test pool) test. For CIFAR-10 that is `random_split(dataset, [45000, 5000])`'s order.
+    Test pools keep their own order, but for those of the user's own data: these may be sorted by
+    class, and batches are consecutive rows. So may val pools, of which halves count as random. A
+    first pool of the user's own, whose ``labels`` int64 (N,) must be given, is split class by
+    class, so that small data don't leave one out.
     """
     sizes, dataset = split_sizes(known, validation), dataset_of(known)
     pool = pool_of(dataset, split)
-    if split == "test" == pool:
+    if split == "test" == pool and dataset.name in DATASETS:
         return pool, np.arange(sizes["test"])
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     order = torch.randperm(dataset.pools[pool], generator=generator).numpy()
-    if split == "val" == pool:
+    if split == pool != "train":
         return pool, order
     start = {"train": 0, "val": sizes["train"], "test": sizes["train"] + sizes["val"]}[split]
-    return pool, order[start : start + sizes[split]]
+    rows = slice(start, start + sizes[split])
+    if dataset.name in DATASETS:
+        return pool, order[rows]
+    assert labels is not None
+    part = order[np.argsort(_shares(labels[order]), kind="stable")][rows]
+    return pool, order[np.isin(order, part)]
+
+
+def _shares(labels: np.ndarray) -> np.ndarray:
+    """How much of its own class comes before each sample, and half of itself: float64 (N,)."""
+    shares = np.empty(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        shares[rows] = (np.arange(len(rows)) + 0.5) / len(rows)
+    return shares
 
 
 class Split(NamedTuple):
@@ -66,7 +85,7 @@ def open_split(folder: str | Path, known: str, split: str, validation: int | Non
     data has no sample in the split.
     """
     dataset = dataset_of(known)
-    pool, index = split_indices(known, split, validation)
+    pool = pool_of(dataset, split)
     samples = dataset.pools[pool]
     path = Path(folder) / f"{pool}_labels.npy"
     file = Path(folder) / inputs_file(known, split)
@@ -75,6 +94,7 @@ def open_split(folder: str | Path, known: str, split: str, validation: int | Non
     if labels.min() < 0 or labels.max() >= dataset.classes:
         found = f"labels {labels.min()} to {labels.max()}"
         raise _spoilt(path, f"{found}, want 0 to {dataset.classes - 1}")
+    _, index = split_indices(known, split, validation, labels)
     opened = Split(images, np.array(labels[index]), index, dataset.mean, dataset.std)
     if dataset.name not in DATASETS:
         _check_classes(opened.labels, dataset, split)

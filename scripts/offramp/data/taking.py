@@ -9,6 +9,7 @@ import numpy as np
 from offramp.data.arrays import own_arrays
 from offramp.data.datasets import dataset_of, pool_files
 from offramp.data.filling import fill
+from offramp.data.pictures import write_pictures
 from offramp.data.splits import check_splits
 
 
@@ -21,8 +22,11 @@ def take_own(data: Mapping[str, Any], known: str, folder: str | Path) -> None:
     dataset = dataset_of(known)
 
     def make(scratch: Path) -> None:
-        for name, values in own_arrays(data, dataset).items():
-            np.save(scratch / f"{name}.npy", values)
+        if data["name"] == "folder":
+            write_pictures(data, dataset, scratch)
+        else:
+            for name, values in own_arrays(data, dataset).items():
+                np.save(scratch / f"{name}.npy", values)
         check_splits(scratch, known, data["validation"])
 
     fill(Path(folder), pool_files(known), make)
