@@ -111,7 +111,7 @@ def test_the_config_that_ships_is_taken_as_it_is():
             "calibration.temperatures: deferral is itself fitted to the logits as they are; set",
         ),
         ({"criterion": "entropie"}, "criterion: 'entropie' is not one of ['entropy', 'max_pro"),
-        ({"dataset": {"name": "cifar100"}}, "dataset.name: 'cifar100' is not one of ['cifar10'"),
+        ({"dataset": {"name": "cifar1"}}, "dataset.name: 'cifar1' is not one of ['cifar10'"),
         ({"train": {"exit_weights": [0, 0]}}, "train.exit_weights: want one number per exit, not"),
         ({"calibration": {"targets": [0.5, 1.5]}}, "calibration.targets.1: 1.5 is greater than"),
         ({"rival": "cpunet_static"}, "baseline: want keys with values or null, not 'cpunet_s"),

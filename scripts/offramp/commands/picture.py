@@ -3,12 +3,17 @@
 import numpy as np
 
 SHADES = " .:-=+*#%@"
+# Characters in a line; of larger images every second pixel is drawn, or every third, and so on.
+WIDEST = 100
 
 
 def drawn(image: np.ndarray, colours: bool) -> str:
-    """An image, uint8 (H, W, 3), in H / 2 lines: two pixels a character in colours, else by
+    """An image, uint8 (H, W, 3), in H / 2 lines at most: two pixels a character in colours, else by
     brightness."""
-    upper, lower = image[0::2], image[1::2]
+    step = -(-max(image.shape[:2]) // WIDEST)
+    image = image[::step, ::step]
+    image = image[: max(len(image) // 2, 1) * 2]
+    upper, lower = image[0::2], image[1::2] if len(image) > 1 else image
     if not colours:
         bright = np.stack([upper, lower]).mean(axis=(0, 3)) / 256 * len(SHADES)
         return "\n".join("".join(SHADES[int(b)] for b in row) for row in bright)

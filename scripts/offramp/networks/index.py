@@ -12,6 +12,8 @@ INDEX = "index.json"
 # How many exits each network has; torch need not be imported to look.
 EXITS = {"branchynet": 6, "cpunet": 6, "cpunet_static": 1}
 RECIPES = Path(__file__).with_name("recipes.json")
+# What these take: channels, height, width.
+TAKEN = (3, 32, 32)
 
 
 def read_index(path: str | Path) -> dict[str, dict[str, Any]]:

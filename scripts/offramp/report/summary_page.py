@@ -103,7 +103,7 @@ def _inputs_hint(accuracy: float) -> Iterable[str]:
             f"The full network is right on only {accuracy:.1%} of the validation samples. If these "
             "weights do better elsewhere, they were probably trained on images normalised by a "
             "mean and standard deviation, or in another order of the channels; here networks get "
-            "RGB in 0..1, as it is."
+            "RGB in 0..1, unless dataset.mean and dataset.std say otherwise."
         )
 
 

@@ -19,7 +19,7 @@ from jsonschema.validators import extend
 from offramp import OfframpError
 from offramp.data.datasets import dataset_of, known_of, split_sizes, text_of
 from offramp.data.own import described
-from offramp.networks.index import EXITS, mismatches, recipe_of
+from offramp.networks.index import EXITS, TAKEN, mismatches, recipe_of
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
 from offramp.workflow.own import compare_misfits, own_misfits
@@ -256,6 +256,11 @@ def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
             f"train.exit_weights: {len(weights)} numbers, but {name} has {EXITS[name]} exits; "
             "give one per exit"
         )
+    dataset = dataset_of(known_of(data))
+    side = min(dataset.shape[:2]) if dataset.pictures else math.inf
+    for key, most in (("shift", side - 1), ("cutout", side)):
+        if recipe[key] > most:
+            yield f"train.{key}: {recipe[key]} pixels, where pictures have a side of {side}"
     samples = split_sizes(known_of(data), data["validation"])["train"]
     steps = math.ceil(samples / recipe["batch_size"])
     if 0 < samples < 2 * steps:
@@ -346,6 +351,19 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         yield from mismatches(*names, dataset_of(known_of(dataset)).name, validation)
 
 
+def _shape_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
+    """Whether a network of this project takes what the dataset has."""
+    chosen, dataset = config[key], dataset_of(known_of(config["dataset"]))
+    taken = dataset.pictures and dataset.input_shape == TAKEN
+    if chosen is not None and chosen["name"] in EXITS and not taken:
+        found = " x ".join(map(str, dataset.input_shape))
+        yield (
+            f"{key}.name: {chosen['name']} takes pictures of {' x '.join(map(str, TAKEN))}, and "
+            f"{dataset.name} has {found} in {dataset.dtype}; bring them to that (a folder's with "
+            "dataset.size: 32), or name a network of your own"
+        )
+
+
 def _of_network(misfits: Misfits) -> Misfits:
     """Those of a run with a network; with own logits no network and no data of the config count."""
     return lambda config: misfits(config) if config.get("logits") is None else ()
@@ -361,4 +379,6 @@ MISFITS: list[tuple[set[str], Misfits]] = [
     ({"dataset", "model", "train"}, _of_network(_wanted_training_misfits)),
     ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
     ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
+    ({"dataset", "model"}, _of_network(partial(_shape_misfits, "model"))),
+    ({"dataset", "baseline"}, _of_network(partial(_shape_misfits, "baseline"))),
 ]
