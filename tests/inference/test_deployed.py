@@ -12,6 +12,7 @@ import torch
 from conftest import documented, some_weights, toy_images, toy_network
 
 from offramp import Cascade, OfframpError
+from offramp.data.datasets import DATASETS
 from offramp.inference.cascade import run_cascade
 from offramp.inference.deployed import prepared
 from offramp.networks.loading import load
@@ -90,6 +91,30 @@ def test_images_are_prepared_as_the_pipeline_does():
     x, one = prepared(PIXELS, CPU)
     assert torch.equal(x, torch.from_numpy(PIXELS).permute(0, 3, 1, 2).to(torch.float32) / 255)
     assert x.is_contiguous(memory_format=torch.channels_last) and not one
+
+
+TABLE = DATASETS["cifar10"]._replace(name="table", shape=(4,), dtype="float32")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        (np.zeros((3, 5)), "inputs: want one of 4, or a batch of them, not 3 x 5"),
+        (np.zeros((3, 4)) > 0, "inputs: want float32, not bool"),
+        (np.full((3, 4), np.nan), "inputs: want finite numbers, found NaN or infinity"),
+        ([[1, 2, 3, 4], [1]], "inputs: of different shapes, or no numbers; want one shape"),
+        (["a"], "inputs: of different shapes, or no numbers"),
+    ],
+)
+def test_inputs_that_are_none_of_the_dataset_are_refused(inputs, words):
+    with pytest.raises(OfframpError) as caught:
+        prepared(inputs, CPU, TABLE)
+    assert str(caught.value).startswith(words) and documented(str(caught.value))
+    x, one = prepared(np.arange(4), CPU, TABLE)
+    assert one and x.tolist() == [[0, 1, 2, 3]] and x.dtype == torch.float32
+    whole = TABLE._replace(dtype="int64")
+    with pytest.raises(OfframpError, match="inputs: want int64, not float64"):
+        prepared(np.zeros((3, 4)), CPU, whole)
 
 
 def test_threads_may_share_a_cascade(cascade, wanted):

@@ -13,11 +13,13 @@ from conftest import documented, some_weights, toy_network
 
 from offramp import OfframpError
 from offramp.common.hashing import sha256
-from offramp.data.splits import Split
+from offramp.data.datasets import DATASETS
+from offramp.data.splits import Split, load_images
 from offramp.inference import deployed, exported
 from offramp.inference import export as exporting
 from offramp.inference.cascade import run_cascade
 from offramp.inference.deployed import Cascade
+from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import Policy, policy_scores, save_policy
 
@@ -49,6 +51,55 @@ def policy_of(criterion: str, logits: np.ndarray) -> Policy:
     return blank._replace(
         thresholds=(None if CRITERIA[criterion].looks_back else first, second, None)
     )
+
+
+NORMALISED = DATASETS["cifar10"]._replace(mean=(0.5, 0.25, 0.1), std=(0.5, 2.0, 1.0))
+TOKENS = DATASETS["cifar10"]._replace(name="tokens", shape=(6,), dtype="int64")
+
+
+class Words(MultiExitNetwork):
+    """Two exits over token ids."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        embed, layer = torch.nn.EmbeddingBag(50, 8), torch.nn.Linear(8, 8)
+        first, second = torch.nn.Linear(8, CLASSES), torch.nn.Linear(8, CLASSES)
+        self.parts = torch.nn.ModuleList([embed, layer, first, second])
+        self.blocks, self.heads = (embed, layer), (first, second)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "inputs"),
+    [
+        (NORMALISED, PIXELS),
+        (TOKENS, np.random.default_rng(1).integers(0, 50, (24, 6))),
+    ],
+)
+def test_an_export_prepares_inputs_as_the_dataset_says(tmp_path, network, dataset, inputs):
+    if dataset is TOKENS:
+        network = Words().eval()
+    x, one = deployed.prepared(inputs, CPU, dataset)
+    split = Split(inputs, np.zeros(24, np.int64), np.arange(24), dataset.mean, dataset.std)
+    assert torch.equal(x, load_images(split, slice(None), CPU)) and not one
+    with torch.inference_mode():
+        logits = torch.stack(network(x), 1).numpy()
+    side = logits.shape[1] - 1
+    first = gap(policy_scores(Policy("entropy", (None,) * side), logits)[:, 0])
+    policy = Policy("entropy", (first, *(None,) * (side - 1)))
+    save_policy(tmp_path / "policy.json", policy, **ABOUT)
+    cascade = Cascade(network, policy, tuple("0123456789"), CPU, dataset)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporting.Cascade, "load", lambda *_: cascade)
+        exporting.export(tmp_path / "policy.json", None, tmp_path / "folder")
+    proof = exported.prove(tmp_path / "folder", cascade, split, logits)
+    assert proof["differ"] == 0 and 0 < proof["exits"][0] < 24
+    answers, lone = cascade(inputs), cascade(inputs[3])
+    assert np.bincount(answers.exit)[1] == proof["exits"][0] and lone.exit == answers.exit[3]
+    floats = inputs / 255 if dataset.pictures else inputs.astype(np.int32)
+    assert (cascade(floats).label == answers.label).all()
+    told = json.loads((tmp_path / "folder/manifest.json").read_text())["input"]
+    assert told["dtype"] == dataset.dtype and told["shape"] == ["N", *dataset.shape]
 
 
 def gap(scores: np.ndarray) -> float:

@@ -39,8 +39,12 @@ def predict(folder: Path, images: Sequence[str]) -> list[dict[str, Any]]:
         runner = Runner(folder)
     except ValueError as error:
         raise OfframpError(f"{error}; export again") from None
-    _, height, width, _ = runner.manifest["input"]["shape"]
-    pixels = np.stack([read_picture(path, (width, height)) for path in images])
+    wanted = runner.manifest["input"]
+    if wanted["dtype"] != "uint8":
+        raise OfframpError(f"{folder}: takes no pictures but {wanted['dtype']} {wanted['shape']}")
+    _, height, width, channels = wanted["shape"]
+    mode = "RGB" if channels == 3 else "L"
+    pixels = np.stack([read_picture(path, (width, height), mode) for path in images])
     found = zip(images, *(values.tolist() for values in runner(pixels)), strict=True)
     names = runner.manifest["classes"]
     return [
@@ -49,13 +53,14 @@ def predict(folder: Path, images: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def read_picture(path: str, size: tuple[int, int]) -> np.ndarray:
-    """A picture file as uint8 (H, W, 3), RGB, scaled to ``size`` (width, height)."""
+def read_picture(path: str, size: tuple[int, int], mode: str) -> np.ndarray:
+    """A picture file as uint8 (H, W, 3 of RGB or 1 of L), scaled to ``size`` (width, height)."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB").resize(size, Image.Resampling.BICUBIC))
+            pixels = np.asarray(picture.convert(mode).resize(size, Image.Resampling.BICUBIC))
+            return pixels.reshape(size[1], size[0], -1)
     except UnidentifiedImageError:
         raise OfframpError(f"{path}: not a picture") from None
     except OSError as error:

@@ -150,6 +150,12 @@ def load_images(split: Split, rows: slice | np.ndarray, device) -> Tensor:
     return as_pictures(samples, split.mean, split.std) if is_picture(samples) else samples
 
 
+def blank(dataset: Dataset, n: int) -> Tensor:
+    """``n`` samples of zeros in the form that a network takes, on the CPU."""
+    x = torch.zeros(n, *dataset.input_shape, dtype=getattr(torch, dataset.input_dtype))
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 def is_picture(samples: Tensor) -> bool:
     """Whether samples, as they are stored, are pictures."""
     return samples.dtype == torch.uint8

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from offramp import OfframpError
-from offramp.data.datasets import DATASETS
+from offramp.data.datasets import DATASETS, Dataset, dataset_of
+from offramp.data.splits import as_pictures, normalised
 from offramp.inference.backends import for_inference
-from offramp.inference.cascade import run_cascade
+from offramp.inference.cascade import cascade, check_policy
 from offramp.inference.machine import choose_device
 from offramp.networks.finding import chosen_for, find_weights, read_about
-from offramp.networks.loading import IMAGE_SHAPE, NETWORKS, load
+from offramp.networks.loading import NETWORKS, load
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, load_policy
 
@@ -35,8 +36,9 @@ class Answers(NamedTuple):
 class Cascade:
     """A network under a policy: ``cascade(images)`` gives `Answers`.
 
-    ``policy``, ``network``, ``names`` (of the classes, by label) and ``device`` are there to be
-    read; nothing changes them, so that any number of threads may call one cascade.
+    ``policy``, ``network``, ``names`` (of the classes, by label), ``device`` and ``dataset``, which
+    says what a sample is, are there to be read; nothing changes them, so that any number of threads
+    may call one cascade.
     """
 
     def __init__(
@@ -45,8 +47,10 @@ class Cascade:
         policy: Policy,
         names: tuple[str, ...],
         device: torch.device,
+        dataset: Dataset = DATASETS["cifar10"],
     ):
         self.network, self.policy, self.names, self.device = network, policy, names, device
+        self.dataset = dataset
 
     @classmethod
     def load(
@@ -68,12 +72,14 @@ class Cascade:
                 f"{policy}: chosen for the network {chosen.model!r}, which is none of those here: "
                 f"{', '.join(NETWORKS)}"
             )
-        if chosen.dataset not in DATASETS:
+        try:
+            dataset = dataset_of(chosen.known or chosen.dataset)
+        except OfframpError:
             raise OfframpError(
                 f"{policy}: chosen on the dataset {chosen.dataset!r}, which is none of those here: "
                 f"{', '.join(DATASETS)}"
-            )
-        names, where = DATASETS[chosen.dataset].names, choose_device(device)
+            ) from None
+        names, where = dataset.names, choose_device(device)
         found = find_weights(policy, chosen, weights)
         network = load(chosen.model, len(names), found, where)
         if len(decided.thresholds) != len(network.heads) - 1:
@@ -83,19 +89,21 @@ class Cascade:
             )
         if where.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False
-        return cls(for_inference(network, "eager"), decided, names, where)
+        return cls(for_inference(network, "eager"), decided, names, where, dataset)
 
     def __call__(self, images: Any) -> Answers:
         """Where each image leaves, and as what.
 
-        ``images``: one, H x W x 3 or 3 x H x W, or a batch of them; an array, a tensor on any
-        device, or what numpy makes an array of; uint8 in 0..255 or floats in 0..1, RGB.
-        Raises OfframpError, naming what is wrong, for any other.
+        ``images``: one, H x W x channels or channels x H x W, or a batch of them; an array, a
+        tensor on any device, or what numpy makes an array of; uint8 in 0..255 or floats in 0..1,
+        which are normalised here if the dataset is. Of a dataset of other inputs: one of its shape,
+        or a batch. Raises OfframpError, naming what is wrong, for any other.
         """
-        batch, one = prepared(images, self.device)
+        batch, one = prepared(images, self.device, self.dataset)
+        check_policy(self.network, self.policy, batch)
         precision = torch.float32 if self.device.type == "mps" else torch.float64
         scores = torch.empty(len(batch), dtype=precision, device=self.device)
-        labels, exits = run_cascade(self.network, self.policy, batch, scores)
+        labels, exits = cascade(self.network, self.policy, batch, scores)
         found = labels, exits, scores
         if one:
             return Answers(*(value.item() for value in found))
@@ -104,30 +112,55 @@ class Cascade:
         return Answers(*(value.cpu().numpy() for value in found))
 
 
-def prepared(images: Any, device: torch.device) -> tuple[Tensor, bool]:
-    """Images as the networks take them: float32 (N, 3, H, W) in 0..1, channels_last, on the device;
-    and whether it was a single one. Raises OfframpError as `Cascade.__call__`."""
+def prepared(
+    images: Any, device: torch.device, dataset: Dataset = DATASETS["cifar10"]
+) -> tuple[Tensor, bool]:
+    """Images as the networks take them: float32 (N, channels, H, W) in 0..1, normalised if the
+    dataset is, channels_last, on the device; or other inputs (N, ...) as they are, in the dataset's
+    type; and whether it was a single one. Raises OfframpError as `Cascade.__call__`."""
+    if not dataset.pictures:
+        return _other_inputs(images, device, dataset)
     x = _tensor(images)
-    channels_first, channels_last = IMAGE_SHAPE, (*IMAGE_SHAPE[1:], IMAGE_SHAPE[0])
+    channels_first, channels_last = dataset.input_shape, dataset.shape
     if x.ndim not in (3, 4) or x.shape[-3:] not in (channels_first, channels_last):
         wanted = " or ".join(" x ".join(map(str, each)) for each in (channels_last, channels_first))
         raise OfframpError(
             f"images: want one of {wanted}, or a batch of them, not {' x '.join(map(str, x.shape))}"
         )
-    if x.shape[-3:] == channels_last:
-        x = x.movedim(-1, -3)
+    if x.shape[-3:] != channels_last:
+        x = x.movedim(-3, -1)
     one = x.ndim == 3
     x = (x[None] if one else x).to(device)
     if x.dtype == torch.uint8:
-        x = x.to(torch.float32) / 255
+        x = as_pictures(x, dataset.mean, dataset.std)
     else:
-        x = x.to(torch.float32)
+        x = x.permute(0, 3, 1, 2).to(torch.float32)
         low, high = (end.item() for end in x.aminmax()) if len(x) else (0.0, 1.0)
         if not 0 <= low <= high <= 1:  # nor with a nan
             raise OfframpError(
                 f"images: floats are wanted in 0..1 (pixels / 255), found {low:.3g} to {high:.3g}"
             )
+        x = normalised(x, dataset.mean, dataset.std)
     return x.contiguous(memory_format=torch.channels_last), one
+
+
+def _other_inputs(inputs: Any, device: torch.device, dataset: Dataset) -> tuple[Tensor, bool]:
+    """Inputs that are no pictures."""
+    try:
+        x = inputs.detach() if isinstance(inputs, Tensor) else torch.from_numpy(np.array(inputs))
+    except (ValueError, TypeError):
+        raise OfframpError("inputs: of different shapes, or no numbers; want one shape") from None
+    whole = dataset.dtype == "int64"
+    if x.is_complex() or x.dtype == torch.bool or (whole and x.is_floating_point()):
+        raise OfframpError(f"inputs: want {dataset.dtype}, not {str(x.dtype).split('.')[1]}")
+    one = tuple(x.shape) == dataset.shape
+    if not one and tuple(x.shape[1:]) != dataset.shape:
+        wanted, found = (" x ".join(map(str, s)) for s in (dataset.shape, x.shape))
+        raise OfframpError(f"inputs: want one of {wanted}, or a batch of them, not {found}")
+    x = (x[None] if one else x).to(device, getattr(torch, dataset.dtype))
+    if not x.isfinite().all():
+        raise OfframpError("inputs: want finite numbers, found NaN or infinity")
+    return x, one
 
 
 def _tensor(images: Any) -> Tensor:

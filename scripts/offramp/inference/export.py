@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from offramp import OfframpError, __version__
 from offramp.common.hashing import sha256
+from offramp.data.datasets import Dataset
+from offramp.data.splits import blank
 from offramp.inference import runner
 from offramp.inference.backends import onnx_bytes
 from offramp.inference.deployed import Cascade
 from offramp.networks.finding import read_about
-from offramp.networks.loading import IMAGE_SHAPE
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring import criteria
 
@@ -71,12 +72,7 @@ def export(policy: str | Path, weights: str | Path | None, folder: str | Path) -
     manifest = {
         "made_by": f"{MADE_BY} {__version__}",
         "network": about.get("network") or about["provenance"],
-        "input": {
-            "dtype": "uint8",
-            "shape": ["N", *IMAGE_SHAPE[1:], IMAGE_SHAPE[0]],
-            "channels": "RGB",
-            "preprocessing": "to float32, divided by 255, transposed to N x 3 x H x W",
-        },
+        "input": input_of(cascade.dataset),
         "classes": list(cascade.names),
         "opset": stages[0].pop("opset"),
         "stages": stages,
@@ -85,6 +81,20 @@ def export(policy: str | Path, weights: str | Path | None, folder: str | Path) -
         "sha256": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
     write_manifest(folder, manifest)
+
+
+def input_of(dataset: Dataset) -> dict[str, Any]:
+    """What the manifest says of a sample, and what the runner does with it."""
+    found: dict[str, Any] = {"dtype": dataset.dtype, "shape": ["N", *dataset.shape]}
+    if not dataset.pictures:
+        return {**found, "preprocessing": "none"}
+    channels = dataset.shape[2]
+    found["channels"] = "RGB" if channels == 3 else "grey"
+    steps = "to float32, divided by 255"
+    if dataset.mean is not None and dataset.std is not None:
+        found |= {"mean": [*dataset.mean], "std": [*dataset.std]}
+        steps += ", less mean, divided by std"
+    return {**found, "preprocessing": f"{steps}, transposed to N x {channels} x H x W"}
 
 
 def make_room(folder: Path) -> None:
@@ -113,7 +123,7 @@ def write_manifest(folder: str | Path, manifest: dict[str, Any]) -> None:
 def write_stages(cascade: Cascade, folder: Path) -> list[dict[str, Any]]:
     """Write one ONNX file per stage, each checked, and return what the manifest says of them."""
     network, policy = cascade.network, cascade.policy
-    x = torch.zeros(2, *IMAGE_SHAPE).contiguous(memory_format=torch.channels_last)
+    x = blank(cascade.dataset, 2)
     stages = []
     for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True)):
         final = k == len(policy.thresholds)

@@ -16,15 +16,14 @@ import torch
 
 from offramp import OfframpError
 from offramp.common.progress import progress
-from offramp.data.splits import Split, load_images
+from offramp.data.splits import Split, blank, load_images
 from offramp.inference.backends import onnx_bytes
-from offramp.inference.cascade import run_cascade
+from offramp.inference.cascade import cascade as run
 from offramp.inference.deployed import Cascade
 from offramp.inference.export import MANIFEST, FullNetwork, write_manifest
 from offramp.inference.machine import timed
 from offramp.inference.runner import Runner
 from offramp.inference.verification import Case, differences, fail_on_differences
-from offramp.networks.loading import IMAGE_SHAPE
 from offramp.scoring.policy import Outcome, outcome_of_tables
 from offramp.tables.schemas import EXPORT
 
@@ -98,12 +97,12 @@ def contenders_of(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     with torch.inference_mode():
-        x = torch.zeros(2, *IMAGE_SHAPE).contiguous(memory_format=torch.channels_last)
+        x = blank(cascade.dataset, 2)
         model = onnx_bytes(FullNetwork(cascade.network), x, ["logits"])
     full = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return {
         "export": Runner(folder, threads).cascade,
-        "torch": lambda x: run_cascade(cascade.network, cascade.policy, x),
+        "torch": lambda x: run(cascade.network, cascade.policy, x),
         "full_onnx": lambda x: full.run(None, {"inputs": x})[0].argmax(1),
     }
 

@@ -1,6 +1,7 @@
 """Runs the network of this folder under its policy; needs numpy, onnxruntime and this folder only.
 
-`python run.py IMAGES.npy OUT.npz`: from uint8 (N, H, W, 3) to labels, exits (from 1 on), scores.
+`python run.py INPUTS.npy OUT.npz`: from what the manifest says under `input`, such as uint8
+(N, H, W, 3), to labels, exits (from 1 on), scores.
 """
 
 import hashlib
@@ -31,15 +32,22 @@ class Runner:
         self.stages = [InferenceSession(Path(folder, file), options, cpu) for file in files]
 
     def __call__(self, images):
-        """Labels int64, exits int64 and scores float64 of uint8 images (N, H, W, 3), one batch."""
-        shape = self.manifest["input"]["shape"]
-        if images.dtype != np.uint8 or [*images.shape[1:]] != shape[1:]:
-            raise ValueError(f"images: want uint8 {shape}, not {images.dtype} {[*images.shape]}")
-        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32)
-        return self.cascade(x / np.float32(255))
+        """Labels int64, exits int64, scores float64 of inputs as the manifest says, one batch."""
+        wanted = self.manifest["input"]
+        dtype, shape = wanted["dtype"], wanted["shape"]
+        fits = images.dtype == dtype or (dtype != "uint8" and images.dtype.kind == dtype[0])
+        if not fits or [*images.shape[1:]] != shape[1:]:
+            raise ValueError(f"images: want {dtype} {shape}, not {images.dtype} {[*images.shape]}")
+        if dtype != "uint8":
+            return self.cascade(np.ascontiguousarray(images, dtype))
+        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+        if "mean" in wanted:
+            mean, std = (np.array(wanted[key], np.float32) for key in ("mean", "std"))
+            x = (x - mean[:, None, None]) / std[:, None, None]
+        return self.cascade(x)
 
     def cascade(self, x):
-        """The same of float32 (N, 3, H, W) in 0..1: every stage in turn, for those still there."""
+        """The same of what the network takes: every stage in turn, for those still there."""
         labels, exits, scores = np.zeros(len(x), int), np.zeros(len(x), int), np.zeros(len(x))
         places, thresholds = np.arange(len(x)), [*self.policy["thresholds"], np.inf]
         seen, looks_back = list[np.ndarray](), CRITERIA[self.policy["criterion"]].looks_back
