@@ -64,6 +64,7 @@ WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]
 # A finished training, and why it is not the one that the config asks for.
 CURVES = FOLDER / "training.parquet"
 TRAINED_ALREADY = CURVES.exists() and (FOLDER / "model/weights.safetensors").exists()
+TRAINED_ALREADY = TRAINED_ALREADY and OWN is None
 OTHERWISE = mismatches_of(CURVES, config) if TRAINED_ALREADY else []
 if TRAINED_ALREADY and not OTHERWISE and os.access(FOLDER, os.W_OK):
     keep_once(FOLDER / "model/weights.safetensors", CURVES)

@@ -219,7 +219,8 @@ class FakeRunner:
     """Answers by the first pixel."""
 
     def __init__(self, folder: Path):
-        self.manifest = {"input": {"shape": ["N", 32, 32, 3]}, "classes": ["dark", "light"]}
+        wanted = {"dtype": "uint8", "shape": ["N", 32, 32, 3]}
+        self.manifest = {"input": wanted, "classes": ["dark", "light"]}
 
     def __call__(self, images):
         assert images.dtype == np.uint8 and images.shape[1:] == (32, 32, 3)

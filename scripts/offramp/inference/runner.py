@@ -1,7 +1,7 @@
 """Runs the network of this folder under its policy; needs numpy, onnxruntime and this folder only.
 
-`python run.py INPUTS.npy OUT.npz`: from what the manifest says under `input`, such as uint8
-(N, H, W, 3), to labels, exits (from 1 on), scores.
+`python run.py INPUTS.npy OUT.npz`: from uint8 (N, H, W, 3), or what the manifest says in `input`,
+to labels, exits (from 1 on), scores.
 """
 
 import hashlib
@@ -34,16 +34,15 @@ class Runner:
     def __call__(self, images):
         """Labels int64, exits int64, scores float64 of inputs as the manifest says, one batch."""
         wanted = self.manifest["input"]
-        dtype, shape = wanted["dtype"], wanted["shape"]
-        fits = images.dtype == dtype or (dtype != "uint8" and images.dtype.kind == dtype[0])
-        if not fits or [*images.shape[1:]] != shape[1:]:
+        dtype, shape, mean = wanted["dtype"], wanted["shape"], wanted.get("mean")
+        if images.dtype != dtype or [*images.shape[1:]] != shape[1:]:
             raise ValueError(f"images: want {dtype} {shape}, not {images.dtype} {[*images.shape]}")
         if dtype != "uint8":
-            return self.cascade(np.ascontiguousarray(images, dtype))
+            return self.cascade(images)
         x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
-        if "mean" in wanted:
-            mean, std = (np.array(wanted[key], np.float32) for key in ("mean", "std"))
-            x = (x - mean[:, None, None]) / std[:, None, None]
+        if mean:
+            x -= np.array(mean, np.float32)[:, None, None]
+            x /= np.array(wanted["std"], np.float32)[:, None, None]
         return self.cascade(x)
 
     def cascade(self, x):

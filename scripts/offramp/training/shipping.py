@@ -12,7 +12,7 @@ import torch
 from offramp import OfframpError
 from offramp.common.intervals import interval
 from offramp.common.markdown import parts_table, percent, short_commit, table
-from offramp.data.datasets import DATASETS, SPLIT_SEED
+from offramp.data.datasets import SPLIT_SEED, dataset_of
 from offramp.data.splits import Split
 from offramp.networks.index import INDEX, read_index
 from offramp.networks.loading import IMAGE_SHAPE, describe, load, save
@@ -41,7 +41,7 @@ def ship(
     new = weights.with_suffix(".new.safetensors")
     origin = {key: about[key] for key in ("model", "dataset", "git_commit")}
     save(network, new, origin, half=True)
-    classes = DATASETS[about["dataset"]].classes
+    classes = dataset_of(about["dataset"]).classes
     try:
         network = load(about["model"], classes, new, device)
     except OfframpError:  # of weights that are not finite, or too large for half precision
