@@ -122,6 +122,12 @@ def _check(found: Look) -> None:
     if labels.min() < 0:
         place = int(labels.argmin())
         raise OfframpError(f"{at}: {labels[place]} at index {place}: labels count from 0")
+    if labels.max() >= found.shape[0]:
+        place = int(labels.argmax())
+        raise OfframpError(
+            f"{at}: {labels[place]} at index {place}: not each of so many classes can have one of "
+            f"{found.shape[0]:,} samples; number the classes from 0 on"
+        )
 
 
 def class_names(looks: Sequence[Look], names: Sequence[str] | None) -> tuple[str, ...]:
@@ -133,12 +139,6 @@ def class_names(looks: Sequence[Look], names: Sequence[str] | None) -> tuple[str
         raise OfframpError(
             f"{at}: {label} at index {place}, outside 0..{len(names) - 1} for the "
             f"{len(names)} names in dataset.classes"
-        )
-    samples = sum(found.shape[0] for found in looks)
-    if label >= samples:
-        raise OfframpError(
-            f"{at}: {label} at index {place}: not each of so many classes can have one of "
-            f"{samples:,} samples; number the classes from 0 on"
         )
     if label == 0 and (names is None or len(names) < 2):
         raise OfframpError(f"{at}: all samples are of class 0; want at least two classes")

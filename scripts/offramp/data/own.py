@@ -107,4 +107,4 @@ def normalised(
         each[key] = tuple(map(float, values))
     if min(each["std"]) <= 0:
         raise OfframpError("dataset.std: want numbers above 0")
-    return dataset._replace(**each)
+    return dataset._replace(mean=each["mean"], std=each["std"])
