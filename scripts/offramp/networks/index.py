@@ -28,6 +28,11 @@ def recipe_of(network: str) -> dict[str, Any]:
     return recipes.get(network, recipes["any other"])
 
 
+def is_listed(weights: str | Path) -> bool:
+    """Whether a weights file is one of those that ship; these take pictures in 0..1 as they are."""
+    return Path(weights).name in read_index(Path(weights).parent / INDEX)
+
+
 def mismatches(
     key: str, weights: str | Path, name_key: str, model: str, dataset: str, validation: int
 ) -> Iterable[str]:

@@ -19,7 +19,7 @@ from jsonschema.validators import extend
 from offramp import OfframpError
 from offramp.data.datasets import dataset_of, known_of, split_sizes, text_of
 from offramp.data.own import described
-from offramp.networks.index import EXITS, TAKEN, mismatches, recipe_of
+from offramp.networks.index import EXITS, TAKEN, is_listed, mismatches, recipe_of
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
 from offramp.workflow.own import compare_misfits, own_misfits
@@ -364,6 +364,16 @@ def _shape_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
+def _normalised_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
+    """Whether weights that ship would be given pictures unlike those they were trained on."""
+    chosen, dataset = config[key], dataset_of(known_of(config["dataset"]))
+    if chosen is not None and dataset.mean is not None and is_listed(chosen["weights"]):
+        yield (
+            f"dataset.mean: {chosen['weights']} take pictures in 0..1 that are not normalised; "
+            "leave dataset.mean and dataset.std out"
+        )
+
+
 def _of_network(misfits: Misfits) -> Misfits:
     """Those of a run with a network; with own logits no network and no data of the config count."""
     return lambda config: misfits(config) if config.get("logits") is None else ()
@@ -379,6 +389,8 @@ MISFITS: list[tuple[set[str], Misfits]] = [
     ({"dataset", "model", "train"}, _of_network(_wanted_training_misfits)),
     ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
     ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
+    ({"dataset", "model"}, _of_network(partial(_normalised_misfits, "model"))),
+    ({"dataset", "baseline"}, _of_network(partial(_normalised_misfits, "baseline"))),
     ({"dataset", "model"}, _of_network(partial(_shape_misfits, "model"))),
     ({"dataset", "baseline"}, _of_network(partial(_shape_misfits, "baseline"))),
 ]
