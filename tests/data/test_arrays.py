@@ -225,7 +225,11 @@ def test_wrong_files_are_named(tmp_path):
     (tmp_path / "a.npz").write_bytes(whole[:-30])
     assert message(described, config(path)).startswith(f"{path}: not a readable file of arrays")
     pair = {"inputs": str(tmp_path / "x.npy"), "labels": str(tmp_path / "y.npy")}
+    lying = np.lib.format.header_data_from_array_1_0(TABLE) | {"shape": (120, 10**14)}
+    with open(pair["inputs"], "wb") as file:
+        np.lib.format.write_array_header_1_0(file, lying)
     np.save(pair["labels"], LABELS)
+    assert "not a readable file of arrays" in message(opened, tmp_path, config(pair))
     np.save(pair["inputs"], ragged)
     assert "pickled objects" in message(described, config(pair))
     np.save(pair["inputs"], TABLE)

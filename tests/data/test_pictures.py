@@ -129,6 +129,14 @@ def test_a_picture_that_can_not_be_read_is_named(tmp_path, raw, ending):
     assert not list((tmp_path / "data").rglob("*"))
 
 
+def test_a_link_to_nowhere_is_named(tmp_path):
+    root = pictures(tmp_path / "pets")
+    (root / "dog/lost.png").symlink_to(tmp_path / "nowhere.png")
+    assert message(described, config(root)) == (
+        f"{root}/dog/lost.png: can't be read (No such file or directory)"
+    )
+
+
 def test_a_picture_of_another_size_or_depth_is_named(tmp_path):
     root = pictures(tmp_path / "pets")
     picture((9, 6)).save(root / "dog/wide.png")

@@ -9,7 +9,11 @@ import numpy as np
 
 from offramp import OfframpError
 
-DAMAGED = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, KeyError)
+# Of a zip file that is locked, or a header that lies: RuntimeError, MemoryError.
+DAMAGED = (
+    *(ValueError, OSError, EOFError, KeyError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 def load(path: str | Path) -> Any:
