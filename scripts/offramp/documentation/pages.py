@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 
 Rows = list[dict[str, str]]
 NETWORKS = ("branchynet", "cpunet")
-RUNS = (*NETWORKS, "checkpoint")
+RUNS = (*NETWORKS, "checkpoint", "fashion_mnist")
 # A longer default stands beside the description, so that its column stays narrow.
 LONGEST = 40
 # Records of a single file.

@@ -17,7 +17,13 @@ RUNS = {
     "branchynet": ("results", "snakemake --cores 4"),
     "cpunet": ("results/cpu", "snakemake --cores 4 --configfile examples/cpu.yaml"),
     "checkpoint": ("results/checkpoint", "snakemake --cores 4 --configfile mine.yaml"),
+    "fashion_mnist": (
+        "results/fashion_mnist",
+        "snakemake --cores 4 --configfile examples/fashion_mnist.yaml",
+    ),
 }
+# Those that are held against each other, criterion by criterion.
+COMPARED = ("branchynet", "cpunet", "checkpoint")
 # The row of the frontiers, in words, by criterion and method; at so many points lost.
 CRITERIA_SHOWN = {
     ("entropy", "empirical"): "entropy, the same accuracy at every exit",
@@ -37,6 +43,7 @@ PICTURES = {
     "branchynet": ("time_accuracy.svg", "leaving.svg"),
     "cpunet": ("time_accuracy.svg", "baseline.png", "frontier.png", "benchmarks.png"),
     "checkpoint": (),
+    "fashion_mnist": ("time_accuracy.svg",),
 }
 
 
@@ -49,7 +56,7 @@ def take_all(root: Path) -> list[Path]:
             taken.append(root / results)
     if (root / "results/coverage.md").exists():
         take_coverage(root / "results", root / "docs")
-    if all((root / results / "equal_accuracy.parquet").exists() for results, _ in RUNS.values()):
+    if all((root / RUNS[name][0] / "equal_accuracy.parquet").exists() for name in COMPARED):
         write_json(root / "docs/record/frontiers.json", frontiers(root))
     if (root / "results/cpu/baseline.parquet").exists():
         write_json(root / "docs/record/baseline.json", baseline(root, root / "results/cpu"))
@@ -125,7 +132,8 @@ def frontiers(root: Path) -> dict[str, Any]:
     """How many times as fast as the best shared cutoff of the entropy each criterion is, at equal
     accuracy, with its interval, by network."""
     found: dict[str, dict[tuple[str, str], list[float]]] = {}
-    for network, (results, _) in RUNS.items():
+    for network in COMPARED:
+        results, _ = RUNS[network]
         table = read(root / results / "equal_accuracy.parquet", "equal_accuracy")
         found[network] = {
             (row["criterion"], row["method"]): [
@@ -137,7 +145,7 @@ def frontiers(root: Path) -> dict[str, Any]:
             and (row["criterion"], row["method"]) in CRITERIA_SHOWN
         }
     rows = [
-        {"criterion": words} | {network: found[network][kind] for network in RUNS}
+        {"criterion": words} | {network: found[network][kind] for network in COMPARED}
         for kind, words in CRITERIA_SHOWN.items()
     ]
     about = _about(root, root / "results/equal_accuracy.parquet", "snakemake results/frontiers.md")
