@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from offramp.data.datasets import dataset_of
+from offramp.data.splits import blank
 from offramp.networks.loading import describe, load
-from offramp.tables.files import provenance, sha256, write
+from offramp.tables.files import provenance, write
 from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, weights = snakemake.params, snakemake.input.weights
-    classes = dataset_of(params.dataset).classes
-    network = load(params.model, classes, weights, torch.device("cpu"))
-    origin = provenance(snakemake.config, sha256(weights))
-    write(snakemake.output[0], describe(network), "network", origin)
+    dataset = dataset_of(params.dataset)
+    network = load(params.model, dataset.classes, weights or None, torch.device("cpu"))
+    origin = provenance(snakemake.config, network.identity.weights_sha256)
+    write(snakemake.output[0], describe(network, blank(dataset, 1)), "network", origin)

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as f
 
 from offramp.networks.cpunet import ConvUnit, Whitening
-from offramp.networks.loading import build, describe
+from offramp.networks.loading import IMAGE_SHAPE, build, describe
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,10 @@ def test_a_fresh_unit_passes_its_input_through_its_first_channels():
 
 
 def test_shapes_and_multiply_adds_are_those_counted_by_hand(network):
-    rows = {(row["part"], row["exit"]): row for row in describe(network).to_pylist()}
+    rows = {
+        (row["part"], row["exit"]): row
+        for row in describe(network, torch.zeros(1, *IMAGE_SHAPE)).to_pylist()
+    }
     features = ["3x32x32", "64x15x15", "64x15x15", "192x7x7", "192x7x7", "192x7x7", "256x3x3"]
     multiply_adds = {
         ("block", 1): 15 * 15 * (27 * 48 + 9 * 48 * 64),

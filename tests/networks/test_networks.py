@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from offramp import OfframpError
-from offramp.networks.loading import build, describe, load, save
+from offramp.networks.loading import IMAGE_SHAPE, build, describe, load, save
 from offramp.networks.states import read
 
 CPU = torch.device("cpu")
@@ -316,7 +316,10 @@ def test_a_folder_is_refused(tmp_path, name):
 
 
 def test_the_description_has_the_shapes_parameters_and_multiply_adds_counted_by_hand(network):
-    rows = {(row["part"], row["exit"]): row for row in describe(network).to_pylist()}
+    rows = {
+        (row["part"], row["exit"]): row
+        for row in describe(network, torch.zeros(1, *IMAGE_SHAPE)).to_pylist()
+    }
     features = ["3x32x32", "32x32x32", "32x16x16", "64x16x16", "64x8x8", "128x8x8", "128"]
     for k in range(1, 7):
         block, head = rows["block", k], rows["head", k]

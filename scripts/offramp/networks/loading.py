@@ -1,6 +1,9 @@
-"""Networks by name: building, loading and saving their weights, and looking at their parts."""
+"""Networks by name or factory: building, loading and saving their weights, looking at their
+parts."""
 
+import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,30 +18,93 @@ from offramp.common.hashing import sha256
 from offramp.networks import states
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
+from offramp.networks.factory import PAGE, is_own, make
 from offramp.networks.identity import Identity
-from offramp.networks.multiexit import MultiExitNetwork
+from offramp.networks.multiexit import Features, MultiExitNetwork, OwnNetwork
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet, "cpunet_static": CPUNetStatic}
+# What the networks above take.
 IMAGE_SHAPE = (3, 32, 32)
+NONE = "none"
+# What the config says of a model: its `name` and `options`; or the name alone.
+Model = str | Mapping[str, Any]
 
 
-def build(name: str, classes: int) -> MultiExitNetwork:
-    """A fresh network of the given name, in channels_last memory format (3 to 5 times as fast on a
-    CPU as the default)."""
-    return NETWORKS[name](classes).to(memory_format=torch.channels_last)
+def build(model: Model, classes: int) -> MultiExitNetwork:
+    """A fresh network, its kernels in channels_last memory format (3 to 5 times as fast on a CPU as
+    the default). A name with a colon is a factory, whose code is run.
+
+    Raises OfframpError, one line, where a factory is not there, fails or gives no network.
+    """
+    name, options = _name_and_options(model)
+    network = own(name, make(name, options, classes)) if is_own(name) else NETWORKS[name](classes)
+    for tensor in [*network.parameters(), *network.buffers()]:
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return network
 
 
-def load(name: str, classes: int, weights: str | Path, device: torch.device) -> MultiExitNetwork:
+def _name_and_options(model: Model) -> tuple[str, Mapping[str, Any]]:
+    if isinstance(model, str):
+        return model, {}
+    return model["name"], model.get("options") or {}
+
+
+def own(what: str, made: Any) -> MultiExitNetwork:
+    """Someone's network, which ``what`` gave, as one of ours.
+
+    Raises OfframpError where it is none: see `offramp.networks.multiexit.MultiExit`.
+    """
+    parts = {}
+    for name in ("blocks", "heads"):
+        found = getattr(made, name, None)
+        if not isinstance(found, Sequence | nn.ModuleList | nn.Sequential):
+            raise OfframpError(
+                f"{what} gave {_kind(made)} without a list of {name}; want an object with blocks "
+                f"and heads, see {PAGE}"
+            )
+        parts[name] = list(found)
+        for place, part in enumerate(parts[name]):
+            if not isinstance(part, nn.Module):
+                raise OfframpError(
+                    f"{what}: {name}[{place}] is {_kind(part)}; want a torch.nn.Module"
+                )
+    blocks, heads = map(len, parts.values())
+    if blocks != heads or not blocks:
+        raise OfframpError(
+            f"{what} gave {blocks} blocks and {heads} heads; want as many of each, a pair per exit"
+        )
+    return OwnNetwork(made)
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"an object of type {type(value).__name__}"
+
+
+def load(
+    model: Model, classes: int, weights: str | Path | None, device: torch.device
+) -> MultiExitNetwork:
     """A network with weights from a file, ready for inference on the device.
 
     ``weights`` is a safetensors file or a torch state dict, alone or in a checkpoint (see
-    states.py). Raises OfframpError when the file can't be read, or says how what it holds differs
-    from the network's weights.
+    states.py); None where a factory loads its own. Raises OfframpError when the file can't be read,
+    or says how what it holds differs from the network's weights; and as `build` does.
     """
-    network = build(name, classes)
+    network = build(model, classes)
+    name, options = _name_and_options(model)
+    if weights is None:
+        digest = digest_of(network.state_dict())
+    else:
+        _take(network, name, weights, classes)
+        digest = sha256(weights)
+    network.identity = Identity(name, str(weights or NONE), digest, dict(options) or None)
+    return network.to(device).eval()
+
+
+def _take(network: MultiExitNetwork, name: str, weights: str | Path, classes: int) -> None:
     content = states.read(weights)
     try:
         state = states.fitting(
@@ -47,8 +113,19 @@ def load(name: str, classes: int, weights: str | Path, device: torch.device) -> 
     except OfframpError as error:
         raise OfframpError(f"{error}{_whose(content, name, classes)}") from None
     network.load_state_dict(state, strict=True)
-    network.identity = Identity(name, str(weights), sha256(weights))
-    return network.to(device).eval()
+
+
+def digest_of(state: Mapping[str, Any]) -> str:
+    """sha256 of a state dict by names, types, shapes and values: of weights that have no file."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        if isinstance(value, Tensor):
+            plain = value.detach().cpu().contiguous()
+            digest.update(f"{name} {plain.dtype} {tuple(plain.shape)}\n".encode())
+            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(f"{name} {value!r}\n".encode())
+    return digest.hexdigest()
 
 
 def _whose(content: Any, name: str, classes: int) -> str:
@@ -82,8 +159,9 @@ def save(
 
 
 @torch.inference_mode()
-def describe(network: MultiExitNetwork) -> "pa.Table":
-    """Shapes, learned parameters and multiply-adds of every block and head, for one image.
+def describe(network: MultiExitNetwork, x: Features) -> "pa.Table":
+    """Shapes, learned parameters and multiply-adds of every block and head, for one sample ``x``,
+    a batch of one.
 
     Multiply-adds are half of what torch's own FlopCounterMode counts.
     """
@@ -92,7 +170,6 @@ def describe(network: MultiExitNetwork) -> "pa.Table":
     from offramp.tables.schemas import NETWORK
 
     rows = []
-    x = torch.zeros(1, *IMAGE_SHAPE)
     for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True), 1):
         features, row = _look(block, x)
         rows.append({"part": "block", "exit": k, **row})
@@ -102,12 +179,18 @@ def describe(network: MultiExitNetwork) -> "pa.Table":
     return pa.Table.from_pylist(rows, schema=NETWORK)
 
 
-def _look(part: nn.Module, x: Tensor) -> tuple[Tensor, dict]:
+def _look(part: nn.Module, x: Features) -> tuple[Features, dict]:
     with FlopCounterMode(display=False) as counter:
         y = part(x)
     return y, {
-        "input_shape": "x".join(map(str, x.shape[1:])),
-        "output_shape": "x".join(map(str, y.shape[1:])),
+        "input_shape": _shape(x),
+        "output_shape": _shape(y),
         "parameters": sum(p.numel() for p in part.parameters() if p.requires_grad),
         "multiply_adds": counter.get_total_flops() // 2,
     }
+
+
+def _shape(x: Features) -> str:
+    """As 32x8x8; of several tensors joined by +. A number a sample is 1."""
+    tensors = (x,) if isinstance(x, Tensor) else x
+    return " + ".join("x".join(map(str, t.shape[1:])) or "1" for t in tensors)

@@ -1,12 +1,36 @@
 """What every network here is: blocks and heads of equal length."""
 
+from collections.abc import Sequence
+from typing import Protocol
+
 from torch import Tensor, nn
 
 from offramp.networks.identity import Identity
 
+# What a block takes and gives, and what a head takes: the first axis of every tensor is the batch.
+Features = Tensor | tuple[Tensor, ...]
+
+
+class MultiExit(Protocol):
+    """What a network of one's own has to be; it need not inherit from anything here.
+
+    ``blocks`` and ``heads`` are K modules each, K >= 1. Block k maps the features of block k-1
+    (the input for the first) to those of k; head k maps the features of block k to (N, C) logits,
+    float32. Input and features are a tensor or a tuple of tensors, whose first axis is the batch,
+    and what becomes of a sample does not depend on the others in its batch.
+    """
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The pieces of the trunk."""
+
+    @property
+    def heads(self) -> Sequence[nn.Module]:
+        """The classifiers, one after each block."""
+
 
 class MultiExitNetwork(nn.Module):
-    """Block k maps the features of block k-1 (the image for the first) to those of k; head k maps
+    """Block k maps the features of block k-1 (the input for the first) to those of k; head k maps
     the features of block k to (N, classes) logits. Everything past this class works for any number
     of exits and classes. ``identity`` says which weights it was loaded with, if any."""
 
@@ -14,7 +38,7 @@ class MultiExitNetwork(nn.Module):
     heads: tuple[nn.Module, ...]
     identity: Identity | None = None
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, x: Features) -> list[Tensor]:
         """The logits (N, classes) of every exit."""
         logits = []
         for block, head in zip(self.blocks, self.heads, strict=True):
@@ -25,3 +49,42 @@ class MultiExitNetwork(nn.Module):
     def fit_to(self, images: Tensor) -> None:
         """Set from training images, (n, 3, H, W) in 0..1, what is fixed before the first step; by
         default nothing."""
+
+    def fold(self) -> None:
+        """Fold batch norm into convolutions where that is exact; for inference only."""
+        for part in list(self.modules())[1:]:
+            fold = getattr(part, "fold", None)
+            if fold is not None:
+                fold()
+
+
+class OwnNetwork(MultiExitNetwork):
+    """Someone's network in the form that everything here expects; its weights keep the names that
+    its own state dict gives them."""
+
+    def __init__(self, made: MultiExit):
+        super().__init__()
+        parts = [*made.blocks, *made.heads]
+        registered = set(made.modules()) if isinstance(made, nn.Module) else set()
+        if not registered.issuperset(parts):
+            # A plain object, or a module that holds its parts in lists of Python's own.
+            made = _Held(made)
+        self.made = made
+        self.blocks, self.heads = tuple(made.blocks), tuple(made.heads)
+
+    def state_dict(self, *args, **kwargs):
+        """That of the network as its author wrote it."""
+        return self.made.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, *args, **kwargs):
+        """Into the network as its author wrote it."""
+        return self.made.load_state_dict(*args, **kwargs)
+
+    def fold(self) -> None:
+        """Nothing: what the parts call so is not known."""
+
+
+class _Held(nn.Module):
+    def __init__(self, made: MultiExit):
+        super().__init__()
+        self.blocks, self.heads = nn.ModuleList(made.blocks), nn.ModuleList(made.heads)

@@ -247,12 +247,17 @@ def _network(path: str | Path, found: dict[str, Any]) -> Identity | None:
     network = found.get("network")
     if network is None:
         return None
-    wanted = Identity._fields
+    wanted = Identity._fields[:3]
     if not isinstance(network, dict) or not all(isinstance(network.get(k), str) for k in wanted):
         raise OfframpError(
             f"{path}: network: want null or {', '.join(wanted)}, not {_short(network)}"
         )
-    return Identity(*(network[key] for key in wanted))
+    options = network.get("options")
+    if options is not None and not isinstance(options, dict):
+        raise OfframpError(
+            f"{path}: network.options: want null or a mapping, not {_short(options)}"
+        )
+    return Identity(*(network[key] for key in wanted), options)
 
 
 def _short(value: Any) -> str:

@@ -51,7 +51,9 @@ def against_public_networks(
     with torch.inference_mode():
         rows = interleaved("public", contenders, device, TURNS, **where)
     for name, other in others.items():
-        rows += _figures(name, PUBLIC[name].accuracy, describe(other)["multiply_adds"][0].as_py())
+        rows += _figures(
+            name, PUBLIC[name].accuracy, describe(other, batches[0][:1])["multiply_adds"][0].as_py()
+        )
     values, correct = scores["test"]
     nobody = Policy("entropy", (None,) * (len(network.heads) - 1))
     for name, policy in {"full network": nobody, **policies}.items():

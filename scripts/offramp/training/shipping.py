@@ -148,7 +148,7 @@ def _training_lines(
 
 
 def _parts_lines(network: MultiExitNetwork) -> list[str]:
-    parts = describe(network).to_pylist()
+    parts = describe(network, torch.zeros(1, *IMAGE_SHAPE)).to_pylist()
     blocks_and_final_head = [p for p in parts if p["part"] == "block"] + parts[-1:]
     return [
         "## Parts",
