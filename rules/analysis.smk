@@ -182,6 +182,7 @@ rule policies:
         code=code("policies"),
         # Of own logits and another run's, what the tables say of the network counts.
         weights=WEIGHTS if OWN is None else TABLES_OF,
+        options=config["model"]["options"] if OWN is None else {},
         report_cutoff=config["sweep"]["report_cutoff"],
         target=config["calibration"]["target"],
         selection=config["selection"],

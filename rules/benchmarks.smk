@@ -7,7 +7,7 @@ rule benchmark:
     """What is measured against something else, in turn in one run; not part of `all`."""
     input:
         data=DATA,
-        weights=weights_input,
+        weights=of_the_project,
         logits=expand("{results}/logits/{split}.parquet", results=RESULTS, split=["val", "test"]),
         scores=expand("{results}/scores/{split}.parquet", results=RESULTS, split=["val", "test"]),
         timings=f"{RESULTS}/timings.parquet",
@@ -43,7 +43,7 @@ rule benchmark_run:
     """Where the seconds of a cold run of the whole workflow go, rule by rule."""
     input:
         data=DATA,
-        weights=weights_input,
+        weights=of_the_project,
     output:
         f"{RESULTS}/measured/run.parquet",
     log:

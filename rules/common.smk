@@ -12,11 +12,13 @@ SCRIPTS = RULES.parent / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 # The jobs too import the library that lies here, even where another is installed; and they draw
 # into files, whatever a notebook that started them draws on.
-os.environ.update(PYTHONPATH=str(SCRIPTS), MPLBACKEND="agg")
+FOUND = dict.fromkeys([str(SCRIPTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, FOUND)), MPLBACKEND="agg")
 
 from offramp import OfframpError
 from offramp.common.files import check_room
-from offramp.workflow.code import code_digest
+from offramp.networks.factory import factory_of, file_of, is_own
+from offramp.workflow.code import code_digest, model_of
 from offramp.workflow.config import check_config, refuse, training_misfits
 from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, dataset_of, inputs_file, known_of, pool_files
@@ -58,8 +60,15 @@ if OWN is None:
     PLACE = f"data/{dataset_of(DATASET).name}"
     DATA = [f"{PLACE}/{file}" for file in pool_files(DATASET)]
     DATA_OF_VAL = f"{PLACE}/{inputs_file(DATASET, 'val')}"
+# What a network is built from: its name or factory, the factory's options and the digest of its code.
+MODEL = model_of(config["model"]) if OWN is None else None
 TRAINED = config["model"]["weights"] == "train"
+# A factory that loads its own weights has no file of them.
+UNTOLD = config["model"]["weights"] == "none"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
+if MODEL and is_own(MODEL["name"]) and workflow.is_main_process:
+    ran = file_of(factory_of(MODEL["name"]))
+    print(f"Runs the code of your network: {ran} ({MODEL['name']})", file=sys.stderr)
 
 # A finished training, and why it is not the one that the config asks for.
 CURVES = FOLDER / "training.parquet"
@@ -99,7 +108,9 @@ def the_dataset(wildcards):
 
 def weights_input(wildcards):
     """The weights file; one of the user's own counts by its content (see `model_params`), not its
-    date."""
+    date. None where a factory loads its own."""
+    if UNTOLD:
+        return []
     return WEIGHTS if TRAINED else ancient(WEIGHTS)
 
 
@@ -134,6 +145,21 @@ if TRAINED:
     refuse_another_training()
 
 
+# The name by which those who build the project ship a network.
+SHIPPED = "own" if is_own(config["model"]["name"]) else config["model"]["name"]
+
+
+def of_the_project(wildcards):
+    """The weights of a network of the project: none of one's own is shipped, or held against others
+    by name."""
+    if is_own(config["model"]["name"]):
+        raise WorkflowError(
+            f"model.name: {config['model']['name']} is a network of your own; this is done with "
+            "networks of the project only"
+        )
+    return weights_input(wildcards)
+
+
 def compared_runs(wildcards):
     """What is read of the results folders to compare."""
     if not COMPARED:
@@ -159,8 +185,8 @@ def model_params():
     return {
         "dataset": the_dataset,
         "validation": config["dataset"]["validation"],
-        "model": config["model"]["name"],
-        "weights": "trained here" if TRAINED else sha256(WEIGHTS),
+        "model": MODEL,
+        "weights": "trained here" if TRAINED else UNTOLD or sha256(WEIGHTS),
         "backend": config["backend"],
         "device": config["device"],
         "threads": config["threads"],

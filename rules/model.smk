@@ -29,13 +29,14 @@ rule ship:
     """For those who build the project: put weights trained here, and their card, into weights/."""
     input:
         data=DATA,
-        weights=f"{RESULTS}/model/weights.safetensors",
+        weights=lambda wildcards: of_the_project(wildcards)
+        and f"{RESULTS}/model/weights.safetensors",
         curves=f"{RESULTS}/training.parquet",
         figure=f"{RESULTS}/figures/training.png",
     output:
         # The weights, the figure and their place in the index are written beside it. They are not
         # declared, so that nobody who only uses them has them trained anew.
-        card=f"weights/{config['model']['name']}.md",
+        card=f"weights/{SHIPPED}.md",
     log:
         f"{RESULTS}/logs/ship.log",
     benchmark:
@@ -52,7 +53,7 @@ rule ship:
         code=code("ship"),
         dataset=the_dataset,
         validation=config["dataset"]["validation"],
-        model=config["model"]["name"],
+        model=MODEL,
         device=config["device"],
         threads=config["threads"],
     script:
@@ -66,10 +67,10 @@ rule ship_logits:
         test=f"{RESULTS}/logits/test.parquet",
         timings=f"{RESULTS}/timings.parquet",
     output:
-        val=f"weights/logits/{config['model']['name']}/val.parquet",
-        test=f"weights/logits/{config['model']['name']}/test.parquet",
-        timings=f"weights/logits/{config['model']['name']}/timings.parquet",
-        sums=f"weights/logits/{config['model']['name']}/SHA256SUMS",
+        val=f"weights/logits/{SHIPPED}/val.parquet",
+        test=f"weights/logits/{SHIPPED}/test.parquet",
+        timings=f"weights/logits/{SHIPPED}/timings.parquet",
+        sums=f"weights/logits/{SHIPPED}/SHA256SUMS",
     log:
         f"{RESULTS}/logs/ship_logits.log",
     benchmark:

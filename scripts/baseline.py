@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     network, split, device, machine = opened(paths, params, "test")
-    baseline = ready(params.baseline["name"], paths.baseline, params, device)
+    baseline = ready(params.baseline["name"], paths.baseline, params, split, device)
     classes = dataset_of(params.dataset).classes
     policy = load_policy_for(paths.policy, len(network.heads), classes, network.identity)
     rows = compare(network, policy, baseline, split, params.batch_size, device)
-    origin = provenance(snakemake.config, sha256(paths.weights), "test") | machine
+    origin = provenance(snakemake.config, network.identity.weights_sha256, "test") | machine
     origin |= {
         "baseline": params.baseline["name"],
         "baseline_weights_sha256": sha256(paths.baseline),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from offramp.data.datasets import dataset_of
 from offramp.inference.forward import dump_split
 from offramp.inference.opening import opened
-from offramp.tables.files import provenance, sha256, write
+from offramp.tables.files import provenance, write
 from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ with job_log(snakemake.log[0]):
     params, paths, name = snakemake.params, snakemake.input, snakemake.wildcards.split
     network, split, device, machine = opened(paths, params, name)
     classes = dataset_of(params.dataset).classes
-    origin = provenance(snakemake.config, sha256(paths.weights), name) | machine
+    origin = provenance(snakemake.config, network.identity.weights_sha256, name) | machine
     logits = snakemake.output.logits
     timings = dump_split(network, split, name, classes, params.batch_size, device, logits, origin)
     write(snakemake.output.timings, timings, "timings", origin)

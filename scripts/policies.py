@@ -19,7 +19,8 @@ with job_log(snakemake.log[0]):
     tables = [read(getattr(paths, name), name) for name in names]
     values, correct, scores = read_scores(paths.scores)
     weights = same_weights([*tables, scores])
-    network = Identity(origin_of(scores)["model"], params.weights, weights)
+    model = origin_of(scores)["model"]
+    network = Identity(model, params.weights, weights, params.options or None)
     chosen = choose_policies(
         *tables,
         values,

@@ -7,7 +7,7 @@ from offramp.inference.opening import opened
 from offramp.inference.probe import probe
 from offramp.scoring.criteria import CRITERIA, FEATURES
 from offramp.scoring.policy import shared_cutoff
-from offramp.tables.files import provenance, sha256, write
+from offramp.tables.files import provenance, write
 from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
@@ -23,5 +23,5 @@ with job_log(snakemake.log[0]):
     known = ((0.0,) * (FEATURES + classes),) * side if CRITERIA[params.criterion].fitted else None
     policy = shared_cutoff(0.0, side, params.criterion, temperatures, known)
     timings = probe(network, policy, split, params.batch_size, device)
-    origin = provenance(snakemake.config, sha256(paths.weights), "probe") | machine
+    origin = provenance(snakemake.config, network.identity.weights_sha256, "probe") | machine
     write(snakemake.output[0], timings, "timings", origin)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     config, output = snakemake.config, snakemake.output
-    model, data, settings = config["model"]["name"], config["dataset"], config["train"]
+    model, data, settings = config["model"], config["dataset"], config["train"]
     # Not an output: Snakemake would delete it before a rerun, and with it what to go on from.
     # It is deleted once all is done (see Snakefile).
     resume = Path(output.weights).with_name("resume.pt")
@@ -37,7 +37,9 @@ with job_log(snakemake.log[0]):
             # Before the training: commits made meanwhile did not train anything.
             origin = provenance(config, "", "train") | machine
             network, curves = train(model, known, *splits, settings, device, resume)
-            save(network, output.weights, {"model": model, "dataset": dataset_of(known).name})
+            save(
+                network, output.weights, {"model": model["name"], "dataset": dataset_of(known).name}
+            )
             origin["weights_sha256"] = sha256(output.weights)
             origin |= {"dtype": precision(device, settings), "recipe": json.dumps(dict(settings))}
             origin[PURPOSE] = json.dumps(purpose_now(config))

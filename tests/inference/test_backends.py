@@ -55,7 +55,7 @@ def reference(images):
 
 @pytest.fixture(scope="module")
 def network(backend):
-    return for_inference(used_network("cpunet"), backend)
+    return for_inference(used_network("cpunet"), backend, TWO)
 
 
 def middle_of_a_gap(scores: np.ndarray) -> float:
@@ -113,4 +113,4 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(monkeypatch, missing)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(OfframpError, match=rf"needs the package {missing}.*\.\[onnxruntime\]"):
-        for_inference(build("branchynet", 10), "onnxruntime")
+        for_inference(build("branchynet", 10), "onnxruntime", TWO)

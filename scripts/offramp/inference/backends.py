@@ -1,84 +1,82 @@
 """What computes a network's blocks and heads: torch as it is, torch.compile, or onnxruntime."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from offramp import OfframpError
-from offramp.networks.loading import IMAGE_SHAPE
+from offramp.networks.features import Features, first_of, tensors_of
+from offramp.networks.loading import lay_out
 from offramp.networks.multiexit import MultiExitNetwork
 
 
-def for_inference(network: MultiExitNetwork, backend: str) -> MultiExitNetwork:
+def for_inference(
+    network: MultiExitNetwork, backend: str, x: Features | None = None
+) -> MultiExitNetwork:
     """The same blocks and heads, computed by ``backend``; batch norm is folded into convolutions
-    where that is exact, so the network itself can't be trained or saved any more.
+    where that is exact, so the network itself can't be trained or saved any more. ``x``, which
+    onnxruntime needs, is an example of the network's input, two samples.
 
     Raises OfframpError when what the backend needs is not installed or can't do what is asked.
     """
     network.eval()
-    for part in network.modules():
-        fold = getattr(part, "fold", None)
-        if fold is not None:
-            fold()
-    # Folded convolutions are new.
-    network.to(memory_format=torch.channels_last)
-    return BACKENDS[backend](network)
+    network.fold()
+    lay_out(network)  # folded convolutions are new
+    return BACKENDS[backend](network, x)
 
 
-def eager(network: MultiExitNetwork) -> MultiExitNetwork:
+def eager(network: MultiExitNetwork, x: Features | None) -> MultiExitNetwork:
     """The network itself."""
     return network
 
 
-def compiled(network: MultiExitNetwork) -> MultiExitNetwork:
+def compiled(network: MultiExitNetwork, x: Features | None) -> MultiExitNetwork:
     """Every block and head through torch.compile, with the weights frozen into the code, for
     batches of any size. Needs a C++ compiler; the first call of each takes seconds."""
     # Layers of one class share one count of compilations: by default too few for a whole network.
     torch._dynamo.config.recompile_limit = 256
-    return _assembled(
-        network,
-        lambda part, _: torch.compile(part, dynamic=True, options={"freezing": True}),
-    )
+    compiling = partial(torch.compile, dynamic=True, options={"freezing": True})
+    return _assembled(network, map(compiling, network.blocks), map(compiling, network.heads))
 
 
-def onnx(network: MultiExitNetwork) -> MultiExitNetwork:
+def onnx(network: MultiExitNetwork, x: Features | None) -> MultiExitNetwork:
     """Every block and head as an onnxruntime session with as many threads as torch has."""
-    if next(network.parameters()).device.type != "cpu":
+    assert x is not None
+    if first_of(x).device.type != "cpu":
         raise OfframpError("config: backend: onnxruntime runs on device cpu only here")
-    return _assembled(network, _session)
+    blocks, heads = [], []
+    with torch.inference_mode():
+        for block, head in zip(network.blocks, network.heads, strict=True):
+            features = block(x)
+            blocks.append(_session(block, x, features))
+            heads.append(_session(head, features, head(features)))
+            x = features
+    return _assembled(network, blocks, heads)
 
 
-BACKENDS: dict[str, Callable[[MultiExitNetwork], MultiExitNetwork]] = {
+BACKENDS: dict[str, Callable[[MultiExitNetwork, Features | None], MultiExitNetwork]] = {
     "eager": eager,
     "compile": compiled,
     "onnxruntime": onnx,
 }
 
 
-def _assembled(network: MultiExitNetwork, make: Callable[[nn.Module, Tensor], Any]):
-    """A network of stages, each made from a part and an example of its input, a batch of 2."""
-    x = torch.zeros(2, *IMAGE_SHAPE, device=next(network.parameters()).device)
-    x = x.contiguous(memory_format=torch.channels_last)
-    blocks: list[Any] = []
-    heads: list[Any] = []
-    with torch.inference_mode():
-        for block, head in zip(network.blocks, network.heads, strict=True):
-            blocks.append(make(block, x))
-            x = block(x)
-            heads.append(make(head, x))
+def _assembled(network: MultiExitNetwork, blocks: Iterable[Any], heads: Iterable[Any]):
+    """A network of these stages, which are the same ``network`` computed otherwise."""
     made = MultiExitNetwork()
     made.blocks, made.heads, made.identity = tuple(blocks), tuple(heads), network.identity
     return made
 
 
-def onnx_bytes(part: nn.Module, x: Tensor, outputs: Sequence[str]) -> bytes:
-    """A part as an ONNX file for batches of any size: its input is called `inputs`, its outputs as
-    ``outputs`` says; ``x`` is an example of its input, a batch of 2.
+def onnx_bytes(part: nn.Module, x: Features, outputs: Sequence[str]) -> bytes:
+    """A part as an ONNX file for batches of any size, which takes inputs called as `named` says and
+    gives ``outputs``; ``x`` is an example of its input, two samples.
 
-    Raises OfframpError when a package is not installed.
+    Raises OfframpError when a package is not installed, or torch can't export the part.
     """
     try:
         import onnxruntime  # noqa: F401 - torch's exporter needs these, and says so less clearly
@@ -88,23 +86,43 @@ def onnx_bytes(part: nn.Module, x: Tensor, outputs: Sequence[str]) -> bytes:
             f"backend: onnxruntime needs the package {error.name}; "
             'install it with: pip install -e ".[onnxruntime]"'
         ) from None
-    shapes = ({0: torch.export.Dim("batch")},)
+    batch = {0: torch.export.Dim("batch")}
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter's own old calls
-        program = torch.onnx.export(
-            part,
-            (x.clone(),),
-            input_names=["inputs"],
-            output_names=list(outputs),
-            dynamic_shapes=shapes,
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                part,
+                (x.clone() if isinstance(x, Tensor) else tuple(t.clone() for t in x),),
+                input_names=named("inputs", x),
+                output_names=list(outputs),
+                dynamic_shapes=(batch if isinstance(x, Tensor) else (batch,) * len(x),),
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as error:
+            raise OfframpError(
+                f"torch can't export {type(part).__name__} to ONNX ({_last_line(error)}); take "
+                "backend eager or compile"
+            ) from error
     assert program is not None
     return program.model_proto.SerializeToString()
 
 
-def _session(part: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
-    model = onnx_bytes(part, x, ["outputs"])
+def named(word: str, x: Features) -> list[str]:
+    """The names of tensors in an ONNX file: the word, or with a number where there are several."""
+    if isinstance(x, Tensor):
+        return [word]
+    return [f"{word}_{place}" for place in range(1, len(x) + 1)]
+
+
+def _last_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error)).strip()
+
+
+def _session(part: nn.Module, x: Features, y: Features) -> Callable[[Any], Features]:
+    """A part as a function of its input; ``x`` and ``y`` are examples of its input and output."""
+    model, inputs = onnx_bytes(part, x, named("outputs", y)), named("inputs", x)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -112,4 +130,15 @@ def _session(part: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
     # Each session has its own threads; those that spin when done take the cores from the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"inputs": x.contiguous().numpy()})[0])
+    taken = {each.name for each in session.get_inputs()}  # not those that a part ignores
+
+    def several(x: Any) -> Features:
+        given = zip(inputs, tensors_of(x), strict=True)
+        found = session.run(None, {n: t.contiguous().numpy() for n, t in given if n in taken})
+        tensors = tuple(map(torch.from_numpy, found))
+        return tensors[0] if isinstance(y, Tensor) else tensors
+
+    def one(x: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"inputs": x.contiguous().numpy()})[0])
+
+    return one if isinstance(x, Tensor) and isinstance(y, Tensor) else several

@@ -6,33 +6,36 @@ because the probe times the very same code.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from offramp import OfframpError
+from offramp.networks.features import Features, count, first_of, joined, take
 from offramp.networks.loading import IMAGE_SHAPE
-from offramp.networks.multiexit import MultiExitNetwork
+from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
 from offramp.scoring.criteria import CRITERIA, FEATURES, final_score, score_at
 from offramp.scoring.policy import Policy, check_fits, check_network
 
 
 class Samples(NamedTuple):
-    """The samples at a stage: features (n, ...), their places in the input, int64 (n,), and, for a
-    criterion that looks back, their logits (n, C) of every exit so far."""
+    """The samples at a stage: features (n, ...), a tensor or a tuple of them, their places in the
+    input, int64 (n,), and, for a criterion that looks back, their logits (n, C) of every exit so
+    far."""
 
-    x: Tensor
+    x: Features
     places: Tensor
     seen: tuple[Tensor, ...] = ()
 
 
 def run_cascade(
-    network: MultiExitNetwork, policy: Policy, images: Tensor, scores: Tensor | None = None
+    network: MultiExitNetwork, policy: Policy, images: Features, scores: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Labels and exits of a batch under a policy.
 
-    Parameters: ``images`` float32 (N, 3, H, W) in 0..1 on the network's device, best channels_last.
+    Parameters: ``images`` float32 (N, 3, H, W) in 0..1 on the network's device, best channels_last;
+    for a network of one's own what it takes, a tensor or a tuple of them, (N, ...) each.
     Returns label int64 (N,) and exit int64 (N,) in 1..K, in input order, on the same device. A
     disabled exit's head does not run, unless the criterion looks back at it. ``scores``, if given,
     float64 (N,), is filled with the score of each sample at the exit where it left.
@@ -46,12 +49,13 @@ def run_cascade(
 
 @torch.inference_mode()
 def cascade(
-    network: MultiExitNetwork, policy: Policy, images: Tensor, scores: Tensor | None = None
+    network: MultiExitNetwork, policy: Policy, images: Features, scores: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`run_cascade` without a look at what it is given."""
-    labels = torch.empty(len(images), dtype=torch.int64, device=images.device)
+    n, device = count(images), first_of(images).device
+    labels = torch.empty(n, dtype=torch.int64, device=device)
     exits = torch.empty_like(labels)
-    here = Samples(images, torch.arange(len(images), device=images.device))
+    here = Samples(images, torch.arange(n, device=device))
     for k in range(len(network.blocks)):
         stay = run_stage(network, policy, k, here, labels, exits, scores)
         if stay is None:
@@ -61,7 +65,7 @@ def cascade(
 
 
 def run_cascade_regrouped(
-    network: MultiExitNetwork, policy: Policy, batches: Sequence[Tensor], batch_size: int
+    network: MultiExitNetwork, policy: Policy, batches: Sequence[Features], batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """Labels and exits of all batches, as `run_cascade` gives them one after the other; but before
     each block those who are left of several batches are put together into one of ``batch_size``.
@@ -79,15 +83,18 @@ def run_cascade_regrouped(
     return cascade_regrouped(network, policy, batches, batch_size)
 
 
-def check_images(network: MultiExitNetwork, images: Tensor) -> None:
+def check_images(network: MultiExitNetwork, images: Features) -> None:
     """Raise OfframpError where ``images`` are not what `run_cascade` takes."""
+    weights = next(network.parameters(), None)
+    if isinstance(network, OwnNetwork):
+        _check_inputs(images, weights)
+        return
     if not isinstance(images, Tensor) or images.dtype != torch.float32:
         found = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise OfframpError(f"images: want float32 in 0..1 (pixels / 255), not {found}")
     if images.shape[1:] != IMAGE_SHAPE:
         wanted = ", ".join(map(str, IMAGE_SHAPE))
         raise OfframpError(f"images: want shape (N, {wanted}), not {tuple(images.shape)}")
-    weights = next(network.parameters(), None)
     if weights is not None and weights.device != images.device:
         raise OfframpError(f"images: on {images.device}, where the network is on {weights.device}")
     low, high = (end.item() for end in images.aminmax()) if len(images) else (0.0, 1.0)
@@ -97,13 +104,28 @@ def check_images(network: MultiExitNetwork, images: Tensor) -> None:
         )
 
 
+def _check_inputs(inputs: Any, weights: Tensor | None) -> None:
+    """What is known of what a network of one's own takes."""
+    tensors = inputs if isinstance(inputs, tuple) and inputs else (inputs,)
+    for tensor in tensors:
+        if not isinstance(tensor, Tensor) or not tensor.ndim:
+            found = f"a {type(tensor).__name__}" if not isinstance(tensor, Tensor) else "a number"
+            raise OfframpError(f"inputs: want a tensor or a tuple of tensors (N, ...), not {found}")
+        if weights is not None and weights.device != tensor.device:
+            raise OfframpError(
+                f"inputs: on {tensor.device}, where the network is on {weights.device}"
+            )
+    if len({len(tensor) for tensor in tensors}) > 1:
+        raise OfframpError(f"inputs: tensors of {', '.join(map(str, map(len, tensors)))} samples")
+
+
 @torch.inference_mode()
-def check_policy(network: MultiExitNetwork, policy: Policy, images: Tensor) -> None:
+def check_policy(network: MultiExitNetwork, policy: Policy, images: Features) -> None:
     """Raise OfframpError where the policy is not one for this network. How many classes that has,
     which only matters to a fitted criterion, it shows on the first of the ``images``."""
     classes = 0
-    if policy.weights and len(images):
-        classes = network.heads[0](network.blocks[0](images[:1])).shape[1]
+    if policy.weights and count(images):
+        classes = network.heads[0](network.blocks[0](take(images, slice(0, 1)))).shape[1]
     elif policy.weights:
         classes = len(policy.weights[0]) - FEATURES
     check_fits("the policy", policy, len(network.heads), classes)
@@ -112,11 +134,11 @@ def check_policy(network: MultiExitNetwork, policy: Policy, images: Tensor) -> N
 
 @torch.inference_mode()
 def cascade_regrouped(
-    network: MultiExitNetwork, policy: Policy, batches: Sequence[Tensor], batch_size: int
+    network: MultiExitNetwork, policy: Policy, batches: Sequence[Features], batch_size: int
 ) -> tuple[Tensor, Tensor]:
     """`run_cascade_regrouped` without a look at what it is given."""
-    device, stages = batches[0].device, len(network.blocks)
-    labels = torch.empty(sum(map(len, batches)), dtype=torch.int64, device=device)
+    device, stages = first_of(batches[0]).device, len(network.blocks)
+    labels = torch.empty(sum(map(count, batches)), dtype=torch.int64, device=device)
     exits = torch.empty_like(labels)
     waiting: list[list[Samples]] = [[] for _ in range(stages)]
 
@@ -130,9 +152,9 @@ def cascade_regrouped(
 
     start = 0
     for images in batches:
-        index = torch.arange(start, start + len(images), device=device)
+        index = torch.arange(start, start + count(images), device=device)
         waiting[0].append(Samples(images, index))
-        start += len(images)
+        start += count(images)
         for k in range(stages):
             advance(k, batch_size)
     for k in range(stages):
@@ -144,10 +166,10 @@ def _first(groups: Sequence[Samples], size: int) -> tuple[Samples, Samples]:
     """The first ``size`` samples of the groups together, and the rest."""
     x, places, seen = groups[0]
     if len(groups) > 1:
-        x, places = torch.cat([g.x for g in groups]), torch.cat([g.places for g in groups])
+        x, places = joined([g.x for g in groups]), torch.cat([g.places for g in groups])
         seen = tuple(torch.cat(logits) for logits in zip(*(g.seen for g in groups), strict=True))
     some, rest = (
-        Samples(x[part], places[part], tuple(z[part] for z in seen))
+        Samples(take(x, part), places[part], tuple(z[part] for z in seen))
         for part in (slice(0, size), slice(size, None))
     )
     return some, rest
@@ -188,7 +210,7 @@ def run_stage(
 
 
 @torch.inference_mode()
-def run_full_network(network: MultiExitNetwork, images: Tensor) -> Tensor:
+def run_full_network(network: MultiExitNetwork, images: Features) -> Tensor:
     """Labels int64 (N,) of the full network: all blocks and only the final head."""
     x = images
     for block in network.blocks:
@@ -238,5 +260,5 @@ def decide_final(logits: Tensor, exit_: int, index: Tensor, labels: Tensor, exit
 
 
 def remove(here: Samples, stay: Tensor) -> Samples:
-    """Those who stay, by their rows int64 (kept,); plain indexing keeps channels_last."""
-    return Samples(here.x[stay], here.places[stay], tuple(z[stay] for z in here.seen))
+    """Those who stay, by their rows int64 (kept,)."""
+    return Samples(take(here.x, stay), here.places[stay], tuple(z[stay] for z in here.seen))

@@ -9,6 +9,7 @@ from offramp.common.progress import progress
 from offramp.data.splits import Split, load_images
 from offramp.inference.cascade import decide, decide_final
 from offramp.inference.machine import timed
+from offramp.networks.features import Features, count, first_of
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, shared_cutoff
 from offramp.tables.files import TableWriter
@@ -51,15 +52,15 @@ class Stopwatch:
 def timed_stage(
     network: MultiExitNetwork,
     policy: Policy,
-    x: Tensor,
+    x: Features,
     seen: list[Tensor],
     notes: tuple,
     watch: Stopwatch,
     **row,
-) -> Tensor:
+) -> Features:
     """The next block, head and decision on everyone; returns the features and appends the logits
     to ``seen``, those of all exits before."""
-    k, n = len(seen), len(x)
+    k, n = len(seen), count(x)
     features = watch.time("block", k + 1, n, lambda: network.blocks[k](x), **row)
     seen.append(watch.time("head", k + 1, n, lambda: network.heads[k](features), **row))
     if k == len(network.blocks) - 1:
@@ -69,9 +70,9 @@ def timed_stage(
     return features
 
 
-def new_notes(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def new_notes(x: Features) -> tuple[Tensor, Tensor, Tensor]:
     """Positions, labels and exits of a batch, as the cascade keeps them."""
-    index = torch.arange(len(x), device=x.device)
+    index = torch.arange(count(x), device=first_of(x).device)
     return index, torch.empty_like(index), torch.empty_like(index)
 
 

@@ -3,14 +3,16 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from offramp.data.datasets import dataset_of
-from offramp.data.splits import Split, open_split
+from offramp.data.splits import Split, load_images, open_split
 from offramp.inference.backends import for_inference
 from offramp.inference.machine import prepare
-from offramp.networks.loading import load
-from offramp.networks.multiexit import MultiExitNetwork
+from offramp.networks.loading import Model, load, name_of
+from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
+from offramp.networks.trying import TRIED, check_network
 
 
 class Opened(NamedTuple):
@@ -27,14 +29,21 @@ def opened(paths: Any, params: Any, split: str) -> Opened:
     """All of it, from a rule's inputs ``data`` and ``weights`` and its parameters; call once,
     before anything large. Raises OfframpError as `load` and `prepare` do."""
     device, machine = prepare(params)
-    network = ready(params.model, paths.weights, params, device)
-    return Opened(network, split_of(paths, params, split), device, machine)
+    samples = split_of(paths, params, split)
+    network = ready(params.model, paths.weights or None, params, samples, device)
+    return Opened(network, samples, device, machine)
 
 
-def ready(name: str, weights: str, params: Any, device: torch.device) -> MultiExitNetwork:
-    """The network of this name with these weights, on the run's dataset and backend."""
-    loaded = load(name, dataset_of(params.dataset).classes, weights, device)
-    return for_inference(loaded, params.backend)
+def ready(
+    model: Model, weights: str | None, params: Any, split: Split, device: torch.device
+) -> MultiExitNetwork:
+    """This network with these weights, on the run's dataset, of which this is a split, and backend.
+    One of one's own is tried on a few samples first, see `check_network`."""
+    classes, two = dataset_of(params.dataset).classes, np.arange(2) % len(split.order)
+    network = load(model, classes, weights, device)
+    if isinstance(network, OwnNetwork):
+        check_network(network, name_of(model), load_images(split, slice(0, TRIED), device), classes)
+    return for_inference(network, params.backend, load_images(split, two, device))
 
 
 def split_of(paths: Any, params: Any, name: str) -> Split:

@@ -12,6 +12,7 @@ from offramp.common.progress import progress
 from offramp.data.splits import Split, load_images
 from offramp.inference.cascade import Samples, remove
 from offramp.inference.forward import Stopwatch, new_notes, timed_stage
+from offramp.networks.features import Features, count, first_of, take
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import Policy
@@ -71,13 +72,13 @@ def probe(
 def probe_round(
     network: MultiExitNetwork,
     policy: Policy,
-    images: Tensor,
+    images: Features,
     watch: Stopwatch,
     repeat: int,
     draw: np.random.Generator,
 ) -> None:
     """All descents once, in a random order; ``images`` is a full batch."""
-    walks = descents(len(images), len(network.heads))
+    walks = descents(count(images), len(network.heads))
     for place in draw.permutation(len(walks)):
         descend(network, policy, images, walks[place], watch, repeat, draw)
 
@@ -86,7 +87,7 @@ def probe_round(
 def descend(
     network: MultiExitNetwork,
     policy: Policy,
-    images: Tensor,
+    images: Features,
     sizes: list[int],
     watch: Stopwatch,
     repeat: int,
@@ -94,15 +95,16 @@ def descend(
 ) -> None:
     """Time every part at every stage of one walk; who leaves in between is drawn at random."""
     looks_back = CRITERIA[policy.criterion].looks_back
-    x = images[: sizes[0]]
+    x = take(images, slice(0, sizes[0]))
     notes = new_notes(x)
     seen: list[Tensor] = []
     for k, kept in enumerate([*sizes[1:], None], 1):
         x = timed_stage(network, policy, x, seen, notes, watch, repeat=repeat)
-        if kept is not None and kept < len(x):
-            stay = torch.from_numpy(np.sort(draw.permutation(len(x))[:kept])).to(x.device)
+        n = count(x)
+        if kept is not None and kept < n:
+            stay = torch.from_numpy(np.sort(draw.permutation(n)[:kept])).to(first_of(x).device)
             here = Samples(x, notes[0], tuple(seen) if looks_back else ())
             call = partial(remove, here, stay)
-            x, places, left = watch.time("remove", k, len(x), call, kept=kept, repeat=repeat)
+            x, places, left = watch.time("remove", k, n, call, kept=kept, repeat=repeat)
             notes = (places, *notes[1:])
             seen = list(left) if looks_back else seen

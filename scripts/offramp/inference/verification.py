@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from offramp import OfframpError
 from offramp.common.progress import bar, progress
 from offramp.data.splits import Split, load_images
 from offramp.inference.cascade import cascade, run_full_network
 from offramp.inference.machine import timed
+from offramp.networks.features import Features, take
 from offramp.networks.identity import Identity
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.criteria import CRITERIA, score_range, spread
@@ -118,11 +118,11 @@ def differences(
 
 
 @torch.inference_mode()
-def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Tensor) -> None:
+def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Features) -> None:
     """Run every block and head once on every batch size that it will meet, and on all ``images``.
 
     Parameters: ``reached`` int (batches, K), how many samples of every batch to come reach each
-    stage; ``images`` (n, 3, H, W), as many as the largest batch. Each new size costs a kernel's
+    stage; ``images`` (n, ...), as many as the largest batch. Each new size costs a kernel's
     preparation, and its small lasting allocations fragment the heap of large tensors if they come
     in the middle of the work.
     """
@@ -131,7 +131,7 @@ def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Tensor) -> N
     with bar(desc="warm-up", total=sum(map(len, sizes)), unit="size") as shown:
         for block, head, met in zip(network.blocks, network.heads, sizes, strict=True):
             for n in met:
-                head(block(x[:n]))
+                head(block(take(x, slice(0, n))))
                 shown.update(1)
             x = block(x)
             head(x)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from offramp import OfframpError
 
+LONGEST = 300
 PAGE = "docs/guides/own-network.md"
 
 
@@ -144,7 +145,7 @@ def make(model: str, options: Mapping[str, Any], classes: int) -> Any:
         if not callable(call):
             raise OfframpError(f"{model} is of type {type(call).__name__}, not a function or class")
         arguments = _arguments(model, call, options, classes)
-        return _guarded(f"{model} raised", lambda: call(**arguments))
+        return guarded(f"{model} raised", lambda: call(**arguments))
     finally:
         if folder in sys.path:
             sys.path.remove(folder)
@@ -171,7 +172,7 @@ def _arguments(model: str, call: Any, options: Mapping[str, Any], classes: int) 
 def _imported(factory: Factory) -> ModuleType:
     if factory.module:
         module = factory.module
-        return _guarded(f"importing {module} raised", lambda: importlib.import_module(module))
+        return guarded(f"importing {module} raised", lambda: importlib.import_module(module))
     file = Path(str(factory.file)).absolute()
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:8]
     name = f"own_{file.stem}_{digest}"  # no other module's
@@ -179,11 +180,11 @@ def _imported(factory: Factory) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module_ = importlib.util.module_from_spec(spec)
     sys.modules[name] = module_
-    _guarded(f"importing {factory.file} raised", lambda: spec.loader.exec_module(module_))
+    guarded(f"importing {factory.file} raised", lambda: spec.loader.exec_module(module_))
     return module_
 
 
-def _guarded(what: str, call: Any) -> Any:
+def guarded(what: str, call: Any) -> Any:
     """What a call into someone's code gives; what it raises becomes one line that says where."""
     try:
         return call()
@@ -193,4 +194,4 @@ def _guarded(what: str, call: Any) -> Any:
         place = (outside or frames)[-1:]
         where = "".join(f" ({Path(f.filename).name}, line {f.lineno})" for f in place)
         first = (str(error).strip() or "without a message").splitlines()[0]
-        raise OfframpError(f"{what} {type(error).__name__}: {first}{where}") from error
+        raise OfframpError(f"{what} {type(error).__name__}: {first[:LONGEST]}{where}") from error

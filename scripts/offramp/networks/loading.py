@@ -19,8 +19,9 @@ from offramp.networks import states
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
 from offramp.networks.factory import PAGE, is_own, make
+from offramp.networks.features import Features, tensors_of
 from offramp.networks.identity import Identity
-from offramp.networks.multiexit import Features, MultiExitNetwork, OwnNetwork
+from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,10 +42,20 @@ def build(model: Model, classes: int) -> MultiExitNetwork:
     """
     name, options = _name_and_options(model)
     network = own(name, make(name, options, classes)) if is_own(name) else NETWORKS[name](classes)
+    lay_out(network)
+    return network
+
+
+def lay_out(network: nn.Module) -> None:
+    """Kernels to channels_last; torch's own way refuses networks with others beside them."""
     for tensor in [*network.parameters(), *network.buffers()]:
         if tensor.ndim == 4:
             tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
-    return network
+
+
+def name_of(model: Model) -> str:
+    """Its name, or its factory's."""
+    return _name_and_options(model)[0]
 
 
 def _name_and_options(model: Model) -> tuple[str, Mapping[str, Any]]:
@@ -192,5 +203,4 @@ def _look(part: nn.Module, x: Features) -> tuple[Features, dict]:
 
 def _shape(x: Features) -> str:
     """As 32x8x8; of several tensors joined by +. A number a sample is 1."""
-    tensors = (x,) if isinstance(x, Tensor) else x
-    return " + ".join("x".join(map(str, t.shape[1:])) or "1" for t in tensors)
+    return " + ".join("x".join(map(str, t.shape[1:])) or "1" for t in tensors_of(x))

@@ -5,10 +5,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from offramp.networks.features import Features
 from offramp.networks.identity import Identity
-
-# What a block takes and gives, and what a head takes: the first axis of every tensor is the batch.
-Features = Tensor | tuple[Tensor, ...]
 
 
 class MultiExit(Protocol):
@@ -64,13 +62,13 @@ class OwnNetwork(MultiExitNetwork):
 
     def __init__(self, made: MultiExit):
         super().__init__()
-        parts = [*made.blocks, *made.heads]
-        registered = set(made.modules()) if isinstance(made, nn.Module) else set()
-        if not registered.issuperset(parts):
-            # A plain object, or a module that holds its parts in lists of Python's own.
-            made = _Held(made)
-        self.made = made
         self.blocks, self.heads = tuple(made.blocks), tuple(made.heads)
+        registered = set(made.modules()) if isinstance(made, nn.Module) else set()
+        if isinstance(made, nn.Module) and registered.issuperset(self.blocks + self.heads):
+            self.made = made
+        else:  # a plain object, or a module that holds its parts in lists of Python's own
+            self.made = nn.Module()
+            self.made.blocks, self.made.heads = map(nn.ModuleList, (self.blocks, self.heads))
 
     def state_dict(self, *args, **kwargs):
         """That of the network as its author wrote it."""
@@ -82,9 +80,3 @@ class OwnNetwork(MultiExitNetwork):
 
     def fold(self) -> None:
         """Nothing: what the parts call so is not known."""
-
-
-class _Held(nn.Module):
-    def __init__(self, made: MultiExit):
-        super().__init__()
-        self.blocks, self.heads = nn.ModuleList(made.blocks), nn.ModuleList(made.heads)

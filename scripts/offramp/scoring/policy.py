@@ -257,7 +257,7 @@ def _network(path: str | Path, found: dict[str, Any]) -> Identity | None:
         raise OfframpError(
             f"{path}: network.options: want null or a mapping, not {_short(options)}"
         )
-    return Identity(*(network[key] for key in wanted), options)
+    return Identity(network["name"], network["weights"], network["weights_sha256"], options)
 
 
 def _short(value: Any) -> str:

@@ -15,6 +15,7 @@ from offramp.inference.cascade import cascade, cascade_regrouped, run_full_netwo
 from offramp.inference.forward import Stopwatch, new_notes, timed_stage
 from offramp.inference.machine import timed
 from offramp.inference.verification import differences
+from offramp.networks.features import Features
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Outcome, Policy, outcome_of_tables, shared_cutoff
 from offramp.thresholds.time_model import reached_by
@@ -159,7 +160,7 @@ def overhead(
 
 
 @torch.inference_mode()
-def _time_parts(network: MultiExitNetwork, policy: Policy, x: Tensor, watch: Stopwatch) -> None:
+def _time_parts(network: MultiExitNetwork, policy: Policy, x: Features, watch: Stopwatch) -> None:
     notes = new_notes(x)
     seen: list[Tensor] = []
     for _ in network.heads:

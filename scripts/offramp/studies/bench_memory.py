@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from offramp.data.datasets import dataset_of
-from offramp.data.splits import Split, open_split
+from offramp.data.splits import Split, load_images, open_split
 from offramp.inference.backends import for_inference
 from offramp.inference.forward import dump_split
 from offramp.inference.machine import prepare
@@ -20,8 +20,9 @@ def dump_peak(params: dict[str, Any], weights: str, data: str, images: int) -> f
     """Peak resident MiB of this process after a dump of so many images, repeated from the split."""
     device, _ = prepare(params)
     classes = dataset_of(params["dataset"]).classes
-    network = for_inference(load(params["model"], classes, weights, device), params["backend"])
     split = open_split(data, params["dataset"], "train", params["validation"])
+    loaded, two = load(params["model"], classes, weights, device), slice(0, 2)
+    network = for_inference(loaded, params["backend"], load_images(split, two, device))
     again = np.arange(images) % len(split.order)
     long = Split(split.images, split.labels[again], split.order[again])
     with tempfile.TemporaryDirectory() as folder:

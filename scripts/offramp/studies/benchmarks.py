@@ -10,7 +10,7 @@ import torch
 
 from offramp import OfframpError
 from offramp.data.datasets import dataset_of
-from offramp.data.splits import Split
+from offramp.data.splits import Split, load_images
 from offramp.inference.backends import BACKENDS, for_inference
 from offramp.inference.opening import ready, split_of
 from offramp.networks.loading import load
@@ -54,7 +54,8 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
 
     Raises OfframpError when the policy decides by anything but the entropy of raw logits.
     """
-    network = ready(params.model, paths.weights, params, device)
+    test = split_of(paths, params, "test")
+    network = ready(params.model, paths.weights, params, test, device)
     policy = load_policy_for(
         paths.policy, len(network.heads), dataset_of(params.dataset).classes, network.identity
     )
@@ -69,7 +70,6 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
         [parts.filter(pc.field("part") == part)["multiply_adds"] for part in ("block", "head")]
     )
     model = fit_time_model(read(paths.timings, "timings"), params.batch_size)
-    test = split_of(paths, params, "test")
     return Subject(network, policy, test, scores, model, multiply_adds, paths, params, device)
 
 
@@ -83,10 +83,10 @@ def _time_model(s: Subject) -> list[dict]:
 
 def _backends(s: Subject) -> list[dict]:
     """Speed and answers on every backend that is installed and runs on the device."""
-    networks = {s.params.backend: s.network}
+    networks, two = {s.params.backend: s.network}, load_images(s.test, slice(0, 2), s.device)
     for backend in BACKENDS.keys() - {s.params.backend}:
         try:
-            networks[backend] = for_inference(_loaded(s.paths, s.params, s.device), backend)
+            networks[backend] = for_inference(_loaded(s.paths, s.params, s.device), backend, two)
         except OfframpError as error:
             print(f"without {backend}: {error}")
     logits = read_logits(s.paths.logits[1]).logits

@@ -13,6 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offramp.data.datasets import dataset_of, known_of, split_sizes
+from offramp.networks.factory import factory_of, is_own
+from offramp.workflow.code import factory_digest, factory_files
 
 # Where each network's class stands; torch need not be imported to look.
 NETWORKS = Path(__file__).parents[1] / "networks"
@@ -26,13 +28,16 @@ KEPT = "trained"
 
 
 def purpose(
-    model: str, dataset: str, validation: int | None, settings: Mapping[str, Any]
+    model: str | Mapping[str, Any],
+    dataset: str,
+    validation: int | None,
+    settings: Mapping[str, Any],
 ) -> dict[str, Any]:
     """All that a training's result depends on, but for the machine, by the names of the config's
-    keys. ``dataset`` is what `dataset_of` takes, ``settings`` the config's ``train``."""
+    keys. ``model`` is what the config says of it, or its name; ``dataset`` what `dataset_of` takes;
+    ``settings`` is the config's ``train``."""
     return {
-        "model.name": model,
-        "the network's code": _code_digest(NETWORKS / NETWORK_FILES[model]),
+        **_of_model({"name": model} if isinstance(model, str) else model),
         "dataset.name": _seen(dataset),
         "training samples": split_sizes(dataset, validation)["train"],
         **{f"train.{key}": value for key, value in sorted(settings.items())},
@@ -45,6 +50,19 @@ def _seen(known: str) -> str:
     if dataset.mean is None or dataset.std is None:
         return dataset.name
     return f"{dataset.name} less {[*dataset.mean]} by {[*dataset.std]}"
+
+
+def _of_model(model: Mapping[str, Any]) -> dict[str, Any]:
+    name = model["name"]
+    if not is_own(name):
+        code = _code_digest(NETWORKS / NETWORK_FILES[name])
+        return {"model.name": name, "the network's code": code}
+    of_factory = {key: value for key, value in model.items() if key not in ("weights", "code")}
+    files = sorted(factory_files(name), key=lambda file: file.name)
+    # Of a whole package, which may be large, every byte counts.
+    digests = [factory_digest(name)] if factory_of(name).module else [*map(_code_digest, files)]
+    noted = {f"model.{key}": value for key, value in of_factory.items()}
+    return noted | {"the network's code": " ".join(digests)}
 
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -78,7 +96,7 @@ def purpose_of(curves: str | Path) -> dict[str, Any]:
 def purpose_now(config: Mapping[str, Any]) -> dict[str, Any]:
     """The purpose of the training that a config asks for."""
     data = config["dataset"]
-    return purpose(config["model"]["name"], known_of(data), data["validation"], config["train"])
+    return purpose(config["model"], known_of(data), data["validation"], config["train"])
 
 
 def mismatches_of(curves: str | Path, config: Mapping[str, Any]) -> list[str]:
@@ -126,7 +144,10 @@ def _copy(file: Path, place: Path) -> None:
 def _code_digest(file: Path) -> str:
     """sha256 of a module's statements; comments, docstrings and layout don't count, nor where the
     library's other modules lie."""
-    tree = ast.parse(file.read_text())
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:  # one of someone's own, which may never be imported
+        return hashlib.sha256(file.read_bytes()).hexdigest()
     tree.body = [
         node
         for node in tree.body

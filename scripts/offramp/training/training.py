@@ -17,8 +17,9 @@ from offramp import OfframpError
 from offramp.common.progress import bar
 from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split, load_images, normalised
-from offramp.networks.loading import build
-from offramp.networks.multiexit import MultiExitNetwork
+from offramp.networks.loading import Model, build, name_of
+from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
+from offramp.networks.trying import TRIED, check_network
 from offramp.tables.schemas import TRAINING
 from offramp.training.augmentation import augmented_batches
 from offramp.training.evaluation import correct_of
@@ -32,7 +33,7 @@ FIT_IMAGES = 5_000
 
 
 def train(
-    model: str,
+    model: Model,
     dataset: str,
     split: Split,
     validation: Split,
@@ -47,17 +48,24 @@ def train(
     ``train``; ``resume`` is a file that holds the state after each whole epoch: a run that finds
     one of the same purpose (see `recipe.purpose`) goes on from there, on the same device and
     precision to the same result. A damaged file, or another training's, is put aside. Raises
-    OfframpError when the loss is not finite any more.
+    OfframpError when the loss is not finite any more, and where a network of one's own is none, see
+    `check_network`.
 
     Source: Muon, whitening and alternating flips after Jordan, "94% on CIFAR-10 in 3.29 seconds"
     (2024); `joint_loss` says where the loss comes from.
     """
     torch.manual_seed(settings["seed"])
-    network = build(model, dataset_of(dataset).classes)
-    if len(settings["exit_weights"]) != len(network.heads):
+    classes = dataset_of(dataset).classes
+    network = build(model, classes)
+    exit_weights = settings["exit_weights"] or [1] * len(network.heads)
+    if len(exit_weights) != len(network.heads):
         raise OfframpError(
             f"config: train.exit_weights: want {len(network.heads)} numbers, one per exit of "
-            f"{model}, found {len(settings['exit_weights'])}"
+            f"{name_of(model)}, found {len(exit_weights)}"
+        )
+    if isinstance(network, OwnNetwork):
+        check_network(
+            network.eval(), name_of(model), load_images(split, slice(0, TRIED), "cpu"), classes
         )
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     network.to(device)
@@ -66,6 +74,7 @@ def train(
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every batch of an epoch has the same size
     about = purpose(model, dataset, len(validation.order), settings)
+    settings = {**settings, "exit_weights": exit_weights}
     history = restore(Path(resume), about, network, optimisers)
     images = torch.from_numpy(split.images[split.order]).to(device)
     labels = torch.from_numpy(split.labels).to(device)

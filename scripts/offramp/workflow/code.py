@@ -3,8 +3,13 @@ module which a script imports has changed."""
 
 import ast
 import hashlib
+import os
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from offramp.networks.factory import factory_of, file_of, is_own
 
 
 @cache
@@ -17,17 +22,59 @@ def code_digest(script: Path) -> str:
         if file not in digests:
             digests[file] = hashlib.sha256(file.read_bytes()).hexdigest()
             waiting |= imported(file, script.parent)
-    listed = sorted(f"{file.relative_to(script.parent)} {d}" for file, d in digests.items())
+    return _digest_of_all(digests)
+
+
+def model_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network is built from, of the config's ``model``; with the digest of a factory's code,
+    by which an edit of it is noticed."""
+    built = {key: value for key, value in model.items() if key != "weights"}
+    return built | {"code": factory_digest(model["name"])} if is_own(model["name"]) else built
+
+
+@cache
+def factory_digest(model: str) -> str:
+    """sha256 over the code of a factory, by its content."""
+    files = factory_files(model)
+    return _digest_of_all({f: hashlib.sha256(f.read_bytes()).hexdigest() for f in files})
+
+
+@cache
+def factory_files(model: str) -> frozenset[Path]:
+    """The code of a factory: its file and all beside it that this imports; or, where it lies in a
+    package that Python finds by name, all of that."""
+    factory = factory_of(model)
+    start = file_of(factory)
+    assert start is not None  # the config was checked
+    if factory.module and ("." in factory.module or start.name == "__init__.py"):
+        package = start.parents[factory.module.count(".") - (start.name != "__init__.py")]
+        return frozenset(package.rglob("*.py"))
+    found, waiting = {start}, {start} if factory.file else set()
+    while waiting:
+        new = imported(waiting.pop(), start.parent, "") - found
+        found |= new
+        waiting |= new
+    return frozenset(found)
+
+
+def _digest_of_all(digests: Mapping[Path, str]) -> str:
+    root = Path(os.path.commonpath([file.parent for file in digests]))
+    listed = sorted(f"{file.relative_to(root)} {digest}" for file, digest in digests.items())
     return hashlib.sha256("\n".join(listed).encode()).hexdigest()
 
 
 @cache
-def imported(file: Path, root: Path) -> frozenset[Path]:
-    """The library modules that a Python file below ``root`` imports, by absolute or relative
-    names, and the packages they lie in."""
+def imported(file: Path, root: Path, top: str = "offramp") -> frozenset[Path]:
+    """The modules that a Python file below ``root`` imports, by absolute or relative names, and the
+    packages they lie in: those of the package ``top``, or, if that is empty, all below ``root``.
+    None of a file that is no Python."""
     here = file.relative_to(root).parts
     names = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):
+        return frozenset()
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -35,7 +82,9 @@ def imported(file: Path, root: Path) -> frozenset[Path]:
             base = ".".join([*package, *filter(None, [node.module])])
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     found = set()
-    for parts in (name.split(".") for name in names if name.split(".")[0] == "offramp"):
+    for parts in (name.split(".") for name in names if top in ("", name.split(".")[0])):
+        if "" in parts:
+            continue
         found.add(root / f"{'/'.join(parts)}.py")
         found |= {root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)}
     return frozenset(path for path in found if path.exists())

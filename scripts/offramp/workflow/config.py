@@ -19,6 +19,7 @@ from jsonschema.validators import extend
 from offramp import OfframpError
 from offramp.data.datasets import dataset_of, known_of, split_sizes, text_of
 from offramp.data.own import described
+from offramp.networks.factory import PAGE, is_own, misfit
 from offramp.networks.index import EXITS, TAKEN, is_listed, mismatches, recipe_of
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
@@ -79,7 +80,7 @@ def check_config(
     properties = schema["properties"] | {"criterion": {"enum": list(CRITERIA)}}
     validator = Validator({**schema, "properties": properties})
     read_texts(config, given_now, validator)
-    settle_paths(config, prefixed)
+    settle_paths(config, prefixed, files, given)
     if isinstance(config["dataset"], dict):
         config["dataset"].pop("known", None)  # of a config that was checked before
     errors = list(validator.iter_errors(config))
@@ -175,12 +176,18 @@ def read_texts(config: dict[str, Any], given: Mapping[str, Any], validator: Any)
             for key in outer:
                 place = place[key]
             place[last] = value
+    model = given.get("model")
+    options = model.get("options") if isinstance(model, dict) else None
+    if isinstance(options, dict) and isinstance(config["model"]["options"], dict):
+        config["model"]["options"] |= _read(options)  # of which the schema knows nothing
 
 
 def _read(value: Any) -> Any:
     """What a text says as YAML, and 5e-3, which YAML takes for text; a list entry by entry."""
     if isinstance(value, list):
         return [_read(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _read(entry) for key, entry in value.items()}
     if isinstance(value, str):
         for read in (int, float, yaml.safe_load):
             try:
@@ -251,7 +258,7 @@ def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     """What of a recipe does not fit the network or the data: for those who train."""
     name, data, recipe = config["model"]["name"], config["dataset"], config["train"]
     weights = recipe["exit_weights"]
-    if weights and len(weights) != EXITS[name]:
+    if weights and len(weights) != EXITS.get(name, len(weights)):  # a factory's tells itself
         yield (
             f"train.exit_weights: {len(weights)} numbers, but {name} has {EXITS[name]} exits; "
             "give one per exit"
@@ -336,6 +343,13 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
     chosen, dataset = config[key], config["dataset"]
     if chosen is None or (key == "model" and chosen["weights"] == "train"):
         return
+    if key == "model" and chosen["weights"] == "none":
+        if not is_own(chosen["name"]):
+            yield (
+                f"model.weights: none is for a factory that loads its own, which {chosen['name']} "
+                "is not; name a weights file, or train"
+            )
+        return
     weights, wrong = chosen["weights"], unusable(chosen["weights"])
     way_out = "name a weights file, or train" if key == "model" else "name a weights file"
     if wrong:
@@ -374,6 +388,33 @@ def _normalised_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
+def _factory_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    name, options = config["model"]["name"], config["model"]["options"]
+    if not is_own(name):
+        if options:
+            yield f"model.options: {name} has none; they are for a network of your own, see {PAGE}"
+        return
+    problem = misfit(name)
+    if problem:
+        yield f"model.name: {problem}"
+    yield from _not_plain("model.options", options)
+
+
+def _not_plain(key: str, value: Any) -> Iterable[str]:
+    """What of a value JSON can't say: YAML knows dates, and keys that are no text."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if not isinstance(name, str):
+                yield f"{key}: want text as a key, not {name!r}"
+            else:
+                yield from _not_plain(f"{key}.{name}", inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _not_plain(key, inner)
+    elif not isinstance(value, str | int | float | None):
+        yield f"{key}: want text, numbers, true, false, null, lists or keys, not {value!r}"
+
+
 def _of_network(misfits: Misfits) -> Misfits:
     """Those of a run with a network; with own logits no network and no data of the config count."""
     return lambda config: misfits(config) if config.get("logits") is None else ()
@@ -387,6 +428,7 @@ MISFITS: list[tuple[set[str], Misfits]] = [
     ({"dataset", "criterion", "sweep"}, _of_network(_cutoff_misfits)),
     ({"dataset", "criterion", "calibration"}, _fitted_misfits),
     ({"dataset", "model", "train"}, _of_network(_wanted_training_misfits)),
+    ({"model"}, _of_network(_factory_misfits)),
     ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
     ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
     ({"dataset", "model"}, _of_network(partial(_normalised_misfits, "model"))),

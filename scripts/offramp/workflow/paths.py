@@ -5,7 +5,10 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
+
+import yaml
 
 PROJECT = Path(__file__).parents[3]
 # The project's own folders, into which no results may go.
@@ -43,18 +46,28 @@ def _with_home(path: str) -> str:
         return path
 
 
-def settle_paths(config: dict[str, Any], prefixed: Callable[[str], str]) -> None:
+def settle_paths(
+    config: dict[str, Any],
+    prefixed: Callable[[str], str],
+    files: Iterable[str | Path] = (),
+    given: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Bring every path of a config to its normal form, in place; what is no text is passed over.
 
-    Weights that are not in the working directory are looked for beside the Snakefile.
-    ``prefixed`` is what Snakemake makes of a path, which in a module may have a prefix.
+    Weights that are not in the working directory are looked for beside the Snakefile; a factory's
+    file beside that of the ``files`` which names it, unless the command line did, which gave
+    ``given``. ``prefixed`` is what Snakemake makes of a path, which in a module may have a prefix.
     """
+    model = config["model"]
+    if isinstance(model, dict) and isinstance(model.get("name"), str):
+        by_hand = _named(given, model["name"])
+        model["name"] = _factory_from_here(model["name"], () if by_hand else files)
     if isinstance(config["results"], str):
         config["results"] = normal(config["results"])
     for key in ("model", "baseline"):
         chosen = config[key]
         weights = chosen.get("weights") if isinstance(chosen, dict) else None
-        if isinstance(weights, str) and (key, weights) != ("model", "train"):
+        if isinstance(weights, str) and (key != "model" or weights not in ("train", "none")):
             chosen["weights"] = _found(normal(weights), prefixed)
     data = config["dataset"]
     if isinstance(data, dict) and isinstance(data.get("sources"), list):
@@ -67,6 +80,34 @@ def settle_paths(config: dict[str, Any], prefixed: Callable[[str], str]) -> None
     for key in ("logits", "costs", "compare"):
         if key in config:
             config[key] = _normal_within(config[key])
+
+
+def _factory_from_here(name: str, files: Iterable[str | Path]) -> str:
+    """A factory's name with its file's path from the working directory, if it has a file."""
+    source, _, factory = name.rpartition(":")
+    if not source.endswith(".py"):
+        return name
+    base = Path()
+    for file in files:
+        if _named(_content(file), name):
+            base = Path(file).parent  # the last one's value counts
+    path = Path(normal(str(base / _with_home(source))))
+    if path.is_absolute() and base.is_absolute() and path.is_relative_to(Path.cwd()):
+        path = path.relative_to(Path.cwd())
+    return f"{path}:{factory}"
+
+
+def _content(file: str | Path) -> Any:
+    """What a config file says; nothing of one that can't be read, which Snakemake refuses."""
+    try:
+        return yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+
+
+def _named(config: Any, name: str) -> bool:
+    model = config.get("model") if isinstance(config, Mapping) else None
+    return isinstance(model, Mapping) and model.get("name") == name
 
 
 def _normal_within(value: Any) -> Any:

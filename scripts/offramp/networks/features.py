@@ -1,0 +1,46 @@
+"""What passes between blocks: a tensor or a tuple of tensors, whose first axis is the batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Features = Tensor | tuple[Tensor, ...]
+
+
+def first_of(x: Features) -> Tensor:
+    """The only tensor, or the first."""
+    return x if isinstance(x, Tensor) else x[0]
+
+
+def count(x: Features) -> int:
+    """How many samples."""
+    return len(first_of(x))
+
+
+def take(x: Features, rows: Tensor | slice) -> Features:
+    """These samples; plain indexing keeps channels_last."""
+    return x[rows] if isinstance(x, Tensor) else tuple(t[rows] for t in x)
+
+
+def joined(several: Sequence[Features]) -> Features:
+    """The samples of several, one after the other."""
+    if isinstance(several[0], Tensor):
+        return torch.cat(several)  # type: ignore[arg-type] # all are tensors, or none
+    return tuple(map(torch.cat, zip(*several, strict=True)))
+
+
+def tensors_of(x: Features) -> tuple[Tensor, ...]:
+    """All tensors."""
+    return (x,) if isinstance(x, Tensor) else tuple(x)
+
+
+def laid_out(x: Features) -> Features:
+    """In the memory layout that networks are run in: channels_last where there are four axes."""
+    if isinstance(x, tuple):
+        return tuple(map(_laid_out, x))
+    return _laid_out(x)
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
