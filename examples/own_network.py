@@ -1,5 +1,7 @@
 """A network of one's own with three exits, for images: `model.name: own_network.py:ThreeExits`."""
 
+from itertools import pairwise
+
 import torch
 from torch import nn
 
@@ -28,5 +30,5 @@ class ThreeExits(nn.Module):
     def __init__(self, classes: int, width: int = 16):
         super().__init__()
         widths = [3, width, 2 * width, 4 * width]
-        self.blocks = nn.ModuleList(stage(a, b) for a, b in zip(widths, widths[1:]))
+        self.blocks = nn.ModuleList(stage(a, b) for a, b in pairwise(widths))
         self.heads = nn.ModuleList(Head(channels, classes) for channels in widths[1:])

@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from offramp.data.datasets import dataset_of
 from offramp.data.splits import open_split
 from offramp.inference.deployed import Cascade
 from offramp.inference.export import export
 from offramp.inference.exported import note, prove, race
 from offramp.inference.machine import prepare
+from offramp.networks.factory import is_own
+from offramp.networks.loading import build
 from offramp.tables.files import provenance, read_logits, same_weights, write
 from offramp.workflow.job import job_log
 
@@ -19,8 +22,10 @@ with job_log(snakemake.log[0]):
     folder, table = snakemake.output.folder, snakemake.output.table
     # onnxruntime runs it on the CPU, so torch does too.
     _, machine = prepare({"device": "cpu", "backend": "eager", "threads": params.threads})
-    export(paths.policy, paths.weights, folder)
-    cascade = Cascade.load(paths.policy, paths.weights)
+    own = is_own(params.model["name"])
+    network = build(params.model, dataset_of(params.dataset).classes) if own else None
+    export(paths.policy, paths.weights, folder, network)
+    cascade = Cascade.load(paths.policy, paths.weights, network=network)
     test = read_logits(paths.logits)
     data = Path(snakemake.input.data[0]).parent
     split = open_split(data, params.dataset, "test", params.validation)

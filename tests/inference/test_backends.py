@@ -18,6 +18,7 @@ from offramp.scoring.policy import Policy, policy_scores
 pytestmark = pytest.mark.xdist_group("backends")
 
 SIZES = (1, 2, 7, 24)
+TWO = torch.zeros(2, 3, 32, 32)
 
 
 def used_network(name: str):

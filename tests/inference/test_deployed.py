@@ -227,7 +227,11 @@ def test_what_a_policy_must_say_of_its_network(tmp_path):
         ({"provenance": None, "network": None}, "provenance: does not say the model"),
         (
             {"provenance": origin | {"model": "mine.py:make"}, "network": None},
-            "network 'mine.py:make', which is",
+            "mine.py:make, a network of your own, and a policy file runs no code",
+        ),
+        (
+            {"provenance": origin | {"model": "mine"}, "network": None},
+            "network 'mine', which is",
         ),
         ({"provenance": origin | {"dataset": "arrays"}}, "dataset 'arrays', which is none"),
         ({"thresholds": [0.5] * 3}, "3 thresholds, where branchynet has 5 side exits"),

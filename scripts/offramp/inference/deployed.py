@@ -16,8 +16,9 @@ from offramp.data.splits import as_pictures, normalised
 from offramp.inference.backends import for_inference
 from offramp.inference.cascade import cascade, check_policy
 from offramp.inference.machine import choose_device
-from offramp.networks.finding import chosen_for, find_weights, read_about
-from offramp.networks.loading import NETWORKS, load
+from offramp.networks.factory import factory_of, is_own
+from offramp.networks.finding import ChosenFor, chosen_for, find_weights, read_about
+from offramp.networks.loading import NETWORKS, NONE, build, filled, own
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, load_policy
 
@@ -54,20 +55,28 @@ class Cascade:
 
     @classmethod
     def load(
-        cls, policy: str | Path, weights: str | Path | None = None, device: str = "cpu"
+        cls,
+        policy: str | Path,
+        weights: str | Path | None = None,
+        device: str = "cpu",
+        network: Any = None,
     ) -> "Cascade":
         """The cascade of a policy file, on a ``device``: cpu, cuda, cuda:1, mps or auto.
 
         The network's ``weights`` are looked for beside the policy, in its results folder and in the
-        clone, and known by their sha256. On cuda convolutions are set to full float32 for the
-        whole process: with TF32 about 1 sample in 100 would leave elsewhere.
+        clone, and known by their sha256. A policy that was chosen for a network of one's own wants
+        that ``network``, as its factory gives it: a policy file runs no code. On cuda convolutions
+        are set to full float32 for the whole process: with TF32 about 1 sample in 100 would leave
+        elsewhere.
 
         Raises OfframpError when the policy can't be read, its weights are not found, those given
         are of another network, or the device is not there.
         """
         decided = load_policy(policy)
         chosen = chosen_for(policy, read_about(policy))
-        if chosen.model not in NETWORKS:
+        if is_own(chosen.model) or network is not None:
+            _check_own(policy, chosen, network)
+        elif chosen.model not in NETWORKS:
             raise OfframpError(
                 f"{policy}: chosen for the network {chosen.model!r}, which is none of those here: "
                 f"{', '.join(NETWORKS)}"
@@ -80,8 +89,13 @@ class Cascade:
                 f"{', '.join(DATASETS)}"
             ) from None
         names, where = dataset.names, choose_device(device)
-        found = find_weights(policy, chosen, weights)
-        network = load(chosen.model, len(names), found, where)
+        fresh = build(chosen.model, len(names)) if network is None else taken(network)
+        found = None if chosen.file == NONE else find_weights(policy, chosen, weights)
+        network = filled(fresh, chosen.model, len(names), found, where)
+        if network.identity.weights_sha256 != chosen.sha256:
+            raise OfframpError(
+                f"{policy}: chosen for {chosen.model} with other weights than this network has"
+            )
         if len(decided.thresholds) != len(network.heads) - 1:
             raise OfframpError(
                 f"{policy}: {len(decided.thresholds)} thresholds, where {chosen.model} has "
@@ -110,6 +124,24 @@ class Cascade:
         if isinstance(images, Tensor):
             return Answers(*(value.to(images.device) for value in found))
         return Answers(*(value.cpu().numpy() for value in found))
+
+
+def _check_own(policy: str | Path, chosen: ChosenFor, network: Any) -> None:
+    if not is_own(chosen.model):
+        raise OfframpError(f"{policy}: chosen for {chosen.model}; leave network out")
+    if network is None:
+        options = ", ".join(f"{key}={value!r}" for key, value in (chosen.options or {}).items())
+        call = f"{factory_of(chosen.model).name}({options})"
+        raise OfframpError(
+            f"{policy}: chosen for {chosen.model}, a network of your own, and a policy file runs "
+            f"no code; make it yourself and hand it in: Cascade.load(policy, network={call})"
+        )
+
+
+def taken(network: Any) -> MultiExitNetwork:
+    """A network as it is handed in, in the form that everything here expects. Raises OfframpError
+    where it is none."""
+    return network if isinstance(network, MultiExitNetwork) else own("network", network)
 
 
 def prepared(

@@ -14,8 +14,9 @@ from offramp.common.hashing import sha256
 from offramp.data.datasets import Dataset
 from offramp.data.splits import blank
 from offramp.inference import runner
-from offramp.inference.backends import onnx_bytes
+from offramp.inference.backends import named, onnx_bytes
 from offramp.inference.deployed import Cascade
+from offramp.networks.features import Features, tensors_of
 from offramp.networks.finding import read_about
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring import criteria
@@ -32,13 +33,11 @@ class Stage(nn.Module):
         super().__init__()
         self.block, self.head, self.outputs = block, head, outputs
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Features) -> tuple[Tensor, ...]:
         """The outputs, in their order."""
         features = self.block(x)
-        made = {"features": features}
-        if "logits" in self.outputs:
-            made["logits"] = self.head(features)
-        return tuple(made[name] for name in self.outputs)
+        made = tensors_of(features) if "features" in self.outputs else ()
+        return (*made, self.head(features)) if "logits" in self.outputs else made
 
 
 class FullNetwork(nn.Module):
@@ -48,20 +47,22 @@ class FullNetwork(nn.Module):
         super().__init__()
         self.stages = nn.Sequential(*network.blocks, network.heads[-1])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Images to logits."""
+    def forward(self, x: Features) -> Tensor:
+        """Inputs to logits."""
         return self.stages(x)
 
 
-def export(policy: str | Path, weights: str | Path | None, folder: str | Path) -> None:
+def export(
+    policy: str | Path, weights: str | Path | None, folder: str | Path, network: Any = None
+) -> None:
     """Write the network and policy of a policy file into a folder, which then runs by itself.
 
-    ``weights`` as `Cascade.load` takes them. A stage gives its logits only where the policy looks
-    at them, so a disabled exit costs nothing there either. Raises OfframpError as `Cascade.load`
-    does, and when the folder holds what no export wrote, or a package is missing.
+    ``weights`` and ``network`` as `Cascade.load` takes them. A stage gives its logits only where
+    the policy looks at them, so a disabled exit costs nothing there either. Raises OfframpError as
+    `Cascade.load` does, and when the folder holds what no export wrote, or a package is missing.
     """
     folder = Path(folder)
-    cascade = Cascade.load(policy, weights)
+    cascade = Cascade.load(policy, weights, network=network)
     about, text = read_about(policy), Path(policy).read_text()  # it may lie in the folder itself
     make_room(folder)
     stages = write_stages(cascade, folder)
@@ -130,10 +131,12 @@ def write_stages(cascade: Cascade, folder: Path) -> list[dict[str, Any]]:
         outputs = ("logits",) if final else ("features", "logits")
         if not policy.runs[0, k]:
             outputs = ("features",)
-        file = folder / f"stage_{k + 1}.onnx"
-        file.write_bytes(onnx_bytes(Stage(block, head, outputs), x, outputs))
+        file, features = folder / f"stage_{k + 1}.onnx", block(x)
+        given = {"features": named("features", features), "logits": ["logits"]}
+        names = [name for output in outputs for name in given[output]]
+        file.write_bytes(onnx_bytes(Stage(block, head, outputs), x, names))
         stages.append({"file": file.name, **checked(file)})
-        x = block(x)
+        x = features
     return stages
 
 

@@ -47,13 +47,16 @@ class Runner:
 
     def cascade(self, x):
         """The same of what the network takes: every stage in turn, for those still there."""
-        labels, exits, scores = np.zeros(len(x), int), np.zeros(len(x), int), np.zeros(len(x))
-        places, thresholds = np.arange(len(x)), [*self.policy["thresholds"], np.inf]
+        x, n = (x, len(x[0])) if isinstance(x, tuple) else ((x,), len(x))
+        labels, exits, scores = np.zeros(n, int), np.zeros(n, int), np.zeros(n)
+        places, thresholds = np.arange(n), [*self.policy["thresholds"], np.inf]
         seen, looks_back = list[np.ndarray](), CRITERIA[self.policy["criterion"]].looks_back
         for k, stage in enumerate(self.stages):
-            x, *more = stage.run(None, {"inputs": x})
-            if "logits" in self.manifest["stages"][k]["outputs"]:  # else nobody looks at them
-                seen = [*(seen if looks_back else []), [x, *more][-1]]
+            names = [f"inputs_{i}" for i in range(1, len(x) + 1)] if len(x) > 1 else ["inputs"]
+            given, told = dict(zip(names, x, strict=True)), self.manifest["stages"][k]
+            x = stage.run(None, {name: given[name] for name in told["inputs"]})
+            if "logits" in told["outputs"]:  # else nobody looks at them
+                seen = [*(seen if looks_back else []), x.pop()]
             if thresholds[k] is None:
                 continue
             score = self.score(k, np.stack(seen, 1).astype(float))
@@ -62,7 +65,8 @@ class Runner:
             if not stay.any():
                 break
             if not stay.all():
-                x, places, seen = x[stay], places[stay], [logits[stay] for logits in seen]
+                x, seen = ([each[stay] for each in some] for some in (x, seen))
+                places = places[stay]
         return labels, exits, scores
 
     def score(self, k, logits):

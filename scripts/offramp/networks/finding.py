@@ -18,13 +18,14 @@ class ChosenFor(NamedTuple):
     """What a policy file says of its network: the ``model``'s name, the ``dataset`` it was chosen
     on, the ``sha256`` of the weights, and the ``file`` that these were read from, if known; and
     ``known``, all of the dataset (see `offramp.data.datasets.dataset_of`), where its name alone
-    does not say it."""
+    does not say it; ``options`` are those of a factory."""
 
     model: str
     dataset: str
     sha256: str
     file: str | None
     known: str | None = None
+    options: dict[str, Any] | None = None
 
 
 def chosen_for(path: str | Path, about: dict[str, Any]) -> ChosenFor:
@@ -44,7 +45,8 @@ def chosen_for(path: str | Path, about: dict[str, Any]) -> ChosenFor:
             f"{path}: provenance: does not say the {missing[0]} that the policy was chosen for; "
             "take a policy that a run wrote"
         )
-    return ChosenFor(**found, file=network.get("weights"), known=origin.get("known"))
+    file, options = network.get("weights"), network.get("options")
+    return ChosenFor(**found, file=file, known=origin.get("known"), options=options)
 
 
 def find_weights(policy: str | Path, chosen: ChosenFor, given: str | Path | None) -> Path:

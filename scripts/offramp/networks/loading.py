@@ -104,7 +104,17 @@ def load(
     states.py); None where a factory loads its own. Raises OfframpError when the file can't be read,
     or says how what it holds differs from the network's weights; and as `build` does.
     """
-    network = build(model, classes)
+    return filled(build(model, classes), model, classes, weights, device)
+
+
+def filled(
+    network: MultiExitNetwork,
+    model: Model,
+    classes: int,
+    weights: str | Path | None,
+    device: torch.device,
+) -> MultiExitNetwork:
+    """A network fresh from its ``model`` as `load` gives it."""
     name, options = _name_and_options(model)
     if weights is None:
         digest = digest_of(network.state_dict())

@@ -1,7 +1,7 @@
 """What every network here is: blocks and heads of equal length."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from torch import Tensor, nn
 
@@ -63,12 +63,11 @@ class OwnNetwork(MultiExitNetwork):
     def __init__(self, made: MultiExit):
         super().__init__()
         self.blocks, self.heads = tuple(made.blocks), tuple(made.heads)
-        registered = set(made.modules()) if isinstance(made, nn.Module) else set()
-        if isinstance(made, nn.Module) and registered.issuperset(self.blocks + self.heads):
-            self.made = made
-        else:  # a plain object, or a module that holds its parts in lists of Python's own
-            self.made = nn.Module()
-            self.made.blocks, self.made.heads = map(nn.ModuleList, (self.blocks, self.heads))
+        parts = nn.ModuleDict({"blocks": nn.ModuleList(made.blocks)})
+        parts["heads"] = nn.ModuleList(made.heads)
+        whole = isinstance(made, nn.Module) and {*made.modules()} >= {*self.blocks, *self.heads}
+        # Else a plain object, or a module that holds its parts in lists of Python's own.
+        self.made: nn.Module = cast(nn.Module, made) if whole else parts
 
     def state_dict(self, *args, **kwargs):
         """That of the network as its author wrote it."""
