@@ -165,7 +165,7 @@ def test_tables_probe_and_proof_are_made_of_it(tmp_path, exits, several):
     assert set(timings["part"].to_pylist()) >= {"block", "head", "decide"}
     save_policy(tmp_path / "best.json", policy)
     cases = cases_of([str(tmp_path / "best.json")], whole)
-    rows = verify(network, cases, split, whole, fit_time_model(timings, 16), 16, CPU)
+    rows = verify(network, cases, split, whole, fit_time_model(timings, 16), CPU)
     assert sum(rows["differ"].to_pylist()) == 0
 
 
