@@ -90,7 +90,7 @@ def test_an_export_prepares_inputs_as_the_dataset_says(tmp_path, network, datase
     save_policy(tmp_path / "policy.json", policy, **ABOUT)
     cascade = Cascade(network, policy, tuple("0123456789"), CPU, dataset)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting.Cascade, "load", lambda *_: cascade)
+        patch.setattr(exporting.Cascade, "load", lambda *_, **__: cascade)
         exporting.export(tmp_path / "policy.json", None, tmp_path / "folder")
     proof = exported.prove(tmp_path / "folder", cascade, split, logits)
     assert proof["differ"] == 0 and 0 < proof["exits"][0] < 24
@@ -117,7 +117,7 @@ def folder(network, logits, tmp_path_factory):
     save_policy(base / "policy.json", policy, **ABOUT, expected={"accuracy": 0.5})
     cascade = Cascade(network, policy, tuple("0123456789"), CPU)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting.Cascade, "load", lambda *_: cascade)
+        patch.setattr(exporting.Cascade, "load", lambda *_, **__: cascade)
         exporting.export(base / "policy.json", None, base / "folder")
     return base / "folder"
 

@@ -68,7 +68,8 @@ BACKENDS: dict[str, Callable[[MultiExitNetwork, Features | None], MultiExitNetwo
 def _assembled(network: MultiExitNetwork, blocks: Iterable[Any], heads: Iterable[Any]):
     """A network of these stages, which are the same ``network`` computed otherwise."""
     made = MultiExitNetwork()
-    made.blocks, made.heads, made.identity = tuple(blocks), tuple(heads), network.identity
+    made.blocks, made.heads = tuple(blocks), tuple(heads)
+    made.identity, made.own = network.identity, network.own
     return made
 
 

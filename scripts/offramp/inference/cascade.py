@@ -14,7 +14,7 @@ from torch import Tensor
 from offramp import OfframpError
 from offramp.networks.features import Features, count, first_of, joined, take
 from offramp.networks.loading import IMAGE_SHAPE
-from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
+from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.criteria import CRITERIA, FEATURES, final_score, score_at
 from offramp.scoring.policy import Policy, check_fits, check_network
 
@@ -86,7 +86,7 @@ def run_cascade_regrouped(
 def check_images(network: MultiExitNetwork, images: Features) -> None:
     """Raise OfframpError where ``images`` are not what `run_cascade` takes."""
     weights = next(network.parameters(), None)
-    if isinstance(network, OwnNetwork):
+    if network.own:
         _check_inputs(images, weights)
         return
     if not isinstance(images, Tensor) or images.dtype != torch.float32:

@@ -102,7 +102,7 @@ def dump_split(
     with TableWriter(path, schema, "logits", origin, len(split.order), split.order) as writer:
         batches = list(split.batches(batch_size))
         for b, rows in enumerate(progress(batches, f"logits {name}", "batch")):
-            x = load_images(split, rows, device)
+            x: Features = load_images(split, rows, device)
             notes = new_notes(x)
             seen: list[Tensor] = []
             for _ in range(exits):

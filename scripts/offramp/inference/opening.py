@@ -11,7 +11,7 @@ from offramp.data.splits import Split, load_images, open_split
 from offramp.inference.backends import for_inference
 from offramp.inference.machine import prepare
 from offramp.networks.loading import Model, load, name_of
-from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
+from offramp.networks.multiexit import MultiExitNetwork
 from offramp.networks.trying import TRIED, check_network
 
 
@@ -41,7 +41,7 @@ def ready(
     One of one's own is tried on a few samples first, see `check_network`."""
     classes, two = dataset_of(params.dataset).classes, np.arange(2) % len(split.order)
     network = load(model, classes, weights, device)
-    if isinstance(network, OwnNetwork):
+    if network.own:
         check_network(network, name_of(model), load_images(split, slice(0, TRIED), device), classes)
     return for_inference(network, params.backend, load_images(split, two, device))
 

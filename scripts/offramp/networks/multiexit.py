@@ -30,11 +30,13 @@ class MultiExit(Protocol):
 class MultiExitNetwork(nn.Module):
     """Block k maps the features of block k-1 (the input for the first) to those of k; head k maps
     the features of block k to (N, classes) logits. Everything past this class works for any number
-    of exits and classes. ``identity`` says which weights it was loaded with, if any."""
+    of exits and classes. ``identity`` says which weights it was loaded with, if any; ``own`` that
+    it is someone's own, of whose parts and inputs nothing is known here."""
 
     blocks: tuple[nn.Module, ...]
     heads: tuple[nn.Module, ...]
     identity: Identity | None = None
+    own = False
 
     def forward(self, x: Features) -> list[Tensor]:
         """The logits (N, classes) of every exit."""
@@ -59,6 +61,8 @@ class MultiExitNetwork(nn.Module):
 class OwnNetwork(MultiExitNetwork):
     """Someone's network in the form that everything here expects; its weights keep the names that
     its own state dict gives them."""
+
+    own = True
 
     def __init__(self, made: MultiExit):
         super().__init__()

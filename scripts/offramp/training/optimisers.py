@@ -1,5 +1,4 @@
-"""How a network's parameters learn: Muon for convolutions, AdamW for all else, and for networks of
-one's own."""
+"""How a network's parameters learn: Muon for convolutions, AdamW for all else."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from offramp import OfframpError
-from offramp.networks.multiexit import OwnNetwork
 
 MOMENTUM = 0.8
 WEIGHT_DECAY = 0.01
@@ -25,21 +23,26 @@ class Optimisers:
     hardware does a hundred times slower; ``dtype`` is what the orthogonalization computes in.
     Batch norm makes the scale of a convolution (and its bias) idle; holding it fixed keeps the
     angle of each step true to the learning rate.
-    Of a network of one's own all is AdamW's. Raises OfframpError where nothing learns.
+    Without ``muon`` all is AdamW's: of a network of one's own it is not known whether a scale is
+    idle, nor whether four axes are a convolution's. Raises OfframpError where nothing learns.
     Source: Jordan, "94% on CIFAR-10 in 3.29 seconds" (2024) and its later Muon recipe.
     """
 
-    def __init__(self, network: nn.Module, rates: Mapping[str, float], dtype: torch.dtype):
+    def __init__(
+        self,
+        network: nn.Module,
+        rates: Mapping[str, float],
+        dtype: torch.dtype,
+        muon: bool = True,
+    ):
         learning = [p for p in network.parameters() if p.requires_grad]
         if not learning:
             raise OfframpError("model.weights: train: the network has no parameters that learn")
-        # Whether a scale is idle, and four axes are a convolution's, is known of the networks here.
-        known = not isinstance(network, OwnNetwork)
-        self.convolutions = [p for p in learning if known and p.ndim == 4]
+        self.convolutions = [p for p in learning if muon and p.ndim == 4]
         self.matrices = [_matrix(p.detach()) for p in self.convolutions]
         self.momenta = [torch.zeros_like(matrix) for matrix in self.matrices]
         self.adamw = torch.optim.AdamW(
-            [p for p in learning if not known or p.ndim != 4],
+            [p for p in learning if not muon or p.ndim != 4],
             rates["others"],
             weight_decay=WEIGHT_DECAY,
         )

@@ -18,7 +18,7 @@ from offramp.common.progress import bar
 from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split, load_images, normalised
 from offramp.networks.loading import Model, build, name_of
-from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
+from offramp.networks.multiexit import MultiExitNetwork
 from offramp.networks.trying import TRIED, check_network
 from offramp.tables.schemas import TRAINING
 from offramp.training.augmentation import augmented_batches
@@ -63,14 +63,14 @@ def train(
             f"config: train.exit_weights: want {len(network.heads)} numbers, one per exit of "
             f"{name_of(model)}, found {len(exit_weights)}"
         )
-    if isinstance(network, OwnNetwork):
+    if network.own:
         check_network(
             network.eval(), name_of(model), load_images(split, slice(0, TRIED), "cpu"), classes
         )
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     network.to(device)
     dtype = getattr(torch, precision(device, settings))
-    optimisers = Optimisers(network, settings["learning_rate"], dtype)
+    optimisers = Optimisers(network, settings["learning_rate"], dtype, muon=not network.own)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # every batch of an epoch has the same size
     about = purpose(model, dataset, len(validation.order), settings)
