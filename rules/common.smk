@@ -37,7 +37,8 @@ try:
         defaults=yaml.safe_load((RULES.parent / "config.yaml").read_text()),
         given=workflow.config_settings.config,
         prefixed=prefixed,
-        files=workflow.configfiles,
+        # Those of the command line, which count more, last.
+        files=sorted(workflow.configfiles, key=workflow.overwrite_configfiles.__contains__),
     )
 except OfframpError as error:
     raise WorkflowError(str(error)) from None

@@ -1,6 +1,7 @@
 """Networks of one's own, with a tensor or a tuple of them between blocks, wherever one is run."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from offramp.inference.cascade import (
 from offramp.inference.deployed import Cascade
 from offramp.inference.export import export
 from offramp.inference.forward import dump_split
+from offramp.inference.opening import ready
 from offramp.inference.probe import probe
 from offramp.inference.runner import Runner
 from offramp.inference.verification import cases_of, verify
@@ -381,3 +383,24 @@ def test_its_export_runs_by_itself(tmp_path, criterion):
     told = json.loads((tmp_path / "export/manifest.json").read_text())["stages"]
     assert [*told[0]["outputs"]][:2] == ["features_1", "features_2"]
     assert [*told[1]["inputs"]] == ["inputs_1", "inputs_2"]
+
+
+def test_a_factory_with_weights_of_its_own_gives_the_same_each_time(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = """
+import torch
+def net(classes):
+    class Net:
+        blocks, heads = [torch.nn.Linear(3, 5)], [torch.nn.Linear(5, classes)]
+    return Net()
+"""
+    (tmp_path / "net.py").write_text(text)
+    split = Split(np.ones((6, 3), np.float32), np.zeros(6, int), np.arange(6))
+    params = SimpleNamespace(dataset=text_of(DATASET), backend="eager")
+    with pytest.raises(OfframpError) as caught:
+        ready("net.py:net", None, params, split, CPU)
+    assert documented(str(caught.value))
+    (tmp_path / "net.py").write_text(
+        text.replace("classes):", "classes):\n    torch.manual_seed(0)")
+    )
+    assert ready("net.py:net", None, params, split, CPU).identity.weights == "none"

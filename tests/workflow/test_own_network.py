@@ -78,6 +78,18 @@ def test_an_edit_of_the_factory_reruns_what_depends_on_it(clone, tmp_path):
     assert jobs["train"] == 1 and jobs["logits"] == 3
 
 
+def test_a_factory_may_load_its_own_weights(clone, tmp_path):
+    folder = copy_tree(clone, tmp_path / "offramp")
+    net = folder / "mine/net.py"
+    seeded = "        __import__('torch').manual_seed(1)\n        step ="
+    net.write_text(net.read_text().replace("        step =", seeded))
+    own = config_file(folder, "own.yaml", {"model": {"weights": "none"}, "results": "results/own"})
+    table = "results/own/logits/val.parquet"
+    assert succeed(folder, table, "--cores", "2", configs=(*CONFIGS, own)).jobs == {"logits": 1}
+    assert len(origin_of(read(folder / table, "logits"))["weights_sha256"]) == 64
+    assert succeed(folder, table, "-n", configs=(*CONFIGS, own)).jobs == {}
+
+
 def test_faults_stop_the_first_job_with_one_line(clone, tmp_path):
     folder = copy_tree(clone, tmp_path / "offramp")
     net = folder / "mine/net.py"

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from offramp import OfframpError
 from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split, load_images, open_split
 from offramp.inference.backends import for_inference
 from offramp.inference.machine import prepare
-from offramp.networks.loading import Model, load, name_of
+from offramp.networks.loading import Model, build, digest_of, load, name_of
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.networks.trying import TRIED, check_network
 
@@ -42,8 +43,23 @@ def ready(
     classes, two = dataset_of(params.dataset).classes, np.arange(2) % len(split.order)
     network = load(model, classes, weights, device)
     if network.own:
+        _check_settled(network, model, weights, classes)
         check_network(network, name_of(model), load_images(split, slice(0, TRIED), device), classes)
     return for_inference(network, params.backend, load_images(split, two, device))
+
+
+def _check_settled(
+    network: MultiExitNetwork, model: Model, weights: str | None, classes: int
+) -> None:
+    """Raise OfframpError where a factory that loads its own weights gives others each time: every
+    job calls it anew."""
+    assert network.identity is not None
+    known = network.identity.weights_sha256
+    if weights is None and digest_of(build(model, classes).state_dict()) != known:
+        raise OfframpError(
+            f"{name_of(model)} gives other weights each time it is called; let it load them, or "
+            "draw them under a seed of its own, or name a file, or train, in model.weights"
+        )
 
 
 def split_of(paths: Any, params: Any, name: str) -> Split:
