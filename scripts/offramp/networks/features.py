@@ -33,14 +33,3 @@ def joined(several: Sequence[Features]) -> Features:
 def tensors_of(x: Features) -> tuple[Tensor, ...]:
     """All tensors."""
     return (x,) if isinstance(x, Tensor) else tuple(x)
-
-
-def laid_out(x: Features) -> Features:
-    """In the memory layout that networks are run in: channels_last where there are four axes."""
-    if isinstance(x, tuple):
-        return tuple(map(_laid_out, x))
-    return _laid_out(x)
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()

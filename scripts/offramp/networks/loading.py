@@ -50,7 +50,7 @@ def lay_out(network: nn.Module) -> None:
     """Kernels to channels_last; torch's own way refuses networks with others beside them."""
     for tensor in [*network.parameters(), *network.buffers()]:
         if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+            tensor.data = tensor.data.to(memory_format=torch.channels_last)
 
 
 def name_of(model: Model) -> str:

@@ -55,19 +55,13 @@ def train(
     (2024); `joint_loss` says where the loss comes from.
     """
     torch.manual_seed(settings["seed"])
-    classes = dataset_of(dataset).classes
-    network = build(model, classes)
+    network = _fresh(model, dataset_of(dataset).classes, split)
     exit_weights = settings["exit_weights"] or [1] * len(network.heads)
     if len(exit_weights) != len(network.heads):
         raise OfframpError(
             f"config: train.exit_weights: want {len(network.heads)} numbers, one per exit of "
             f"{name_of(model)}, found {len(exit_weights)}"
         )
-    if network.own:
-        check_network(
-            network.eval(), name_of(model), load_images(split, slice(0, TRIED), "cpu"), classes
-        )
-    network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     network.to(device)
     dtype = getattr(torch, precision(device, settings))
     optimisers = Optimisers(network, settings["learning_rate"], dtype, muon=not network.own)
@@ -100,6 +94,16 @@ def train(
             shown.set_postfix_str("val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"]))
             store(Path(resume), about, network, optimisers, history)
     return network.eval(), _curves(history)
+
+
+def _fresh(model: Model, classes: int, split: Split) -> MultiExitNetwork:
+    """The network before its first step, set from the training samples where it asks for that."""
+    network = build(model, classes)
+    if network.own:
+        few = load_images(split, slice(0, TRIED), "cpu")
+        check_network(network.eval(), name_of(model), few, classes)
+    network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
+    return network
 
 
 def _epoch(network, optimisers, batches, settings, steps_before, shown) -> dict:
