@@ -51,6 +51,13 @@ def test_a_factory_is_called_with_its_options_and_the_number_of_classes():
     assert build({"name": "net.py:Net", "options": {"classes": 9}}, 5)(x)[0].shape == (6, 9)
 
 
+def test_an_edit_of_the_same_second_counts(here):
+    for width in range(1, 6):
+        written(NET.replace("width=4", f"width={width}"))
+        assert build("net.py:Net", 5).blocks[0].out_features == width
+    assert not (here / "__pycache__").exists()
+
+
 def test_a_module_that_python_finds_is_named_without_its_ending(here, monkeypatch):
     (here / "packaged").mkdir()
     written(NET, "packaged/nets.py")

@@ -10,7 +10,8 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -134,10 +135,7 @@ def make(model: str, options: Mapping[str, Any], classes: int) -> Any:
     problem = misfit(model)
     if problem:
         raise OfframpError(problem)
-    folder = str(factory.file.absolute().parent) if factory.file else None
-    if folder:  # what lies beside it can be imported, as by a script
-        sys.path.insert(0, folder)
-    try:
+    with _importing_beside(factory.file):
         found = _imported(factory)
         if not hasattr(found, factory.name):
             raise OfframpError(_missing(factory, set(vars(found))))
@@ -146,8 +144,23 @@ def make(model: str, options: Mapping[str, Any], classes: int) -> Any:
             raise OfframpError(f"{model} is of type {type(call).__name__}, not a function or class")
         arguments = _arguments(model, call, options, classes)
         return guarded(f"{model} raised", lambda: call(**arguments))
+
+
+@contextmanager
+def _importing_beside(file: Path | None) -> Iterator[None]:
+    """Let a file import what lies beside it, as a script does; and leave no bytecode there, which
+    Python would take for an edit of the same second."""
+    if file is None:
+        yield
+        return
+    folder, bytecode = str(file.absolute().parent), sys.dont_write_bytecode
+    sys.path.insert(0, folder)
+    sys.dont_write_bytecode = True
+    try:
+        yield
     finally:
-        if folder in sys.path:
+        sys.dont_write_bytecode = bytecode
+        if folder in sys.path:  # what the file itself has added stays
             sys.path.remove(folder)
 
 
