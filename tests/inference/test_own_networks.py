@@ -387,13 +387,13 @@ def test_its_export_runs_by_itself(tmp_path, criterion):
 
 def test_a_factory_with_weights_of_its_own_gives_the_same_each_time(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = """
-import torch
-def net(classes):
-    class Net:
-        blocks, heads = [torch.nn.Linear(3, 5)], [torch.nn.Linear(5, classes)]
-    return Net()
-"""
+    text = (
+        "import torch\n"
+        "def net(classes):\n"
+        "    class Net:\n"
+        "        blocks, heads = [torch.nn.Linear(3, 5)], [torch.nn.Linear(5, classes)]\n"
+        "    return Net()\n"
+    )
     (tmp_path / "net.py").write_text(text)
     split = Split(np.ones((6, 3), np.float32), np.zeros(6, int), np.arange(6))
     params = SimpleNamespace(dataset=text_of(DATASET), backend="eager")

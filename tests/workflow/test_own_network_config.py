@@ -47,7 +47,7 @@ def refusal(settings, given=None) -> list[str]:
     with pytest.raises(OfframpError) as caught:
         checked(settings, given)
     lines = str(caught.value).splitlines()[1:]
-    assert all(map(documented, lines)), lines
+    assert all(documented(line) for line in lines), lines
     return lines
 
 
