@@ -63,7 +63,7 @@ if OWN is None:
     DATA_OF_VAL = f"{PLACE}/{inputs_file(DATASET, 'val')}"
 # What a network is built from: its name or factory, the factory's options and the digest of its code.
 MODEL = model_of(config["model"]) if OWN is None else None
-TRAINED = config["model"]["weights"] == "train"
+TRAINED = OWN is None and config["model"]["weights"] == "train"
 # A factory that loads its own weights has no file of them.
 UNTOLD = config["model"]["weights"] == "none"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]

@@ -95,7 +95,8 @@ def test_faults_stop_the_first_job_with_one_line(clone, tmp_path):
     net = folder / "mine/net.py"
     net.write_text(net.read_text().replace("nn.Linear(4 * a, classes)", "nn.Linear(4 * a, 7)"))
     other = config_file(folder, "other.yaml", {"results": "results/other"})
-    run = snakemake(folder, PROOF, "--cores", "2", configs=(*CONFIGS, other))
+    proof = PROOF.replace("net", "other")
+    run = snakemake(folder, proof, "--cores", "2", configs=(*CONFIGS, other))
     log = (folder / "results/other/logs/train.log").read_text()
     assert run.code != 0 and log.startswith("error: mine/net.py:Net: head 1 gives (4, 7)")
     assert len(log.splitlines()) == 1
