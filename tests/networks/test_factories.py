@@ -96,6 +96,22 @@ def test_its_weights_keep_the_names_that_it_gives_them():
         load("net.py:Net", 6, "w.pt", CPU)
 
 
+def test_a_part_that_is_used_twice_is_saved_and_loaded():
+    two = "[nn.Linear(width, classes), nn.Linear(width, classes)]"
+    written(NET.replace(two, "[self.blocks[1]] * 2"))
+    network = build("net.py:Net", 4)
+    save(network, "w.safetensors", {})
+    x = torch.rand(2, 3)
+    assert all(map(torch.equal, load("net.py:Net", 4, "w.safetensors", CPU)(x), network(x)))
+
+
+def test_weights_for_a_network_without_any_are_refused():
+    written("from torch.nn import Identity as I\nclass net:\n  blocks, heads = [I()], [I()]")
+    torch.save({"a": torch.zeros(2)}, "w.pt")
+    with pytest.raises(OfframpError, match="unexpected key a"):
+        load("net.py:net", 2, "w.pt", CPU)
+
+
 def test_weights_of_its_own_are_known_by_their_values():
     seeded = "__import__('torch').manual_seed(width); self.blocks = ["
     written(NET.replace("self.blocks = [", seeded))

@@ -168,7 +168,8 @@ def save(
     ``half`` stores kernels and matrices in half precision; vectors (biases, what batch norm knows
     of its inputs) cost next to nothing and stay as they are.
     """
-    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    # Copies: safetensors refuses tensors that share memory, as those of a part used twice do.
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in network.state_dict().items()}
     if half:
         state = {k: v.half() if v.ndim > 1 else v for k, v in state.items()}
     part = Path(f"{path}.part")

@@ -162,6 +162,8 @@ def _tensor_problem(found: Tensor, wanted: Tensor) -> str | None:
 
 def _cause(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     """A line for names that only some prefix keeps from fitting."""
+    if not wanted:
+        return ""
     *_, last = wanted
     for prefix in (key.removesuffix(last) for key in state if key.endswith(f".{last}")):
         if all(prefix + key in state for key in wanted if not key.endswith(COUNTER)):
