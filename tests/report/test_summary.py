@@ -85,7 +85,7 @@ def test_where_nothing_satisfies_the_rule_the_full_network_is_to_be_used(run):
         best |= {"origin": None, "expected": None, "val": None, "test": None}
     text = first_lines(run)
     assert "**Use the full network: none of" in text and "best.json" not in text
-    assert text.count("none satisfies the rule") == 2
+    assert text.count("none is faster than the full network and satisfies the rule") == 2
     assert "no policy that is good enough" in text
 
 

@@ -365,3 +365,26 @@ def test_a_handful_of_validation_samples_will_do(samples, method):
         if rule == "fastest_within_drop":
             enabled = [t for t in found["best"][0].thresholds if t is not None]
             assert not enabled
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_policy_slower_than_the_full_network_is_never_chosen(rule):
+    """Heads so dear that every exit costs more than it saves, however little it loses."""
+    draw, model = np.random.default_rng(0), hand_made_model(3, 64)
+    model.parts[1, :-1] *= 10_000
+    scores = {split: draw.random((800, 3)) for split in ("train", "val", "test")}
+    data = {k: (s, np.ones(s.shape, dtype=bool)) for k, s in scores.items()}
+    settings = {"method": "empirical", "target": 0.9, "targets": [0.9, 0.95]}
+    splits = {split: CalibrationData(*known) for split, known in data.items()}
+    calibration = pa.table(calibrate_all(splits, "entropy", settings, model))
+    luck = pa.table({"target": settings["targets"], "optimism": [0.0, 0.0]})
+    cutoffs = np.linspace(0, 0.5, 6)
+    rows = pa.table(
+        sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model))
+    )
+    assert max(s for s in rows["speedup"].to_pylist() if s) < 1
+    selection = {"rule": rule, "confidence": 0.9, "max_drop": 0.05, "min_accuracy": 0.5}
+    found = choose_policies(rows, calibration, luck, *data["val"], 0.5, 0.9, selection, ENTROPY)
+    policy, about = found["best_cutoff"]
+    assert policy.thresholds == (None, None) and not about["selection"]["satisfied"]
+    assert found["report_cutoff"][0].thresholds == (0.5, 0.5)  # given, not chosen

@@ -26,6 +26,7 @@ RULES_IN_WORDS = {
     "best_accuracy_per_second": "the most accuracy per {unit}",
     "knee": "the knee of the frontier of time against accuracy",
 }
+NONE = "none is faster than the full network and satisfies the rule"
 # Live and predicted speed-ups further apart than this, and than the run's halves are: something
 # else used the machine. Or halves so far apart, which small ones are not by themselves.
 DISTURBED, UNSTEADY = 0.15, 0.5
@@ -94,7 +95,7 @@ def _nothing_to_use(s: Mapping[str, Any]) -> Iterable[str]:
     best, full, unit = s["best"], s["full_network"], s["about"]["unit"]
     n, of = full["test"]["n"], best["selection"]["of"]
     yield (
-        f"**Use the full network: none of {of} policies satisfies the rule** "
+        f"**Use the full network: none of {of} policies is faster and satisfies the rule** "
         f"({rule_in_words(best, s)})."
     )
     yield (
@@ -135,7 +136,7 @@ def _a_line_a_task(s: Mapping[str, Any]) -> Iterable[str]:
     yield f"**1b.** Of {one_b['cutoffs']} cutoffs, " + (
         f"the best is {best['origin']['cutoff']:.4f}: {_fares(best, s)}."
         if best["selection"]["satisfied"]
-        else f"none satisfies the rule ({rule_in_words(best, s)})."
+        else f"{NONE} ({rule_in_words(best, s)})."
     )
     where = "over all exits" if two_a["method"] == "joint" else "at every exit"
     yield (
@@ -147,7 +148,7 @@ def _a_line_a_task(s: Mapping[str, Any]) -> Iterable[str]:
     yield f"**2b.** Of the sets of thresholds calibrated on {known}, " + (
         f"the best is that for {target(best['origin']['target'])} wanted: {_fares(best, s)}."
         if best["selection"]["satisfied"]
-        else f"none satisfies the rule ({rule_in_words(best, s)})."
+        else f"{NONE} ({rule_in_words(best, s)})."
     )
     yield f"**1b or 2b?** {compared(s)}"
 

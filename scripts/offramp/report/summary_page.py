@@ -494,7 +494,10 @@ def _why(best: Mapping[str, Any], s: Mapping[str, Any], what: str) -> str:
     of, unit = best["selection"]["of"], s["about"]["unit"]
     if not best["selection"]["satisfied"]:
         rule = rule_in_words(best, s)
-        return f"**No {what} of {of} satisfies the rule ({rule}): all exits disabled.**"
+        return (
+            f"**No {what} of {of} is faster than the full network and satisfies the rule ({rule}): "
+            "all exits disabled.**"
+        )
     val, test, judged = best["val"], best["test"], best["expected"]
     lost = (judged["lost"] - judged["gained"]) / judged["n"]
     values = " ".join(map(threshold, best["thresholds"]))

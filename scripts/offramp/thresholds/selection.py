@@ -13,12 +13,14 @@ from offramp.scoring.scores import Decided, fitting_part
 from offramp.thresholds.evaluation import evaluate
 from offramp.thresholds.time_model import TimeModel
 
+SAME_TIME = 1e-9  # as a share: sums of the same seconds in another order differ by less
+
 
 class Candidate(NamedTuple):
     """A policy and its figures on validation samples that did not fit it: seconds, correct of n
     (counted, or expected), how many of those that the full network has right it has wrong
-    (``lost``) and the reverse (``gained``); and both together on the validation samples that did
-    fit it (``changed``)."""
+    (``lost``) and the reverse (``gained``); both together on the validation samples that did
+    fit it (``changed``); and its predicted ``speedup`` over the full network."""
 
     policy: Policy
     origin: dict[str, Any]
@@ -28,6 +30,7 @@ class Candidate(NamedTuple):
     lost: int = 0
     gained: int = 0
     changed: int = 0
+    speedup: float = np.inf
 
     @property
     def accuracy(self) -> float:
@@ -80,7 +83,13 @@ def _surely(
     passed: list[Candidate] = []
     for family in families(candidates).values():
         passed += takewhile(lambda c: passes(c, sure), sorted(family, key=caution))
-    return min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None)
+    return _faster(min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None))
+
+
+def _faster(best: Candidate | None) -> Candidate | None:
+    """The one that a rule takes, unless the full network is as fast. Asked after the choice, so
+    that the tested samples' seconds have no say in the order of tests."""
+    return best if best and best.speedup > 1 + SAME_TIME else None
 
 
 def caution(candidate: Candidate) -> tuple[float, float]:
@@ -106,7 +115,7 @@ def families(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
 
 def best_accuracy_per_second(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
     """The one with the most accuracy per second."""
-    return max(candidates, key=lambda c: c.accuracy / c.seconds, default=None)
+    return _faster(max(candidates, key=lambda c: c.accuracy / c.seconds, default=None))
 
 
 def knee(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
@@ -122,7 +131,7 @@ def knee(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
     seconds = np.array([c.seconds for c in frontier])
     accuracy = np.array([c.accuracy for c in frontier])
     found = KneeLocator(seconds, accuracy, curve="concave", direction="increasing").knee
-    return None if found is None else frontier[int(np.abs(seconds - found).argmin())]
+    return None if found is None else _faster(frontier[int(np.abs(seconds - found).argmin())])
 
 
 def pareto_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -134,6 +143,7 @@ def pareto_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
     return frontier
 
 
+# Each takes none that is no faster than the full network.
 RULES: dict[str, Callable[..., Candidate | None]] = {
     "fastest_within_drop": fastest_within_drop,
     "fastest_above_accuracy": fastest_above_accuracy,
@@ -210,6 +220,7 @@ def shared_candidates(sweep: pa.Table, decided: Decided) -> list[Candidate]:
             row["seconds"],
             row["correct"],
             row["n"],
+            speedup=row["speedup"],
         )
         for row in rows
     ]
@@ -226,7 +237,8 @@ def calibrated_candidates(calibration: pa.Table, decided: Decided) -> list[Candi
         thresholds = tuple(r["threshold"] for r in rows[overall + 1 : overall + exits])
         policy = Policy(decided.criterion, thresholds, decided.temperatures, decided.weights)
         origin = {key: row[key] for key in ("calibrated_on", "target", "method")}
-        candidates.append(Candidate(policy, origin, row["seconds"], row["correct"], row["n"]))
+        figures = row["seconds"], row["correct"], row["n"]
+        candidates.append(Candidate(policy, origin, *figures, speedup=row["speedup"]))
     return candidates
 
 
@@ -239,8 +251,10 @@ def candidate_on(
 ) -> Candidate:
     """A policy with all its figures on validation data, scores float64 (N, K) and correct bool
     (N, K)."""
-    seconds = float(evaluate(scores, correct, policy, model)["seconds"][0])
-    return judged(Candidate(policy, origin, seconds, 0, len(correct)), scores, correct)
+    found = evaluate(scores, correct, policy, model)
+    figures = float(found["seconds"][0]), 0, len(correct)
+    speedup = float(found["speedup"])
+    return judged(Candidate(policy, origin, *figures, speedup=speedup), scores, correct)
 
 
 def judged(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Candidate:
