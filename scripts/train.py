@@ -17,8 +17,9 @@ from offramp.workflow.job import job_log
 if TYPE_CHECKING:
     from snakemake.script import snakemake
 
-with job_log(snakemake.log[0]):
-    config, output = snakemake.config, snakemake.output
+config, output = snakemake.config, snakemake.output
+# A training may take several runs, and its log is of all of them.
+with job_log(snakemake.log[0], Path(output.weights).with_name("train.log")):
     model, data, settings = config["model"], config["dataset"], config["train"]
     # Not an output: Snakemake would delete it before a rerun, and with it what to go on from.
     # It is deleted once all is done (see Snakefile).

@@ -151,3 +151,18 @@ def test_a_batch_larger_than_any_split_is_that_split(capsys):
     check_config(config, schema)
     assert config["batch_size"] == 1258
     assert documented(capsys.readouterr().err)
+
+
+def test_a_lasting_log_holds_what_all_runs_said(tmp_path):
+    log, lasting = tmp_path / "train.log", tmp_path / "lasting.log"
+    for text in ("first", "second"):
+        log.unlink(missing_ok=True)  # as Snakemake does before every job
+        work = f"print({text!r})"
+        source = JOB.format(work=work).replace(
+            "sys.argv[1])", f"sys.argv[1], Path({str(lasting)!r}))"
+        )
+        command = [sys.executable, "-c", f"from pathlib import Path\n{source}", str(log)]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, check=True)
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if not line.startswith("-- 20")] == ["first", "second"]
+    assert len(lines) == 4

@@ -4,10 +4,12 @@ import errno
 import os
 import shutil
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from offramp import OfframpError
 from offramp.common.files import FULL, REFUSED, unwritten
@@ -17,8 +19,11 @@ NEXT_TO_NOTHING = 2**16  # bytes free on a disk that is full
 
 
 @contextmanager
-def job_log(path: str) -> Iterator[None]:
+def job_log(path: str, lasting: Path | None = None) -> Iterator[None]:
     """Send stdout and stderr to the log; bars stay on the terminal.
+
+    Snakemake deletes a log before a job runs again. Where several runs make one work, ``lasting``
+    names a file that holds what all of them said; the log is then another name of it.
 
     An OfframpError, or a disk that is full or refuses to be written on, ends the job with its
     message alone, anything else with its traceback; on the terminal where the log can't hold it,
@@ -29,7 +34,9 @@ def job_log(path: str) -> Iterator[None]:
     sys.stderr.flush()
     terminal = os.dup(2)
     try:
-        with open(path, "w") as log:
+        with open(lasting or path, "a" if lasting else "w") as log:
+            if lasting:
+                _name(log, lasting, path)
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         yield
@@ -37,6 +44,13 @@ def job_log(path: str) -> Iterator[None]:
     except Exception as error:
         _tell(_reason(error, path), terminal)
         sys.exit(1)
+
+
+def _name(log: IO[str], lasting: Path, path: str) -> None:
+    """Give a lasting log its other name, and this run its heading."""
+    Path(path).unlink(missing_ok=True)
+    os.link(lasting, path)
+    print(time.strftime("-- %Y-%m-%d %H:%M:%S"), file=log, flush=True)
 
 
 def _reason(error: Exception, path: str) -> str:
