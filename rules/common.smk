@@ -15,6 +15,7 @@ sys.path.insert(0, str(SCRIPTS))
 FOUND = dict.fromkeys([str(SCRIPTS), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
 os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, FOUND)), MPLBACKEND="agg")
 
+import offramp
 from offramp import OfframpError
 from offramp.common.files import check_room
 from offramp.networks.factory import factory_of, file_of, is_own
@@ -25,6 +26,8 @@ from offramp.data.datasets import SPLITS, dataset_of, inputs_file, known_of, poo
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
 
+# Beside the scripts, except where the pipeline was installed without a clone.
+LIBRARY = Path(offramp.__file__).parent
 # What Snakemake makes of a path: where this is a module with a prefix, it comes before all but
 # absolute ones.
 prefixed = workflow.modifier.path_modifier.replace_prefix
@@ -195,5 +198,8 @@ def model_params():
 
 
 def code(script):
-    """The digest of a script and of all that it imports."""
+    """The digest of a script and of all that it imports; installed, code changes with the version
+    alone."""
+    if LIBRARY.parent != SCRIPTS:
+        return offramp.__version__
     return code_digest(SCRIPTS / f"{script}.py")

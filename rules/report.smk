@@ -92,7 +92,7 @@ rule figure:
 
 
 # The interactive page's own files, whose content counts like that of a module.
-EXPLORER_PAGE = sorted((SCRIPTS / "offramp/report/explorer_page").rglob("*.*"))
+EXPLORER_PAGE = sorted((LIBRARY / "report/explorer_page").rglob("*.*"))
 
 
 rule explorer:
@@ -107,7 +107,12 @@ rule explorer:
         verification=f"{RESULTS}/verification.parquet" if OWN is None else [],
         images=DATA_OF_VAL,
     output:
-        f"{RESULTS}/explorer.html",
+        report(
+            f"{RESULTS}/explorer.html",
+            caption="captions/explorer.rst",
+            category="Answers",
+            labels={"page": "Explorer, to move the thresholds"},
+        ),
     log:
         f"{RESULTS}/logs/explorer.log",
     benchmark:
@@ -177,7 +182,7 @@ rule summary_page:
         **LIGHT,
     params:
         code=code("summary_page"),
-        parts=[sha256(part) for part in sorted((SCRIPTS / "offramp/report/page").iterdir())],
+        parts=[sha256(part) for part in sorted((LIBRARY / "report/page").iterdir())],
         # Further pages to link to, by what they are called.
         links={"Move the thresholds": "explorer.html"},
     script:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,7 +14,7 @@ import yaml
 from click.testing import CliRunner
 from conftest import ORIGIN, documented, probe_table
 
-from offramp.commands import cli, picture
+from offramp.commands import picture, pipeline
 from offramp.commands.cli import offramp
 from offramp.scoring.criteria import scores_of
 from offramp.scoring.policy import Policy, exits_of, save_policy
@@ -85,10 +86,10 @@ def test_a_missing_package_is_named_with_its_extra(results, monkeypatch, missing
     def gone(*_: object, **__: object) -> None:
         raise ModuleNotFoundError(name=missing)
 
-    monkeypatch.setattr(cli.click.Group, "invoke", gone)
+    monkeypatch.setattr(click.Group, "invoke", gone)
     extra = {"pyarrow": "pipeline", "onnxruntime": "onnxruntime"}[missing]
     said = run("sweep", "0.5", code=1)
-    assert said == f"Error: needs the package {missing}: pip install 'offramp[{extra}]'\n"
+    assert said == f"Error: needs the package {missing}: pip install '.[{extra}]', in a clone\n"
 
 
 def test_sweep_counts_as_a_slow_loop_does(results):
@@ -180,39 +181,75 @@ def test_what_goes_wrong_is_said_in_one_line(results, arguments, code, words):
         assert documented(errors[0])
 
 
-def test_run_passes_on_targets_configs_and_the_exit_code(results, monkeypatch):
-    Path("Snakefile").touch()
+@pytest.fixture
+def snakemake(results, monkeypatch):
+    """What Snakemake is called with, in place of calling it."""
     seen = []
 
-    def fake(command):
+    def fake(command, **options):
         seen.append(command)
         return subprocess.CompletedProcess(command, 3)
 
-    monkeypatch.setattr(cli.subprocess, "run", fake)
+    monkeypatch.setattr(pipeline.subprocess, "run", fake)
+    return seen
+
+
+def test_run_passes_on_targets_configs_and_the_exit_code(snakemake):
+    Path("Snakefile").touch()
     run("run", "results/sweep.parquet", "-c", "a.yaml", "-c", "b.yaml", "-n", code=3)
-    assert seen[0][1:] == [
+    assert snakemake[0][1:] == [
         *("-m", "snakemake", "--cores", "4", "results/sweep.parquet", "-n"),
         *("--configfile", "a.yaml", "b.yaml"),
     ]
 
 
-def test_from_logits_writes_the_config_that_it_runs(results, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        cli.subprocess, "run", lambda c: seen.append(c) or subprocess.CompletedProcess(c, 0)
-    )
+def test_from_logits_writes_the_config_that_it_runs(snakemake):
     for name in ("v.npz", "t.npz"):
         Path(name).touch()
-    assert "no Snakefile" in run("from-logits", "v.npz", "t.npz", "--costs", "1,2", code=1)
-    Path("Snakefile").touch()
     assert "want numbers" in run("from-logits", "v.npz", "t.npz", "--costs", "1,x", code=2)
-    run("from-logits", "v.npz", "t.npz", "--costs", "1,2.5", "--unit", "mJ", "--results", "o")
-    assert seen[0][-2:] == ["--configfile", "o/config.yaml"]
+    arguments = ["v.npz", "t.npz", "--costs", "1,2.5", "--unit", "mJ", "--results", "o"]
+    run("from-logits", *arguments, code=3)
+    # Without a Snakefile here, that of the clone which the library lies in.
+    assert snakemake[0][-4:] == [
+        *("--snakefile", str(ROOT / "Snakefile"), "--configfile", "o/config.yaml")
+    ]
     assert yaml.safe_load(Path("o/config.yaml").read_text()) == {
         "results": "o",
         "logits": {"val": "v.npz", "test": "t.npz"},
         "costs": {"blocks": [1.0, 2.5], "heads": [0.0, 0.0], "unit": "mJ"},
     }
+    Path("Snakefile").touch()
+    run("from-logits", *arguments, code=3)
+    assert "--snakefile" not in snakemake[1]
+
+
+SAID = """Job stats:
+job      count
+-----  -------
+all          1
+sweep        2
+total        3
+
+two words
+"""
+
+
+def test_a_machine_is_told_what_ran_and_the_rest_goes_to_stderr(results, monkeypatch):
+    Path("Snakefile").touch()
+    fake = [sys.executable, "-c", f"import sys; print({SAID!r}); sys.exit(3)"]
+    popen = subprocess.Popen
+    monkeypatch.setattr(pipeline.subprocess, "Popen", lambda command, **o: popen(fake, **o))
+    found = CliRunner().invoke(offramp, ["run", "-n", "--json"])
+    told = json.loads(found.stdout)
+    assert found.exit_code == told["exit_code"] == 3 and told["jobs"] == {"sweep": 2}
+    assert told["seconds"] > 0 and SAID in found.stderr
+
+
+def test_an_export_tells_a_machine_its_manifest(results, monkeypatch):
+    written = {"opset": 18, "sha256": {"run.py": "ab"}}
+    monkeypatch.setattr("offramp.inference.export.export", lambda *_: written)
+    told = json.loads(run("export", "best.json", "out", "--json"))
+    assert told == {"folder": "out", **written}
 
 
 class FakeRunner:

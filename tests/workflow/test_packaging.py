@@ -1,12 +1,16 @@
 """Locks, conda environments and the package itself hold together."""
 
 import ast
+import email
 import os
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -199,3 +203,60 @@ def test_torch_comes_without_cuda_unless_that_cannot_be_had(tmp_path, torch, uv_
     assert [call for call in calls if "torch" in call] == wanted
     fell_back = "taking the locked build of the ordinary one instead, with CUDA" in run.stderr
     assert fell_back == (len(wanted) == 2)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel that `pip install .` makes of the tracked files."""
+    source, out = (tmp_path_factory.mktemp(name) for name in ("source", "wheel"))
+    tracked = subprocess.check_output(["git", "ls-files", "-z"], cwd=ROOT, text=True).split("\0")
+    for name in filter(None, tracked):
+        if not name.startswith(("tests/", "docs/")) and not name.endswith(".safetensors"):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, source / name)
+    build = f"import setuptools.build_meta as b; b.build_wheel({str(out)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    [file] = out.glob("offramp-*.whl")
+    with zipfile.ZipFile(file) as packed:
+        packed.extractall(out / "site")
+    return out / "site", source
+
+
+def test_the_core_needs_torch_numpy_and_safetensors_alone(wheel):
+    [metadata] = wheel[0].glob("*.dist-info/METADATA")
+    wanted = email.message_from_string(metadata.read_text()).get_all("Requires-Dist")
+    assert {one for one in wanted if "extra ==" not in one} == {"torch", "numpy", "safetensors"}
+    assert sum("extra == 'pipeline'" in one.replace('"', "'") for one in wanted) > 10
+
+
+def test_the_wheel_holds_the_library_and_the_pipeline_whole(wheel):
+    site, source = wheel
+    packages = {
+        p.relative_to(source / "scripts") for p in (source / "scripts/offramp").rglob("*.*")
+    }
+    assert Path("offramp/report/explorer_page/vendor/d3.min.js") in packages
+    assert [str(file) for file in packages if not (site / file).exists()] == []
+    [share] = site.glob("*.data/data/share/offramp")
+    parts = [source / "Snakefile", source / "config.yaml", *(source / "rules").rglob("*.*")]
+    parts += [*(source / "scripts").glob("*.py"), *(source / "envs").iterdir()]
+    assert len(parts) > 60
+    assert [str(p) for p in parts if not (share / p.relative_to(source)).exists()] == []
+
+
+def test_an_installed_pipeline_plans_the_analysis_of_saved_logits(wheel, tmp_path):
+    [snakefile] = wheel[0].glob("*.data/data/share/offramp/Snakefile")
+    for name in ("val", "test"):
+        np.savez(tmp_path / f"{name}.npz", logits=np.zeros((9, 2, 3)), labels=np.zeros(9, int))
+    own = {
+        "logits": {"val": "val.npz", "test": "test.npz"},
+        "costs": {"up_to": [1, 2], "unit": "s"},
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", snakefile]
+    run = subprocess.run(
+        [*command, "--configfile", "own.yaml"], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(wheel[0])},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"^own_logits +1$", run.stdout, re.M)
+    assert "explorer" in run.stdout and "verification" not in run.stdout

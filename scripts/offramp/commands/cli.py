@@ -2,7 +2,6 @@
 imported by the command that needs it."""
 
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -26,7 +25,7 @@ class Commands(click.Group):
         except ModuleNotFoundError as error:
             extra = "onnxruntime" if str(error.name).startswith("onnx") else "pipeline"
             raise click.ClickException(
-                f"needs the package {error.name}: pip install 'offramp[{extra}]'"
+                f"needs the package {error.name}: pip install '.[{extra}]', in a clone"
             ) from None
 
 
@@ -68,27 +67,36 @@ def offramp() -> None:
 @click.option("-c", "--config", multiple=True, help="A config file over config.yaml; repeatable.")
 @click.option("--cores", default=4, show_default=True, help="How many jobs may run at once.")
 @click.option("-n", "--dry-run", is_flag=True, help="Only say what would run.")
-def run(targets: tuple[str, ...], config: tuple[str, ...], cores: int, dry_run: bool) -> None:
+@as_json
+def run(
+    targets: tuple[str, ...], config: tuple[str, ...], cores: int, dry_run: bool, as_json: bool
+) -> None:
     """Run the pipeline in this folder, a clone of the repository.
 
-    Without TARGETS everything; else these files, as in `offramp run results/sweep.parquet`.
+    Without TARGETS everything; else these files, as in `offramp run results/sweep.parquet`. The
+    exit code is Snakemake's. With --json its words go to stderr.
     """
-    _snakemake(cores, [*targets, *(["-n"] if dry_run else [])], config)
+    from offramp.commands import pipeline
 
-
-def _snakemake(cores: int, arguments: Sequence[str], configs: Sequence[str]) -> None:
-    """Run Snakemake in this folder and end with its exit code."""
-    _need_clone()
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), *arguments]
-    command += ["--configfile", *configs] if configs else []
-    sys.exit(subprocess.run(command).returncode)
-
-
-def _need_clone() -> None:
+    _need_snakemake()
     if not Path("Snakefile").exists():
         raise OfframpError("no Snakefile here: go into a clone of the repository, then run again")
+    told = pipeline.snakemake(
+        Path("Snakefile"), cores, [*targets, *(["-n"] if dry_run else [])], config, as_json
+    )
+    _end(told, as_json)
+
+
+def _need_snakemake() -> None:
     if find_spec("snakemake") is None:
         raise ModuleNotFoundError(name="snakemake")
+
+
+def _end(told: dict[str, Any], as_json: bool) -> None:
+    """End with the exit code of a run."""
+    if as_json:
+        click.echo(json.dumps(told))
+    sys.exit(told["exit_code"])
 
 
 @offramp.command("from-logits")
@@ -99,28 +107,40 @@ def _need_clone() -> None:
 @click.option("--train", type=click.Path(exists=True, dir_okay=False), help="Logits of train data.")
 @click.option("--results", default="results/own", show_default=True, help="A folder for all of it.")
 @click.option("--cores", default=4, show_default=True, help="How many jobs may run at once.")
+@as_json
 def from_logits(
-    val: str, test: str, costs: str, unit: str, train: str | None, results: str, cores: int
+    val: str,
+    test: str,
+    costs: str,
+    unit: str,
+    train: str | None,
+    results: str,
+    cores: int,
+    as_json: bool,
 ) -> None:
-    """The whole analysis of saved logits: `offramp from-logits val.npz test.npz --costs 1,1,2,2`.
+    """The whole analysis of saved logits, in any folder.
 
-    VAL and TEST hold `logits` (samples, exits, classes) and `labels`. No network, no config to
-    write; needs a clone. The config that it writes is RESULTS/config.yaml.
+    `offramp from-logits val.npz test.npz --costs 1,1,2,2`:
+    VAL and TEST hold `logits` (samples, exits, classes) and `labels`. No network, no clone, no
+    config to write: the one that it writes is RESULTS/config.yaml.
     """
     import yaml
+
+    from offramp.commands import pipeline
 
     try:
         blocks = [float(text) for text in costs.split(",")]
     except ValueError:
         raise click.BadParameter(f"{costs}: want numbers, as in 1,1,2,2") from None
-    _need_clone()
+    _need_snakemake()
+    snakefile = pipeline.snakefile()
     own: dict[str, Any] = {"results": results, "logits": {"val": val, "test": test}}
     own["logits"] |= {"train": train} if train else {}
     own["costs"] = {"blocks": blocks, "heads": [0.0] * len(blocks), "unit": unit}
     config = Path(results, "config.yaml")
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(yaml.safe_dump(own, sort_keys=False))
-    _snakemake(cores, [], [str(config)])
+    _end(pipeline.snakemake(snakefile, cores, [], [str(config)], as_json), as_json)
 
 
 @offramp.command()
@@ -129,9 +149,10 @@ def from_logits(
 @of_split
 @as_json
 def sweep(cutoffs: str, results: str, split: str, as_json: bool) -> None:
-    """Accuracy and time of one cutoff for all exits, or of several: `offramp sweep 0.3,0.6`.
+    """Accuracy and time of a cutoff, or of several.
 
-    Exact, from the tables of a run. Low scores leave: a higher cutoff is faster.
+    `offramp sweep 0.3,0.6` takes each as one cutoff for all exits. Exact, from the tables of
+    a run. Low scores leave: a higher cutoff is faster.
     """
     from offramp.commands import answers
 
@@ -150,9 +171,10 @@ def sweep(cutoffs: str, results: str, split: str, as_json: bool) -> None:
 @of_split
 @as_json
 def explain(sample_id: int, results: str, policy: str, split: str, as_json: bool) -> None:
-    """Where one sample leaves, and why: its image, and what each exit says of it.
+    """Where one sample leaves, and why.
 
-    SAMPLE_ID is its place in the dataset's own files, as in the tables.
+    Shows its image, and what each exit says of it. SAMPLE_ID is its place in the
+    dataset's own files, as in the tables.
     """
     from offramp.commands import answers, picture
 
@@ -193,10 +215,10 @@ def policy_show(file: str, as_json: bool) -> None:
 @results_folder
 @as_json
 def policy_compare(a: str, b: str, results: str, as_json: bool) -> None:
-    """Accuracy and predicted time of policies A and B on test data, and how far apart they are.
+    """How far apart policies A and B are on test data.
 
-    A and B are names in policies/ of the results folder, or files. The difference in accuracy is
-    paired, sample by sample, with its 95 % interval.
+    In accuracy and predicted time. A and B are names in policies/ of the results folder,
+    or files. The difference in accuracy is paired, sample by sample, with its 95 % interval.
     """
     from offramp.commands import answers
 
@@ -213,17 +235,21 @@ def policy_compare(a: str, b: str, results: str, as_json: bool) -> None:
 @click.argument("policy")
 @click.argument("folder")
 @click.option("--weights", help="The network's weights, if they lie elsewhere.")
-def export(policy: str, folder: str, weights: str | None) -> None:
-    """Write a POLICY file and its network into FOLDER, to run without this project.
+@as_json
+def export(policy: str, folder: str, weights: str | None, as_json: bool) -> None:
+    """Write a policy and its network, to run elsewhere.
 
-    One ONNX file per stage, and run.py, which needs numpy and onnxruntime. In a clone,
-    `offramp run results/export.parquet` exports the best policy, proves it on test data and takes
-    its speed.
+    Into FOLDER goes what runs without this project: one ONNX file per stage, and run.py,
+    which needs numpy and onnxruntime. In a clone, `offramp run results/export.parquet` exports the
+    best policy, proves it on test data and takes its speed.
     """
     from offramp.inference.export import export as write
 
-    write(policy, weights, folder)
-    click.echo(f"{folder}: python {folder}/run.py IMAGES.npy OUT.npz")
+    manifest = write(policy, weights, folder)
+    told = {"folder": folder, **manifest}
+    click.echo(
+        json.dumps(told) if as_json else f"{folder}: python {folder}/run.py IMAGES.npy OUT.npz"
+    )
 
 
 @offramp.command()
@@ -231,7 +257,10 @@ def export(policy: str, folder: str, weights: str | None) -> None:
 @click.argument("images", nargs=-1, required=True)
 @as_json
 def predict(folder: str, images: tuple[str, ...], as_json: bool) -> None:
-    """What an exported FOLDER says of IMAGES, picture files of any size."""
+    """What an exported FOLDER says of IMAGES, picture files.
+
+    The pictures may be of any size.
+    """
     from offramp.commands import use
 
     rows = use.predict(Path(folder), images)

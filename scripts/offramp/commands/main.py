@@ -8,7 +8,7 @@ def main() -> None:
     try:
         from offramp.commands.cli import offramp
     except ModuleNotFoundError as error:
-        sys.exit(f"offramp: needs the package {error.name}: pip install 'offramp[pipeline]'")
+        sys.exit(f"offramp: needs the package {error.name}: pip install '.[pipeline]', in a clone")
     offramp(prog_name="offramp")
 
 

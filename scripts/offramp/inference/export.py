@@ -54,8 +54,9 @@ class FullNetwork(nn.Module):
 
 def export(
     policy: str | Path, weights: str | Path | None, folder: str | Path, network: Any = None
-) -> None:
-    """Write the network and policy of a policy file into a folder, which then runs by itself.
+) -> dict[str, Any]:
+    """Write the network and policy of a policy file into a folder, which then runs by itself;
+    returns its manifest.
 
     ``weights`` and ``network`` as `Cascade.load` takes them. A stage gives its logits only where
     the policy looks at them, so a disabled exit costs nothing there either. Raises OfframpError as
@@ -82,6 +83,7 @@ def export(
         "sha256": {file.name: sha256(file) for file in sorted(folder.iterdir())},
     }
     write_manifest(folder, manifest)
+    return manifest
 
 
 def input_of(dataset: Dataset) -> dict[str, Any]:
