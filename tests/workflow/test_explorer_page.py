@@ -250,6 +250,22 @@ def test_test_figures_do_not_move_with_the_sliders(page, finished):
     assert page.find_element(By.ID, "test").text == before
 
 
+def test_the_report_opens_the_page_however_large(tree, browser):
+    """Chromium shows nothing at a data: address of more than 2 MB."""
+    with (tree / RESULTS / "explorer.html").open("a") as file:
+        file.write(f"<!-- {'-' * 3_000_000} -->")
+    succeed(tree, "--report", "report.html")
+    report = opened(browser, tree / "report.html")
+    for css in ("a.reference[href*=explorer]", "a[iconname=eye]"):
+        wait = WebDriverWait(report, 20)
+        wait.until(lambda page, css=css: page.find_elements(By.CSS_SELECTOR, css))[0].click()
+    report.switch_to.frame(wait.until(lambda page: page.find_element(By.TAG_NAME, "iframe")))
+    wait.until(lambda page: page.find_element(By.ID, "accuracy").text.endswith(" %"))
+    report.switch_to.default_content()
+    said = report.get_log("browser")
+    assert [line["message"] for line in said if line["level"] == "SEVERE"] == []
+
+
 def test_an_edited_file_of_the_page_makes_it_anew_and_nothing_else(tree):
     with (tree / "scripts/offramp/report/explorer_page/logic.js").open("a") as file:
         file.write("// edited\n")
