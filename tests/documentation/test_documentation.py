@@ -217,3 +217,15 @@ def test_a_documented_fault_is_met_by_the_test_it_names(message, test):
         before = set(asking)
         asking |= {f for f, body in found if any(f"{word}(" in body for word in before)}
     assert name in asking
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_commands_of_a_page_run_as_they_stand(page):
+    """In a shell that has nothing activated, and without the profile of this folder."""
+    plain = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.M)
+    program = re.findall(r"^ {4,}((?:snakemake |offramp |python examples).*)", plain, re.M)
+    if program:
+        assert ".venv/bin/activate" in plain[: plain.index(f"    {program[0]}")]
+    needs_none = r" (-n|--unlock|--report|--profile)\b"
+    runs = [line for line in program if "snakemake " in line and not re.search(needs_none, line)]
+    assert [line for line in runs if "--cores" not in line] == []

@@ -33,6 +33,13 @@ PROMISES = {
     "expected accuracy (an estimate)": "Jointly chosen thresholds are as accurate as was expected "
     "of them.",
 }
+WORDS = (
+    "A *draw* is a new set of n validation samples. A *population* is what they are drawn from; a "
+    "*cell* is one population at one n. A policy *loses* the samples that only the full network "
+    "has right and *gains* those that only the policy has right; a point is one percentage point "
+    "of accuracy. Guaranteed, empirical and joint are ways to find thresholds, of which the "
+    "pipeline's [methods](methods.md#thresholds) tell more."
+)
 POPULATIONS = {
     "no gains": "half a point lost; early answers are never right where the last one is wrong",
     "few gains": "0.6 points lost, 0.1 gained",
@@ -72,6 +79,7 @@ def page(table: pa.Table, origin: Mapping[str, str], date: str) -> str:
         f"{min(r['draws'] for r in rows):,} to {max(r['draws'] for r in rows):,} draws a cell. "
         f"`network` is {origin['model']}: its validation and test samples, drawn with replacement. "
         "The other populations are made up to be hard on a promise; they stand at the end.",
+        WORDS,
         "![stated and measured rates](figures/coverage.svg)",
     ]
     for promise in dict.fromkeys(row["promise"] for row in rows):
