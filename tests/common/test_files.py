@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -81,3 +82,15 @@ def test_a_disk_that_is_full_from_the_start_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "LEAST", 2**80)
     with pytest.raises(OfframpError, match="No space left on device"):
         check_room(tmp_path)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_of_somebody_else_is_named(tmp_path, monkeypatch, there):
+    asked = tmp_path / ".snakemake" if there else tmp_path
+    if there:
+        asked.mkdir()
+    check_room(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != asked)
+    with pytest.raises(OfframpError, match="work in a folder of your own") as caught:
+        check_room(tmp_path)
+    assert documented(str(caught.value))

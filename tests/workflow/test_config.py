@@ -1,9 +1,11 @@
 """A config is checked once, before any job: every key, every path, with the way out."""
 
 import math
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -455,3 +457,17 @@ def at(node, path):
     for key in path:
         node = node[key]
     return node
+
+
+def test_what_may_not_be_read_or_written_is_named(elsewhere, monkeypatch):
+    weights, mine = elsewhere / "net.safetensors", elsewhere / "mine"
+    weights.touch()
+    mine.mkdir()
+    access = os.access
+    monkeypatch.setattr(
+        os, "access", lambda p, mode: Path(p) not in (weights, mine) and access(p, mode)
+    )
+    [unread] = refusal({"model": {"weights": str(weights)}})
+    assert "may not be read; mend its permissions" in unread and documented(unread)
+    [unwritten] = refusal({"results": str(mine / "results")})
+    assert "can't be written to" in unwritten and documented(unwritten)

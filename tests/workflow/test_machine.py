@@ -122,6 +122,21 @@ def test_without_git_or_a_repository_the_commit_is_unknown(project, tmp_path, mo
     assert commit_of(project[0]) == "unknown"
 
 
+def test_a_clone_of_somebody_else_has_its_commit(project, monkeypatch):
+    """Git itself says no more of it than that its ownership is dubious."""
+    root, commit = project
+    run = subprocess.run
+
+    def by_another(command, env, **options):
+        return run(command, env=env | {"GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"}, **options)
+
+    asked = ["git", "rev-parse", "HEAD"]
+    refused = by_another(asked, dict(os.environ), cwd=root, capture_output=True, text=True)
+    assert "dubious ownership" in refused.stderr
+    monkeypatch.setattr("offramp.tables.files.subprocess.run", by_another)
+    assert commit_of(root) == commit
+
+
 def test_another_repository_in_the_environment_is_not_believed(project, monkeypatch):
     root, commit = project
     monkeypatch.setenv("GIT_DIR", str(ROOT / ".git"))

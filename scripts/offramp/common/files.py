@@ -66,9 +66,16 @@ def unwritten(path: str | Path, error: OSError) -> str:
 
 
 def check_room(folder: str | Path) -> None:
-    """Raise OfframpError where the disk of a folder is full before anything began."""
+    """Raise OfframpError where a folder can't be worked in before anything began: its disk is full,
+    or Snakemake can't keep its notes there."""
     if shutil.disk_usage(folder).free < LEAST:
         raise OfframpError(unwritten(Path(folder).resolve() / "", OSError(errno.ENOSPC, "")))
+    notes = Path(folder, ".snakemake")
+    if not os.access(notes if notes.exists() else folder, os.W_OK):
+        raise OfframpError(
+            f"{notes.resolve()}: can't be written, and without it Snakemake doesn't run; mend its "
+            "permissions, or work in a folder of your own, with snakemake -s and this Snakefile"
+        )
 
 
 def room(path: str | Path) -> str:
