@@ -12,10 +12,10 @@ _terminal: IO[str] | None = None
 
 
 def bar(**options: Any) -> tqdm:
-    """A tqdm bar on the terminal if there is one, else plain lines on stderr every ten seconds."""
+    """A tqdm bar on the terminal if there is one, else plain lines on stderr every five seconds."""
     if _terminal is not None:
         return tqdm(file=_terminal, dynamic_ncols=True, **options)
-    return tqdm(file=Lines(), mininterval=10, ncols=100, **options)
+    return tqdm(file=Lines(), mininterval=5, ncols=100, **options)
 
 
 def progress(items: Iterable, what: str, unit: str) -> Iterator:

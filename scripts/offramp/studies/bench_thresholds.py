@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from offramp.common.intervals import paired_difference
+from offramp.common.progress import progress
 from offramp.scoring.criteria import scores_of
 from offramp.scoring.deferral import deferral_table
 from offramp.scoring.policy import Policy, exits_of, shared_cutoff
@@ -71,7 +72,7 @@ def thresholds_of_others(
     import earlyon  # noqa: F401 - its import is no part of what is timed
 
     rows = []
-    for turn in range(1, TURNS + 1):
+    for turn in progress(range(1, TURNS + 1), "thresholds", "turn"):
         for name, method in methods.items():
             start = time.perf_counter()
             thresholds = method()
