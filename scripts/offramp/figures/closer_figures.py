@@ -37,8 +37,8 @@ def draw_reliability(results: Results) -> Figure:
     exits = sorted(rows["exit"].unique())
     columns = min(3, len(exits))
     figure, panels = new_panels(
-        -(-len(exits) // columns), columns, figsize=(8.4, 2.7 * -(-len(exits) // columns) + 0.4),
-        sharex=True, sharey=True, squeeze=False,
+        -(-len(exits) // columns), columns, figsize=(8.4, 2.95 * -(-len(exits) // columns) + 0.5),
+        sharex=True, sharey=True, squeeze=False, subplot_kw={"box_aspect": 1},
     )  # fmt: skip
     # The raw ones are hollow and larger, so that both show where they are the same.
     styles = {False: (MIDDLE, "o", "--", 6.5, "raw"), True: (DARK, "s", "-", 3, "with temperature")}
@@ -54,6 +54,9 @@ def draw_reliability(results: Results) -> Figure:
                 markerfacecolor=color if scaled else "none",
             )  # fmt: skip
             errors[k, scaled] = 100 * overall["ece"]
+            if not scaled:  # the gap between what is said and what is true
+                said, true = 100 * bins["confidence"], 100 * bins["correct"] / bins["n"]
+                axes.fill_between(said, said, true, color=color, alpha=0.2, linewidth=0)
         temperature = results.temperatures["temperature"].iloc[k - 1]
         axes.set_title(f"exit {k}, T = {temperature:.2f}", loc="left")
         said = f"ECE {errors[k, False]:.1f}, with T {errors[k, True]:.1f}"
@@ -163,7 +166,7 @@ def _measured(
 def draw_leaving(results: Results) -> Figure:
     """How many of each class leave at each exit under the best policy, classes that leave early
     on top."""
-    figure, axes = new_panels(figsize=(7.6, 4.4))
+    figure, axes = new_panels(figsize=(8.4, 4.6))
     names, counts = class_names(results), leaving_counts(results).sum(axis=2).T
     exits = np.arange(1, counts.shape[1] + 1)
     shares = _shares(counts)
@@ -196,7 +199,7 @@ def draw_confusion(results: Results) -> Figure:
     columns = min(2, len(counts))
     rows = -(-len(counts) // columns)
     figure, panels = new_panels(
-        rows, columns, figsize=(4.3 * columns, 3.6 * rows + 0.9), sharex=True, sharey=True,
+        rows, columns, figsize=(8.4, 3.4 * rows + 0.9), sharex=True, sharey=True,
         squeeze=False,
     )  # fmt: skip
     for axes in panels.flat[len(counts) :]:

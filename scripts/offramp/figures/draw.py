@@ -19,7 +19,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 9.5,
-    "figure.figsize": (6.8, 4.2),
+    # All are as wide, so that text is as large where they stand below each other.
+    "figure.figsize": (8.4, 4.8),
     "font.size": 9.5,
     "grid.alpha": 0.3,
     "legend.fontsize": 8.5,

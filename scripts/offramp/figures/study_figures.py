@@ -28,6 +28,9 @@ from offramp.report.results import (
     Results,
 )
 
+# Of a percentage point lost, which is where ways to choose are compared.
+HALF = 0.5
+
 
 def draw_training(results: Results) -> Figure:
     """Loss and validation accuracy of every exit over the epochs."""
@@ -134,13 +137,18 @@ def draw_frontier(tables: Mapping[str, Any]) -> Figure:
     )
     axes.set(ylabel="overall accuracy [%], 95 % interval", xlim=(0, None))
     axes.legend(loc="lower right")
+    equal = tables["equal_accuracy"]
+    equal = equal[(equal["criterion"] == "entropy") & ~equal["scaled"]]
+    half = equal[equal["points_lost"] == HALF].set_index("method")["speedup"].dropna()
+    found = [f"{CHOSEN_IN_WORDS[m]} {half[m]:.2f} times" for m in styles if m in half]
+    headline(figure, f"Speed-up at half a point lost: {', '.join(found) or 'none reached'}")
     return figure
 
 
 def draw_criteria(tables: Mapping[str, Any]) -> Figure:
     """Seconds at half a point lost, by criterion and method; from the equal-accuracy table."""
     rows = tables["equal_accuracy"]
-    rows = rows[rows["points_lost"] == 0.5]
+    rows = rows[rows["points_lost"] == HALF]
     names = list(dict.fromkeys(name_of(row) for row in rows.to_dict("records")))
     figure, axes = new_panels()
     styles = {
@@ -165,6 +173,14 @@ def draw_criteria(tables: Mapping[str, Any]) -> Figure:
     what = f"{cost_word(tables['unit'])} at 0.5 points lost [{in_text(tables['unit'])}]"
     axes.set(xlabel=f"predicted {what}, 95 % interval", xlim=(0, None))
     figure.legend(loc="outside lower center", ncols=4)
+    found = "At half a point lost, no thresholds were found"
+    if rows["speedup"].notna().any():
+        best: Any = rows.loc[rows["speedup"].idxmax()]
+        found = (
+            f"The fastest at half a point lost: {name_of(best)}, {CHOSEN_IN_WORDS[best['method']]}"
+        )
+        found += f", {best['speedup']:.2f} times as fast"
+    headline(figure, found)
     return figure
 
 
@@ -188,4 +204,7 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
         axes.set_xticks(range(len(marks)), [label for *_, label in marks.values()], fontsize=7)
         axes.set_title(f"batch size {int(size)}", fontsize=10)
     panels[0, 0].set_ylabel("predicted over measured speed-up, error [%]")
+    off = errors.assign(error=errors["error"].abs()).groupby("contender")["error"].median()
+    said = [f"{name} {off[name]:.1%}" for name in marks if name in off]
+    headline(figure, "Speed-ups are off, in the median: " + ", ".join(said))
     return figure
