@@ -5,13 +5,15 @@ import re
 from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
 from conftest import faults
+from PIL import Image
 
+from offramp.documentation import gallery, record
 from offramp.documentation import pages as docs
-from offramp.documentation import record
 from offramp.tables import schemas as tables
 
 ROOT = Path(__file__).parents[2]
@@ -229,3 +231,22 @@ def test_commands_of_a_page_run_as_they_stand(page):
     needs_none = r" (-n|--unlock|--report|--profile)\b"
     runs = [line for line in program if "snakemake " in line and not re.search(needs_none, line)]
     assert [line for line in runs if "--cores" not in line] == []
+
+
+def test_the_gallery_is_of_pictures_that_are_there_and_small():
+    folder = ROOT / "docs/record/gallery"
+    named = re.findall(r"record/gallery/(\w+\.png)", (ROOT / "docs/gallery.md").read_text())
+    assert set(named) == {path.name for path in folder.iterdir()} and len(named) > 15
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_500_000
+
+
+def test_a_picture_is_taken_small_and_the_same_each_time(tmp_path):
+    shades = np.random.default_rng(0).integers(0, 255, (300, 1660, 3)).astype(np.uint8)
+    (tmp_path / "run/figures").mkdir(parents=True)
+    Image.fromarray(shades).save(tmp_path / "run/figures/baseline.png")
+    for place in ("a", "b"):
+        gallery.take_gallery({"cpunet": tmp_path / "run"}, tmp_path / place)
+    [first], [again] = ([*(tmp_path / place).iterdir()] for place in ("a", "b"))
+    assert first.name == "cpunet_baseline.png" and first.read_bytes() == again.read_bytes()
+    with Image.open(first) as taken:
+        assert taken.size == (gallery.WIDTH, 150)

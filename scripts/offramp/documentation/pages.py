@@ -14,6 +14,9 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from offramp.documentation.gallery import FIGURES as PICTURED
+from offramp.report.captions import CAPTIONS
+
 Rows = list[dict[str, str]]
 NETWORKS = ("branchynet", "cpunet")
 RUNS = (*NETWORKS, "checkpoint", "fashion_mnist")
@@ -57,6 +60,8 @@ def record(root: Path) -> dict[str, Any]:
         "bench": {name: tables_of(folder / name / "benchmarks.md") for name in NETWORKS},
         "coverage": tables_of(root / "docs/coverage.md"),
         "sections": list(config_sections(schema)),
+        "gallery": PICTURED,
+        "captions": CAPTIONS,
         "policies": policies,
         "scale": scale,
         "cell": cell,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from offramp.documentation.gallery import take_gallery
 from offramp.networks.index import recipe_of
 from offramp.tables.files import origin_of, read
 
@@ -54,6 +55,8 @@ def take_all(root: Path) -> list[Path]:
         if (root / results / "summary.json").exists():
             take(root / results, root / "docs/record" / network, command)
             taken.append(root / results)
+    here = {name: root / results for name, (results, _) in RUNS.items()}
+    take_gallery(here, root / "docs/record/gallery")
     if (root / "results/coverage.md").exists():
         take_coverage(root / "results", root / "docs")
     if all((root / RUNS[name][0] / "equal_accuracy.parquet").exists() for name in COMPARED):
