@@ -125,7 +125,7 @@ def test_a_disturbed_machine_is_told_of_first_and_how_to_measure_again(run, proo
 def test_what_measures_again_are_the_rules_that_take_timings():
     rules = (Path(__file__).parents[2] / "rules/inference.smk").read_text()
     named = answer.MEASURE_AGAIN.split("--forcerun ")[1].split()
-    timed = [r for r in re.split(r"^rule ", rules, flags=re.MULTILINE) if "budget=BUDGET" in r]
+    timed = [r for r in re.split(r"^rule ", rules, flags=re.MULTILINE) if "**TIMED" in r]
     assert named == [*(text.split(":")[0] for text in timed), "verification"]
 
 
