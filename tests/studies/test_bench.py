@@ -12,7 +12,7 @@ from offramp.networks.loading import describe
 from offramp.report.bench_page import page, prediction_errors, public_points, spread
 from offramp.scoring.policy import Policy, exits_of, policy_scores
 from offramp.studies import bench_live, bench_model, bench_public, bench_tables, bench_thresholds
-from offramp.studies.public_networks import PUBLIC, built
+from offramp.studies.bench_public import PUBLIC, built
 from offramp.thresholds.sweep import sweep_split
 
 CPU = torch.device("cpu")
@@ -248,8 +248,30 @@ def test_public_networks_are_beside_the_cascade(monkeypatch, run):
     best = points.loc["cascade, best policy"]
     assert best["accuracy"] == pytest.approx(np.mean(right))
     assert best["multiply_adds"] == pytest.approx(np.mean(spent))
+    right = [known["val"][1][i, k - 1] for i, k in enumerate(taken)]
+    assert best["on val"] == pytest.approx(np.mean(right)) and np.isnan(best["on val, crossed"])
     text = page(rows, {"device_name": "a", "threads": "2", "torch": "2", "model": "toy"})
-    assert "| ResNet-20 | 92.60 |" in text
+    assert "| ResNet-20 | 92.60 |  |  |" in text
+
+
+def test_crossed_accuracy_is_of_thresholds_that_did_not_see_the_sample():
+    values, correct = random_scores(400)
+    model = hand_made_model(EXITS, BATCH)
+    model.parts[0] *= 1_000  # leaving early pays
+    fitted = bench_public._frontier((values, correct), model)
+    crossed = bench_public._crossed((values, correct), model)
+    first, second = ((values[a:b], correct[a:b]) for a, b in ((0, 200), (200, 400)))
+    for name, found in crossed.items():
+        right = []
+        for half, other in ((first, second), (second, first)):
+            thresholds = bench_public._frontier(half, model)[name].thresholds
+            for row, is_right in zip(other[0].tolist(), other[1], strict=True):
+                right.append(is_right[slow_exit(row, thresholds) - 1])
+        assert found == pytest.approx(np.mean(right))
+    at_no_loss = "cascade, 0 points lost on val"
+    taken = [slow_exit(row, fitted[at_no_loss].thresholds) for row in values.tolist()]
+    best = np.mean([correct[i, k - 1] for i, k in enumerate(taken)])
+    assert best >= correct[:, -1].mean() > crossed[at_no_loss]
 
 
 @pytest.mark.parametrize(
