@@ -114,3 +114,30 @@ rule measured_page:
         code=code("measured_page"),
     script:
         "../scripts/measured_page.py"
+
+
+rule multiply_adds:
+    """Accuracy over multiply-adds, beside what others publish, as a figure."""
+    input:
+        f"{RESULTS}/measured/thresholds.parquet",
+    output:
+        svg=report(
+            f"{RESULTS}/figures/multiply_adds.svg",
+            caption="captions/multiply_adds.rst",
+            category="Benchmarks",
+        ),
+        png=f"{RESULTS}/figures/multiply_adds.png",
+    log:
+        f"{RESULTS}/logs/multiply_adds.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/multiply_adds.tsv"
+    conda:
+        "../envs/analysis.yaml"
+    resources:
+        budget=1,
+        mem_mb=1000,
+        runtime=5,
+    params:
+        code=code("multiply_adds"),
+    script:
+        "../scripts/multiply_adds.py"

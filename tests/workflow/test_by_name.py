@@ -95,6 +95,8 @@ def test_the_benchmarks_are_run_by_name(tree):
             "OF_EACH_KIND = 10": "OF_EACH_KIND = 2",
         },
         "studies/bench_thresholds": {"TURNS = 3": "TURNS = 1"},
+        "studies/bench_curves": {"(0, 0.03, 16)": "(0, 0.03, 2)"},
+        "studies/frontiers": {"RESAMPLES = 500": "RESAMPLES = 40"},
         "studies/bench_tables": {"(6_000, 60_000)": "(100, 3_000)"},
         "studies/bench_run": {'"all"': '"results/figures/reliability.svg"'},
         "inference/backends": {'    "compile": compiled,\n': ""},  # its compiler takes a minute
@@ -105,10 +107,12 @@ def test_the_benchmarks_are_run_by_name(tree):
             assert old in text
             text = text.replace(old, new)
         (library / f"{name}.py").write_text(text)
-    succeed(tree, f"{RESULTS}/benchmarks.md", "--cores", "2")
+    targets = f"{RESULTS}/benchmarks.md", f"{RESULTS}/figures/multiply_adds.svg"
+    succeed(tree, *targets, "--cores", "2")
     rows = frame(tree, "benchmarks")
     names = (
-        "speed|answers|overhead|peak|profile|time model|sweep|dump|memory|thresholds|student|run"
+        "speed|answers|overhead|peak|profile|time model|sweep|dump|memory|thresholds|"
+        "equal accuracy|multiply-adds|student|run"
     )
     assert list(rows["benchmark"].unique()) == names.split("|")
     assert (rows["value"].notna() & (rows["unit"] != "")).all()
@@ -124,7 +128,8 @@ def test_the_benchmarks_are_run_by_name(tree):
     assert seconds["the whole run"] > seconds.drop("the whole run").max()
     page = (tree / RESULTS / "benchmarks.md").read_text()
     assert page.startswith("# Benchmarks of branchynet") and page.count("\n## ") == 12
-    assert (tree / RESULTS / "figures/benchmarks.png").stat().st_size
+    for figure in ("benchmarks", "multiply_adds"):
+        assert (tree / RESULTS / f"figures/{figure}.png").stat().st_size
 
 
 def test_shipped_weights_are_used_without_training_and_only_for_what_they_are(tree):

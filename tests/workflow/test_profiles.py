@@ -20,7 +20,7 @@ LOCAL = {"all", "download"}
 # Jobs of their own: timings, and what may take minutes or more.
 ALONE = TIMING_RULES | {"train", "ship", "ship_logits", "coverage", "frontiers"}
 BY_NAME = ["benchmarks.md", "measured/machine.md", "coverage.md", "frontiers.md", "network.parquet"]
-BY_NAME += ["figures/baseline.svg", "figures/training.svg"]
+BY_NAME += ["figures/baseline.svg", "figures/training.svg", "figures/multiply_adds.svg"]
 
 
 class Told(NamedTuple):

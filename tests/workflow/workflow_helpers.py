@@ -42,6 +42,7 @@ UNUSED = {
     "benchmark_run",
     "benchmarks_page",
     "measured_page",
+    "multiply_adds",
     "frontiers",
     "frontiers_page",
     "coverage",

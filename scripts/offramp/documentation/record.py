@@ -41,8 +41,14 @@ POINTS_LOST = 0.5
 CONTESTANTS = {"cascade": "cascade", "baseline": "plain network", "full": "full network"}
 # What is shown of a run, where the run made it.
 PICTURES = {
-    "branchynet": ("time_accuracy.svg", "leaving.svg"),
-    "cpunet": ("time_accuracy.svg", "baseline.png", "frontier.png", "benchmarks.png"),
+    "branchynet": ("time_accuracy.svg", "leaving.svg", "multiply_adds.svg"),
+    "cpunet": (
+        "time_accuracy.svg",
+        "baseline.png",
+        "frontier.png",
+        "benchmarks.png",
+        "multiply_adds.svg",
+    ),
     "checkpoint": (),
     "fashion_mnist": ("time_accuracy.svg",),
 }
@@ -87,14 +93,16 @@ def take(results: Path, record: Path, command: str) -> None:
             "measured": day_of(results / "benchmarks.md"),
             "commit": commit_of(results),
         }
+    page = record / "benchmarks.md"
     for part in sorted((results / "measured").glob("*.md")):
-        page = record / "benchmarks.md"
-        if not (results / "benchmarks.md").exists() and page.exists():
-            title, whole = with_part(page.read_text(), part.read_text())
+        if not (results / "benchmarks.md").exists():
+            known = page.read_text() if page.exists() else part.read_text()
+            titles, whole = with_part(known, part.read_text())
             page.write_text(whole)
             made = origin_of(read(part.with_suffix(".parquet"), "benchmarks"))
             again = {"measured": day_of(part), "commit": made["git_commit"][:12]}
-            about["benchmarks"].setdefault("again", {})[title] = again
+            known_again = about.setdefault("benchmarks", {}).setdefault("again", {})
+            known_again |= dict.fromkeys(titles, again)
     write_json(record / "run.json", about)
 
 
@@ -112,16 +120,12 @@ def without_folders(value: Any) -> Any:
     }
 
 
-def with_part(page: str, part: str) -> tuple[str, str]:
-    """The page of all benchmarks with the section of one that was measured again, or that is new;
-    its title comes first."""
-    section = "## " + part.split("\n## ")[1].rstrip() + "\n"
-    title = section.splitlines()[0].removeprefix("## ")
-    sections = page.rstrip().split("\n## ")
-    again = [section[3:].rstrip() if s.startswith(title + "\n") else s for s in sections]
-    if again == sections and section[3:].rstrip() not in sections:
-        again.append(section[3:].rstrip())
-    return title, "\n## ".join(s.rstrip() + "\n" for s in again)
+def with_part(page: str, part: str) -> tuple[list[str], str]:
+    """The page of all benchmarks with the sections of a part that was measured again, or that are
+    new; their titles come first."""
+    known = {section.splitlines()[0]: section.rstrip() for section in page.split("\n## ")}
+    new = {section.splitlines()[0]: section.rstrip() for section in part.split("\n## ")[1:]}
+    return list(new), "\n\n## ".join((known | new).values()) + "\n"
 
 
 def take_coverage(results: Path, docs: Path) -> None:

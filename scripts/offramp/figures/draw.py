@@ -52,6 +52,7 @@ FIGURES: dict[str, Callable[[Any], Figure]] = {
     "frontier": study_figures.draw_frontier,
     "criteria": study_figures.draw_criteria,
     "benchmarks": study_figures.draw_benchmarks,
+    "multiply_adds": study_figures.draw_multiply_adds,
 }
 
 

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 
 from offramp.common.intervals import interval
 from offramp.figures.panels import (
@@ -21,7 +22,7 @@ from offramp.figures.panels import (
     new_panels,
     total_time,
 )
-from offramp.report.bench_page import prediction_errors
+from offramp.report.bench_page import curve_points, prediction_errors
 from offramp.report.coverage_page import beyond_chance
 from offramp.report.frontiers_page import CHOSEN_IN_WORDS, name_of
 from offramp.report.results import (
@@ -30,6 +31,8 @@ from offramp.report.results import (
 
 # Of a percentage point lost, which is where ways to choose are compared.
 HALF = 0.5
+# Down to so much below the highest accuracy are curves over multiply-adds shown.
+DEPTH = 0.14
 
 
 def draw_training(results: Results) -> Figure:
@@ -207,4 +210,49 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
     off = errors.assign(error=errors["error"].abs()).groupby("contender")["error"].median()
     said = [f"{name} {off[name]:.1%}" for name in marks if name in off]
     headline(figure, "Speed-ups are off, in the median: " + ", ".join(said))
+    return figure
+
+
+def draw_multiply_adds(rows: pd.DataFrame) -> Figure:
+    """Accuracy over multiply-adds: left of every exit at which all answer, right of cascades; and
+    of what others publish, as far as it is of that kind or without exits."""
+    curves = curve_points(rows[rows["benchmark"] == "multiply-adds"])
+    figure, (left, right) = new_panels(1, 2, figsize=(8.4, 4.4), sharex=True, sharey=True)
+    both, white = (left, right), {"linestyle": "", "color": "black", "markerfacecolor": "white"}
+    styles: dict[str, tuple[tuple, str, dict[str, Any]]] = {
+        "anytime": ((left,), "every exit", {"color": DARK, "marker": "o", "linestyle": "-"}),
+        "budgeted, joint of deferral": ((right,), "joint of deferral", {"color": DARK}),
+        "budgeted, joint of entropy": (
+            (right,), "joint of entropy", {"color": MIDDLE, "linestyle": "--"}),
+        "budgeted, geometric shares": (
+            (right,), "geometric shares", {"color": LIGHT, "linestyle": "-."}),
+        "MSDNet, published": ((right,), "MSDNet", white | {"marker": "^"}),
+        "L2W-DEN, published": ((right,), "L2W-DEN", white | {"marker": "v"}),
+        "ResNet, published": (both, "ResNet", white | {"marker": "s"}),
+        "MobileNetV2, published": (both, "MobileNetV2", white | {"marker": "D"}),
+    }  # fmt: skip
+    for name, (panels, label, how) in styles.items():
+        if name in curves:
+            along, height = curves[name]["multiply-adds"] / 1e6, 100 * curves[name]["accuracy"]
+            for axes in panels:
+                axes.plot(along, height, label=label if axes is panels[-1] else None, **how)
+    every = pd.concat(curves.values())
+    shown = every[every["accuracy"] >= every["accuracy"].max() - DEPTH]
+    accuracy, spent = 100 * shown["accuracy"], shown["multiply-adds"] / 1e6
+    left.set(ylim=(accuracy.min() - 0.3, accuracy.max() + 0.4), ylabel="accuracy, test images [%]")
+    left.set(xlim=(0.8 * spent.min(), 1.25 * spent.max()), xscale="log")
+    for axes, title in ((left, "anytime prediction"), (right, "budgeted batch classification")):
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("multiply-adds an image [million]")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.minorticks_off()
+    figure.legend(loc="outside lower center", ncols=4)
+    full, best = curves["anytime"].iloc[-1], curves["budgeted, joint of deferral"]
+    near = best[best["accuracy"] >= full["accuracy"] - 0.005].iloc[0]
+    headline(
+        figure,
+        f"{near['accuracy']:.1%} at {near['multiply-adds'] / 1e6:.3g} million multiply-adds, "
+        f"{full['accuracy']:.1%} through all exits at {full['multiply-adds'] / 1e6:.3g}",
+    )
     return figure

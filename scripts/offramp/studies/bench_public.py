@@ -1,7 +1,7 @@
 """Benchmark against public networks without exits: accuracy at equal seconds. They are rebuilt with
 random weights for their seconds and multiply-adds; their accuracy is what their authors publish."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from offramp.thresholds.survivors import Thresholds
 from offramp.thresholds.time_model import TimeModel
 
 SIZE, IMAGES, TURNS = 256, 2_048, 7
-# Fractions lost on the validation data that fitted the thresholds, along the cascade's frontier.
+# Fractions that are expected to be lost on the validation data, along the cascade's frontier.
 LOST = (0.0, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08)
 
 
@@ -89,6 +89,22 @@ PUBLIC = {
     "MobileNetV2 x0.5": Public(partial(mobilenet, 0.5), 0.9288),
     "MobileNetV2 x0.75": Public(partial(mobilenet, 0.75), 0.9372),
 }
+# Budgeted batch classification on CIFAR-10: million multiply-adds an image, and accuracy. Both are
+# the same network of five exits, as the repository LeapLabTHU/L2W-DEN (Han et al., "Learning to
+# Weight Samples for Dynamic Early-Exiting Networks", 2022) shows them.
+PUBLISHED = {
+    "MSDNet": ((18, 0.930), (40, 0.941)),
+    "L2W-DEN": ((14, 0.9335), (18, 0.9407), (22, 0.9456), (30, 0.9476)),
+}
+
+
+def published_points() -> dict[str, list[tuple[float, float]]]:
+    """Multiply-adds an image and accuracy, by network, as published; those of ResNets counted."""
+    found = {name: [(1e6 * m, a) for m, a in points] for name, points in PUBLISHED.items()}
+    for name, public in PUBLIC.items():
+        counted = describe(built(name, torch.device("cpu")))["multiply_adds"][0].as_py()
+        found.setdefault(name.split("-")[0].split(" ")[0], []).append((counted, public.accuracy))
+    return found
 
 
 def built(name: str, device: torch.device) -> MultiExitNetwork:
@@ -104,7 +120,8 @@ def built(name: str, device: torch.device) -> MultiExitNetwork:
 def against_public_networks(
     network: MultiExitNetwork,
     best: Policy,
-    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    val: CalibrationData,
+    test: tuple[np.ndarray, np.ndarray],
     multiply_adds: np.ndarray,
     model: TimeModel,
     split: Split,
@@ -115,10 +132,10 @@ def against_public_networks(
     validation data. Beside them the accuracy on these, and that of thresholds which did not see the
     samples that they are judged on.
 
-    Parameters: ``scores`` entropy and correctness (N, K) of val and test; ``multiply_adds`` int
+    Parameters: ``val`` by entropy; ``test`` entropy and correctness (N, K); ``multiply_adds`` int
     (2, K); the test ``split``. All run interleaved, in batches of SIZE.
     """
-    policies = {"cascade, best policy": best, **_frontier(scores["val"], model)}
+    policies = {"cascade, best policy": best, **_frontier(val, model)}
     others = {name: built(name, device) for name in PUBLIC}
     batches = load_batches(split, IMAGES, SIZE, device)
     contenders: dict[str, Callable[[], Any]] = {
@@ -135,12 +152,14 @@ def against_public_networks(
         )
     nobody = Policy("entropy", (None,) * (len(network.heads) - 1))
     for name, policy in {"full network": nobody, **policies}.items():
-        taken = exits_of(scores["test"][0], policy.thresholds) - 1
+        taken = exits_of(test[0], policy.thresholds) - 1
         heads = np.where(policy.runs[0], multiply_adds[1], 0)
         spent = (multiply_adds[0] + heads).cumsum()[taken].mean()
-        rows += _figures(name, _right(scores["test"], policy.thresholds).mean(), spent)
-        rows.append(_accuracy(name, _right(scores["val"], policy.thresholds).mean(), "on val"))
-    for name, accuracy in _crossed(scores["val"], model).items():
+        rows += _figures(name, _right(*test, policy.thresholds).mean(), spent)
+        rows.append(
+            _accuracy(name, _right(val.scores, val.correct, policy.thresholds).mean(), "on val")
+        )
+    for name, accuracy in _crossed(val, model).items():
         rows.append(_accuracy(name, accuracy, "on val, crossed"))
     return rows
 
@@ -156,15 +175,13 @@ def _accuracy(name: str, accuracy: float, case: str) -> dict:
     return row("public", name, 1, accuracy, "accuracy", case=case)
 
 
-def _right(data: tuple[np.ndarray, np.ndarray], thresholds: Thresholds) -> np.ndarray:
+def _right(values: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> np.ndarray:
     """Whether each sample is right where it leaves, bool (N,)."""
-    values, correct = data
     return correct[np.arange(len(correct)), exits_of(values, thresholds) - 1]
 
 
-def _frontier(val: tuple[np.ndarray, np.ndarray], model: TimeModel) -> dict[str, Policy]:
-    """Thresholds chosen jointly that lose so much on validation data."""
-    data = CalibrationData(*val)
+def _frontier(data: CalibrationData, model: TimeModel) -> dict[str, Policy]:
+    """Thresholds chosen jointly that are expected to lose so much on validation data."""
     timed = model._replace(batch_size=min(SIZE, model.parts.shape[2] - 1))
     targets = data.correct[:, -1].mean() - np.array(LOST)
     found = thresholds_for({"method": "joint"}, data, targets, costs_of(timed))
@@ -174,12 +191,14 @@ def _frontier(val: tuple[np.ndarray, np.ndarray], model: TimeModel) -> dict[str,
     }
 
 
-def _crossed(val: tuple[np.ndarray, np.ndarray], model: TimeModel) -> dict[str, float]:
+def _crossed(data: CalibrationData, model: TimeModel) -> dict[str, float]:
     """The accuracy on validation data of the same, by thresholds of the half without the sample."""
-    half = fitting_part(len(val[0]))
-    halves = [tuple(part[rows] for part in val) for rows in (slice(half), slice(half, None))]
+    halves = np.split(np.arange(len(data.scores)), [fitting_part(len(data.scores))])
     right: dict[str, list[np.ndarray]] = {}
     for fitted, judged in (halves, halves[::-1]):
-        for name, policy in _frontier(fitted, model).items():
-            right.setdefault(name, []).append(_right(judged, policy.thresholds))
+        known = data.sample(judged)
+        for name, policy in _frontier(data.sample(fitted), model).items():
+            right.setdefault(name, []).append(
+                _right(known.scores, known.correct, policy.thresholds)
+            )
     return {name: np.concatenate(parts).mean() for name, parts in right.items()}

@@ -4,6 +4,7 @@ cascade against one as it is often written."""
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -18,13 +19,16 @@ import torch
 from scipy.stats import entropy as scipy_entropy
 from torch import Tensor
 
-from offramp.data.splits import Split, load_images
+from offramp.data.datasets import dataset_of
+from offramp.data.splits import Split, load_images, open_split
+from offramp.inference.backends import for_inference
 from offramp.inference.cascade import cascade
 from offramp.inference.forward import dump_split
+from offramp.inference.machine import prepare
+from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import shared_cutoff
 from offramp.scoring.scores import read_scores
-from offramp.studies import bench_memory
 from offramp.studies.bench_live import each, interleaved, load_batches, row
 from offramp.tables.files import read, write
 from offramp.tables.schemas import SWEEP
@@ -118,7 +122,7 @@ def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
     for images in MEMORY_IMAGES:
         asked = {"params": params, "weights": weights, "data": data, "images": images}
         peak = subprocess.run(
-            [sys.executable, "-m", bench_memory.__name__],
+            [sys.executable, "-m", "offramp.studies.bench_tables"],
             input=json.dumps(asked),
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=subprocess.PIPE,
@@ -128,6 +132,22 @@ def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
         where = {"images": images, "batch_size": params["batch_size"]}
         rows.append(row("memory", "dump", 1, float(peak.split()[-1]), "MiB", **where))
     return rows
+
+
+def dump_peak(params: dict[str, Any], weights: str, data: str, images: int) -> float:
+    """Peak resident MiB of this process after a dump of so many images, repeated from the split."""
+    device, _ = prepare(params)
+    classes = dataset_of(params["dataset"]).classes
+    split = open_split(data, params["dataset"], "train", params["validation"])
+    loaded, two = load(params["model"], classes, weights, device), slice(0, 2)
+    network = for_inference(loaded, params["backend"], load_images(split, two, device))
+    again = np.arange(images) % len(split.order)
+    long = Split(split.images, split.labels[again], split.order[again])
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/logits.parquet"
+        dump_split(network, long, "train", classes, params["batch_size"], device, path, {})
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 
 
 def students_cascade(
@@ -168,3 +188,7 @@ def _student(network: MultiExitNetwork, cutoff: float, x: Tensor) -> Tensor:
         if len(index) == 0:
             break
     return labels
+
+
+if __name__ == "__main__":
+    print(dump_peak(**json.load(sys.stdin)))

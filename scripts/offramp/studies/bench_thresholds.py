@@ -1,13 +1,12 @@
-"""Benchmark of thresholds: found on the same validation logits by us, by earlyon and as the best
-shared cutoff; judged once on test data, in predicted seconds and in multiply-adds."""
+"""Benchmark of thresholds: found on the same validation logits by us and by others, at the same
+promise; judged once on test data, in predicted seconds and in multiply-adds."""
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from offramp.common.intervals import paired_difference
 from offramp.common.progress import progress
@@ -16,6 +15,22 @@ from offramp.scoring.deferral import deferral_table
 from offramp.scoring.policy import Policy, exits_of, shared_cutoff
 from offramp.scoring.scores import fitting_part, scores_left_out, weights_of
 from offramp.studies.bench_live import row
+from offramp.studies.frontiers import (
+    Cost,
+    multiply_adds_each,
+    resamples,
+    seconds_each,
+    with_interval,
+)
+from offramp.studies.opponents import (
+    earlyon,
+    geometric,
+    inaccuracy,
+    pareto_front,
+    pareto_tested,
+    reliability,
+    risk_controlled,
+)
 from offramp.thresholds.calibration import CalibrationData, expected_of, thresholds_for
 from offramp.thresholds.evaluation import accuracy_drop, evaluate
 from offramp.thresholds.joint import Costs, costs_of, joint_frontier, linear_costs
@@ -29,97 +44,152 @@ CUTOFFS = 2_000
 # Where a loss is promised: this many accuracies, from MAX_DROP above the full network's to MAX_DROP
 # below (what is fitted to the data looks better on them than it is).
 TARGETS = 21
+# By how much shares of those who leave fall or rise from exit to exit.
+RATIOS = np.geomspace(0.05, 20, 121)
 # How often each is timed, interleaved.
 TURNS = 3
 
 
-def thresholds_of_others(
+class Given(NamedTuple):
+    """What thresholds are chosen from and judged by: ``logits`` float32 (N, K, C) and ``labels``
+    int64 (N,) of the validation split; by criterion and split, ``scores`` float64 (N, K) and
+    correctness bool (N, K); ``multiply_adds`` int (2, K) of blocks and heads; the time model."""
+
+    logits: np.ndarray
+    labels: np.ndarray
+    scores: Mapping[str, Mapping[str, tuple[np.ndarray, np.ndarray]]]
+    multiply_adds: np.ndarray
+    model: TimeModel
+
+    def data(self, criterion: str) -> CalibrationData:
+        """The validation data under a criterion."""
+        return CalibrationData(*self.scores[criterion]["val"], self.logits, self.labels)
+
+    @property
+    def costs(self) -> dict[str, Costs]:
+        """By their unit."""
+        return {
+            "multiply-adds": linear_costs(*self.multiply_adds.astype(np.float64)),
+            "seconds": costs_of(self.model),
+        }
+
+
+def given(
     logits: np.ndarray,
     labels: np.ndarray,
     test_logits: np.ndarray,
-    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    multiply_adds: np.ndarray,
-    model: TimeModel,
-) -> list[dict]:
-    """Thresholds that lose at most MAX_DROP: on the validation data, as others choose them, or
-    promised for new data with CONFIDENCE, as the pipeline does. Seconds to find them, and what they
-    do on test data.
+    entropy: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    *rest: Any,
+) -> Given:
+    """All of `Given`, from the logits of val and test and the ``entropy`` and correctness of both.
 
-    Parameters: ``logits`` float32 (N, K, C) and ``labels`` int64 (N,) of the validation split,
-    ``test_logits`` of the test split, ``scores`` entropy and correctness (N, K) of val and test;
-    ``multiply_adds`` int (2, K). By entropy, and by deferral, whose weights are there already.
+    Max probability is what others go by. Deferral is fitted to validation data as rule `scores`
+    does; ``like confidence``, PCEE's scores, to the same samples that it scores there.
     """
-    counted = linear_costs(*multiply_adds.astype(np.float64))
-    timed, data = costs_of(model), scores["val"]
-    known = CalibrationData(*data, logits, labels)
-    by_deferral = _scores_by_deferral(logits, labels, scores, test_logits)
-    fitted, by_fitted = known._replace(scores=by_deferral["val"][0]), by_deferral["val"]
-    methods: dict[str, Callable[[], Thresholds]] = {
-        "earlyon 0.3.0, on val": lambda: _earlyon(logits, labels, multiply_adds),
-        "best shared cutoff, on val": lambda: _shared(*data, model),
-        "joint by multiply-adds, on val": lambda: _joint(known, counted),
-        "joint by seconds, on val": lambda: _joint(known, timed),
-        "best shared cutoff, promised": lambda: _promised(known, None, model),
-        "that or joint by multiply-adds, promised": lambda: _promised(known, counted, model),
-        "that or joint by seconds, promised": lambda: _promised(known, timed, model),
-        "best shared cutoff of deferral, on val": lambda: _shared(*by_fitted, model),
-        "joint of deferral by multiply-adds, on val": lambda: _joint(fitted, counted),
-        "best shared cutoff of deferral, promised": lambda: _promised(fitted, None, model),
-        "that or joint of deferral by multiply-adds, promised": lambda: _promised(
-            fitted, counted, model
+    table, known = deferral_table(logits, labels), scores_of("max_probability", logits)
+    alike = reliability(known, entropy["val"][1])
+    new = scores_of("max_probability", test_logits)
+    found = {
+        "deferral": (
+            scores_left_out(table, logits),
+            scores_of("deferral", test_logits, weights=weights_of(table)),
         ),
+        "max_probability": (known, new),
+        "like confidence": (inaccuracy(known, alike), inaccuracy(new, alike)),
     }
-    import earlyon  # noqa: F401 - its import is no part of what is timed
+    scores = {
+        criterion: {
+            split: (values, entropy[split][1])
+            for split, values in zip(("val", "test"), both, strict=True)
+        }
+        for criterion, both in found.items()
+    }
+    return Given(logits, labels, {"entropy": entropy, **scores}, *rest)
+
+
+class Way(NamedTuple):
+    """The criterion by whose scores samples leave, and what finds the thresholds."""
+
+    criterion: str
+    find: Callable[[], Thresholds]
+
+
+def ways(g: Given) -> dict[str, Way]:
+    """Every way to choose thresholds that lose at most MAX_DROP: on the validation data (``on
+    val``), or ``promised`` for new data with CONFIDENCE."""
+    found = {
+        "earlyon 0.3.0, on val": Way(
+            "entropy", partial(earlyon, g.logits, g.labels, g.multiply_adds, MAX_DROP)
+        ),
+        "MSDNet's geometric shares, on val": Way("max_probability", partial(_geometric, g)),
+        "PCEE, on val": Way("like confidence", partial(_shared, g, "like confidence")),
+        "RC-EENN, promised": Way("max_probability", partial(_risk_controlled, g)),
+        "Pareto Testing, promised": Way("entropy", partial(_pareto_tested, g)),
+    }
+    for criterion, of in (("entropy", ""), ("deferral", " of deferral")):
+        ours: dict[str, Callable[[], Thresholds]] = {
+            f"best shared cutoff{of}, on val": partial(_shared, g, criterion),
+            f"best shared cutoff{of}, promised": partial(_promised, g, criterion, None),
+        }
+        for unit, costs in g.costs.items():
+            ours |= {
+                f"joint{of} by {unit}, on val": partial(_joint, g.data(criterion), costs),
+                f"that or joint{of} by {unit}, promised": partial(_promised, g, criterion, costs),
+            }
+        found |= {name: Way(criterion, find) for name, find in ours.items()}
+    return found
+
+
+def at_equal_promise(g: Given) -> list[dict]:
+    """Seconds to find the thresholds of all `ways`, and what they do on test data."""
+    import earlyon.core.thresholds  # noqa: F401 - its import is no part of what is timed
 
     rows = []
     for turn in progress(range(1, TURNS + 1), "thresholds", "turn"):
-        for name, method in methods.items():
+        for name, (criterion, find) in ways(g).items():
             start = time.perf_counter()
-            thresholds = method()
+            thresholds = find()
             spent = time.perf_counter() - start
             rows.append(row("thresholds", name, turn, spent, "seconds", case="to find"))
             if turn == 1:
-                judges = by_deferral if "deferral" in name else scores
-                found = judged(thresholds, judges, multiply_adds, model)
-                for case, (value, unit) in found.items():
+                for case, (value, unit) in judged(thresholds, criterion, g).items():
                     rows.append(row("thresholds", name, 1, value, unit, case=case))
     return rows
 
 
-def _scores_by_deferral(
-    logits: np.ndarray,
-    labels: np.ndarray,
-    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    test_logits: np.ndarray,
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Deferral and correctness (N, K) of val and test, as rule `scores` makes them."""
-    table = deferral_table(logits, labels)
-    on_test = scores_of("deferral", test_logits, weights=weights_of(table))
-    found = {"val": scores_left_out(table, logits), "test": on_test}
-    return {split: (values, scores[split][1]) for split, values in found.items()}
-
-
-def judged(
-    thresholds: Thresholds,
-    scores: Mapping[str, tuple[np.ndarray, np.ndarray]],
-    multiply_adds: np.ndarray,
-    model: TimeModel,
-) -> dict[str, tuple[float, str]]:
+def judged(thresholds: Thresholds, criterion: str, g: Given) -> dict[str, tuple[float, str]]:
     """What thresholds do: the loss on val and on test with its paired 95 % interval, and on test
-    the speed-up over the full network, in predicted seconds and in multiply-adds."""
-    policy, found = Policy("entropy", thresholds), {}
-    taken = {split: exits_of(values, thresholds) for split, (values, _) in scores.items()}
-    for split, (_, correct) in scores.items():
-        right = correct[np.arange(len(correct)), taken[split] - 1]
-        loss, low, high = paired_difference(correct[:, -1], right)
-        for end, value in (("", loss), (", low", low), (", high", high)):
+    the speed-up over the full network, in predicted seconds and in multiply-adds, each with its 95
+    % interval of the bootstrap over test samples."""
+    runs, found = Policy("entropy", thresholds).runs, {}
+    for split, (values, correct) in g.scores[criterion].items():
+        taken = exits_of(values, thresholds)
+        right = correct[np.arange(len(correct)), taken - 1]
+        drop = paired_difference(correct[:, -1], right)
+        for end, value in zip(("", ", low", ", high"), drop, strict=True):
             found[f"{split} loss{end}"] = 100 * value, "points"
-    speedup = evaluate(*scores["test"], policy, model)["speedup"]
-    spent = (multiply_adds[0] + multiply_adds[1] * policy.runs[0]).cumsum()[taken["test"] - 1]
-    full = multiply_adds[0].sum() + multiply_adds[1, -1]
-    found["in predicted seconds"] = float(speedup), "speed-up"
-    found["in multiply-adds"] = float(full / spent.mean()), "speed-up"
+    for unit, cost in costs_each(g).items():
+        taken_all, full = cost(taken, runs), full_cost(g, cost, len(taken))
+        drawn = full / (resamples(len(taken)) @ taken_all.astype(np.float32))
+        for end, value in with_interval(f"in {unit}", drawn).items():
+            assert value is not None
+            found[end.replace("_", ", ")] = value, "speed-up"
     return found
+
+
+def costs_each(g: Given) -> dict[str, Cost]:
+    """What each sample costs, by unit."""
+    return {
+        "predicted seconds": partial(seconds_each, g.model),
+        "multiply-adds": partial(multiply_adds_each, g.multiply_adds),
+    }
+
+
+def full_cost(g: Given, cost: Cost, samples: int) -> float:
+    """What the full network costs for so many samples."""
+    exits = g.multiply_adds.shape[1]
+    final = np.arange(exits) == exits - 1
+    return float(cost(np.full(samples, exits), np.stack([final, final])).sum())
 
 
 def _joint(data: CalibrationData, costs: Costs) -> Thresholds:
@@ -137,27 +207,53 @@ def _allowed(correct: np.ndarray) -> float:
     return correct[:, -1].sum() - MAX_DROP * len(correct)
 
 
-def _cutoffs(scores: np.ndarray) -> np.ndarray:
-    return np.unique(scores[:, :-1])[:: max(1, scores.size // CUTOFFS)]
-
-
-def _shared(scores: np.ndarray, correct: np.ndarray, model: TimeModel) -> Thresholds:
-    cutoffs = _cutoffs(scores)
-    result = sweep_split(scores, correct, cutoffs, model)
+def _shared(g: Given, criterion: str) -> Thresholds:
+    """The fastest shared cutoff that is not counted to lose more."""
+    scores, correct = g.scores[criterion]["val"]
+    cutoffs = np.unique(scores[:, :-1])
+    cutoffs = cutoffs[:: max(1, len(cutoffs) // CUTOFFS)]
+    result = sweep_split(scores, correct, cutoffs, g.model)
     total = np.where(
         result["correct"].sum(axis=1) >= _allowed(correct),
         result["seconds"].sum(axis=1),
         np.inf,
     )
-    return (float(cutoffs[total.argmin()]),) * (scores.shape[1] - 1)
+    best = total.argmin()
+    return (float(cutoffs[best]) if total[best] < np.inf else None,) * (scores.shape[1] - 1)
 
 
-def _promised(data: CalibrationData, costs: Costs | None, model: TimeModel) -> Thresholds:
+def _geometric(g: Given) -> Thresholds:
+    """The fastest geometric shares that are not counted to lose more."""
+    scores, correct = g.scores["max_probability"]["val"]
+    best, least = (None,) * (scores.shape[1] - 1), np.inf
+    for thresholds in {geometric(scores, ratio) for ratio in RATIOS}:
+        if accuracy_drop(scores, correct, thresholds) <= MAX_DROP:
+            policy = Policy("max_probability", thresholds)
+            seconds = evaluate(scores, correct, policy, g.model)["seconds"][0]
+            if seconds < least:
+                best, least = thresholds, seconds
+    return best
+
+
+def _risk_controlled(g: Given) -> Thresholds:
+    scores, correct = g.scores["max_probability"]["val"]
+    cutoffs = np.linspace(0, 1 - 1 / g.logits.shape[2], CUTOFFS)
+    return risk_controlled(scores, correct, cutoffs, MAX_DROP, CONFIDENCE)
+
+
+def _pareto_tested(g: Given) -> Thresholds:
+    scores, correct = g.scores["entropy"]["val"]
+    half = fitting_part(len(scores))
+    front = pareto_front(scores[:half], correct[:half], g.costs["seconds"], 2 * MAX_DROP)
+    return pareto_tested(front, scores[half:], correct[half:], MAX_DROP, CONFIDENCE)
+
+
+def _promised(g: Given, criterion: str, costs: Costs | None) -> Thresholds:
     """Chosen as the pipeline does: of shared cutoffs, tested on all of the data, and, where there
     are ``costs``, of thresholds fitted jointly to one half of it and tested on the other."""
+    data = g.data(criterion)
     scores, correct = data.scores, data.correct
-    assert data.logits is not None
-    top = np.log(data.logits.shape[2])  # of entropy; of the tested scores nothing is asked
+    top = np.log(g.logits.shape[2])  # of entropy; of the tested scores nothing is asked
     made: list[tuple[Policy, dict[str, Any]]] = [
         (shared_cutoff(c, scores.shape[1] - 1), {"cutoff": float(c)})
         for c in np.linspace(0, top, CUTOFFS)
@@ -170,50 +266,6 @@ def _promised(data: CalibrationData, costs: Costs | None, model: TimeModel) -> T
             (Policy("entropy", thresholds), {"calibrated_on": "val_half", "target": float(target)})
             for target, thresholds in zip(targets, found, strict=True)
         ]
-    candidates = [candidate_on(scores, correct, policy, model, origin) for policy, origin in made]
+    candidates = [candidate_on(scores, correct, policy, g.model, origin) for policy, origin in made]
     best = fastest_within_drop(candidates, max_drop=MAX_DROP, confidence=CONFIDENCE)
     return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)
-
-
-def _earlyon(logits: np.ndarray, labels: np.ndarray, multiply_adds: np.ndarray) -> Thresholds:
-    """earlyon's own calibration, its network being the table: images are the rows' logits, and the
-    forward pass only takes them apart."""
-    from earlyon import EarlyExitConfig, ExitPoint
-    from earlyon.core.thresholds import calibrate_thresholds
-
-    side = logits.shape[1] - 1
-    points = [ExitPoint(f"exit_{k + 1}", f"exit_{k + 1}", 1) for k in range(side)]
-    config = EarlyExitConfig(
-        backbone="a table",
-        exit_points=points,
-        num_classes=logits.shape[2],
-        routing_policy="entropy",
-        entropy_thresholds=[0.0] * side,
-    )
-    spent = (multiply_adds[0].cumsum() / multiply_adds[0].sum())[:-1]
-    flops = {point.layer_name: float(s) for point, s in zip(points, spent, strict=True)}
-    forward: Any = _Table(config, flops)
-    loader: Any = [(torch.from_numpy(logits), torch.from_numpy(labels))]
-    found = calibrate_thresholds(forward, loader, target_accuracy_drop=MAX_DROP)
-    return tuple(
-        t if on else None for t, on in zip(found.thresholds, found.enabled_exits, strict=True)
-    )
-
-
-class _Table:
-    """What earlyon asks of its wrapper."""
-
-    def __init__(self, config: Any, flops: dict[str, float]):
-        self.config, self._flops_at, self.training = config, flops, False
-
-    def to(self, _: str) -> "_Table":
-        return self
-
-    def eval(self) -> None:
-        """Nothing here trains."""
-
-    def train(self, _: bool) -> None:
-        """Nothing here trains."""
-
-    def __call__(self, x: Tensor, mode: str) -> list[Tensor]:
-        return list(x.unbind(1))

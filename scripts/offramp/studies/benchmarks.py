@@ -17,17 +17,19 @@ from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, exits_of, load_policy_for
 from offramp.scoring.scores import read_scores
+from offramp.studies.bench_curves import over_the_range
 from offramp.studies.bench_live import answers, overhead, peak, profile, speed
 from offramp.studies.bench_model import time_model
-from offramp.studies.bench_public import against_public_networks
+from offramp.studies.bench_public import against_public_networks, published_points
 from offramp.studies.bench_tables import (
     dump_against_forward,
     dump_memory,
     students_cascade,
     sweep_against_reruns,
 )
-from offramp.studies.bench_thresholds import thresholds_of_others
+from offramp.studies.bench_thresholds import at_equal_promise, given
 from offramp.tables.files import read, read_logits
+from offramp.thresholds.calibration import CalibrationData
 from offramp.thresholds.time_model import TimeModel, fit_time_model
 
 
@@ -115,7 +117,9 @@ def _tables(s: Subject) -> list[dict]:
 def _thresholds(s: Subject) -> list[dict]:
     val, test = map(read_logits, s.paths.logits)
     known = val.logits, val.label, test.logits, s.scores
-    return thresholds_of_others(*known, s.multiply_adds, s.model)
+    all_given = given(*known, s.multiply_adds, s.model)
+    published = published_points() if s.params.dataset == "cifar10" else {}
+    return at_equal_promise(all_given) + over_the_range(all_given, published)
 
 
 def _student(s: Subject) -> list[dict]:
@@ -124,8 +128,13 @@ def _student(s: Subject) -> list[dict]:
 
 
 def _public(s: Subject) -> list[dict]:
-    known = s.scores, s.multiply_adds, s.model
+    known = _known(s), s.scores["test"], s.multiply_adds, s.model
     return against_public_networks(s.network, s.policy, *known, s.test, s.device)
+
+
+def _known(s: Subject) -> CalibrationData:
+    found = read_logits(s.paths.logits[0])
+    return CalibrationData(*s.scores["val"], found.logits, found.label)
 
 
 PARTS: dict[str, Callable[[Subject], list[dict]]] = {

@@ -2,6 +2,7 @@
 needs at equal accuracy."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,7 @@ from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import fitting_part, scores_left_out, weights_of
 from offramp.tables.schemas import EQUAL_ACCURACY, FRONTIERS
 from offramp.thresholds.calibration import calibrate
-from offramp.thresholds.evaluation import evaluate_exits
-from offramp.thresholds.joint import costs_of, joint_frontier
+from offramp.thresholds.joint import Costs, costs_of, joint_frontier
 from offramp.thresholds.selection import Candidate, pareto_frontier
 from offramp.thresholds.time_model import TimeModel, full_network_seconds, reached_by, stage_seconds
 
@@ -49,6 +49,11 @@ class Known(NamedTuple):
     expected: np.ndarray
 
 
+# What each sample costs, float64 (N,), from the exit 1..K at which it leaves, int (N,), and the
+# heads that run and decide, bool (2, K).
+Cost = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
 class Curve(NamedTuple):
     """Policies of one kind, and what they do on test data, sample by sample: ``right`` bool (N, M)
     and ``seconds`` float64 (N, M), each sample's share of the stages it went through."""
@@ -78,7 +83,11 @@ def empirical_policies(criterion: str, data: Known, model: TimeModel) -> list[Po
 def joint_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
     """The least time found, at evenly spread places of that part of its frontier which loses at
     most MOST_LOST points."""
-    costs = costs_of(model, criterion)
+    return along_frontier(criterion, data, costs_of(model, criterion))
+
+
+def along_frontier(criterion: str, data: Known, costs: Costs) -> list[Policy]:
+    """The same by any costs."""
     least = data.correct[:, -1].sum() - MOST_LOST / 100 * len(data.correct)
     levels = np.arange(least, len(data.correct) + 1)
     frontier = joint_frontier(data.scores, data.expected, costs, levels)
@@ -114,7 +123,7 @@ def curves(
     turns = [(*kind, method) for kind in kinds for method in METHODS]
     half = SplitData(*(part[fitting_part(len(val.label)) :] for part in val))
     parts = [(part, expected_correct(part.logits, part.label)) for part in (val, half)]
-    found = []
+    found, cost = [], partial(seconds_each, model)
     for criterion, scaled, method in progress(turns, "frontiers", "curve"):
         divisors = tuple(temperatures) if scaled else None
         used, expected = parts[scaled]
@@ -126,34 +135,49 @@ def curves(
         data = Known(known, used.correct, expected)
         policies = METHODS[method](criterion, data, model)
         policies.append(Policy(criterion, (None,) * (used.correct.shape[1] - 1)))
-        policies = undominated(policies, data, model)
-        outcomes = [_outcome(p, scores, test.correct, model) for p in policies]
-        right, seconds = (np.stack(part, axis=1) for part in zip(*outcomes, strict=True))
+        policies = undominated(policies, data, cost)
+        right, seconds = outcomes(policies, scores, test.correct, cost)
         found.append(Curve(criterion, scaled, method, policies, right, seconds))
     return found
 
 
-def undominated(policies: Sequence[Policy], data: Known, model: TimeModel) -> list[Policy]:
-    """Those that no other beats in time and expected accuracy on these data, from fast to slow."""
+def undominated(policies: Sequence[Policy], data: Known, cost: Cost) -> list[Policy]:
+    """Those that no other beats in cost and expected accuracy on these data, from cheap to dear."""
     samples = len(data.scores)
     candidates = []
     for policy in policies:
         taken = exits_of(data.scores, policy.thresholds)
-        found = evaluate_exits(taken, data.correct, policy.runs, model)
         right = data.expected[np.arange(samples), taken - 1].sum()
-        candidates.append(Candidate(policy, {}, float(found["seconds"][0]), right, samples))
+        total = float(cost(taken, policy.runs).sum())
+        candidates.append(Candidate(policy, {}, total, right, samples))
     return [candidate.policy for candidate in pareto_frontier(candidates)]
 
 
-def _outcome(
-    policy: Policy, scores: np.ndarray, correct: np.ndarray, model: TimeModel
+def outcomes(
+    policies: Sequence[Policy], scores: np.ndarray, correct: np.ndarray, cost: Cost
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples are right, and the seconds of each: the stages' seconds shared out evenly."""
-    taken = exits_of(scores, policy.thresholds)
-    reached = reached_by(taken, model.batch_size, scores.shape[1])
-    stages = stage_seconds(model, reached, policy.runs)
-    spent = (stages / np.maximum(reached.sum(axis=0), 1)).cumsum()
-    return correct[np.arange(len(correct)), taken - 1], spent[taken - 1]
+    """Which samples are right under each of M policies, bool (N, M), and what each costs, float64
+    (N, M)."""
+    right, spent, samples = [], [], np.arange(len(scores))
+    for policy in policies:
+        taken = exits_of(scores, policy.thresholds)
+        right.append(correct[samples, taken - 1])
+        spent.append(cost(taken, policy.runs))
+    return np.stack(right, axis=1), np.stack(spent, axis=1)
+
+
+def seconds_each(model: TimeModel, taken: np.ndarray, runs: np.ndarray) -> np.ndarray:
+    """A `Cost`: the stages' predicted seconds, shared out evenly among those who reach them."""
+    reached = reached_by(taken, model.batch_size, runs.shape[1])
+    stages = stage_seconds(model, reached, runs)
+    return (stages / np.maximum(reached.sum(axis=0), 1)).cumsum()[taken - 1]
+
+
+def multiply_adds_each(
+    multiply_adds: np.ndarray, taken: np.ndarray, runs: np.ndarray
+) -> np.ndarray:
+    """A `Cost`: multiply-adds, of which int (2, K) are those of blocks and heads."""
+    return (multiply_adds[0] + multiply_adds[1] * runs[0]).cumsum()[taken - 1]
 
 
 def frontiers_table(found: Sequence[Curve]) -> pa.Table:
@@ -181,10 +205,7 @@ def equal_accuracy_table(found: Sequence[Curve], correct: np.ndarray, model: Tim
     Parameters: ``correct`` bool (N, K) of the test split. Intervals are of the bootstrap over test
     samples, the same draws for all curves; an end at which the accuracy is out of reach is null.
     """
-    samples = len(correct)
-    draw = np.random.default_rng(SEED)
-    drawn = draw.multinomial(samples, np.full(samples, 1 / samples), size=RESAMPLES)
-    weight = np.vstack([np.ones(samples), drawn]).astype(np.float32)
+    samples, weight = len(correct), resamples(len(correct))
     full_accuracy = weight @ correct[:, -1].astype(np.float32) / samples
     full_seconds = full_network_seconds(model, samples)
     rows = []
@@ -204,11 +225,18 @@ def equal_accuracy_table(found: Sequence[Curve], correct: np.ndarray, model: Tim
             rows.append(
                 {"criterion": curve.criterion, "scaled": curve.scaled, "method": curve.method}
                 | {"points_lost": lost}
-                | _with_interval("seconds", seconds)
-                | _with_interval("over_shared", ratio(yardstick, seconds))
-                | _with_interval("speedup", ratio(np.full_like(seconds, full_seconds), seconds))
+                | with_interval("seconds", seconds)
+                | with_interval("over_shared", ratio(yardstick, seconds))
+                | with_interval("speedup", ratio(np.full_like(seconds, full_seconds), seconds))
             )
     return pa.Table.from_pylist(rows, schema=EQUAL_ACCURACY)
+
+
+def resamples(samples: int) -> np.ndarray:
+    """How often each of N samples is drawn, float32 (R + 1, N): once, then by the bootstrap."""
+    draw = np.random.default_rng(SEED)
+    drawn = draw.multinomial(samples, np.full(samples, 1 / samples), size=RESAMPLES)
+    return np.vstack([np.ones(samples), drawn]).astype(np.float32)
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -216,7 +244,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(a, b, out=np.ones_like(a), where=np.isfinite(a) | np.isfinite(b))
 
 
-def _with_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
+def with_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
     """The first value, and the interval of the others, which are those of the resamples."""
     low, high = np.quantile(values[1:], [0.025, 0.975], method="inverted_cdf")
     ends = {name: values[0], f"{name}_low": low, f"{name}_high": high}
@@ -224,20 +252,21 @@ def _with_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
 
 
 def seconds_at(accuracy: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The time at which policies reach an accuracy: float64 (R,), infinite where none does.
+    """The time at which policies reach an accuracy: float64 like ``wanted``, infinite where none
+    does.
 
-    Parameters: ``accuracy`` and ``seconds`` (R, M) of M policies in R resamples, ``wanted`` (R,).
+    Parameters: ``accuracy`` and ``seconds`` (R, M) of M policies in R resamples, ``wanted`` (R,) or
+    (R, several).
     Of policies that were in order on validation data, chance makes some slower ones less accurate
     than faster ones here: accuracy is made to rise with time by isotonic regression, those of one
     level are put together at their mean time, and the curve is read in a straight line. Source:
     Barlow et al., "Statistical Inference under Order Restrictions" (1972).
     """
-    found = np.full(len(wanted), np.inf)
+    found = np.full(wanted.shape, np.inf)
     for r in range(len(wanted)):
         order = np.argsort(seconds[r], kind="stable")
         rising = isotonic_regression(accuracy[r, order].astype(np.float64)).x
         levels, level_of = np.unique(rising, return_inverse=True)
         time = np.bincount(level_of, seconds[r, order]) / np.bincount(level_of)
-        if wanted[r] <= levels[-1]:
-            found[r] = np.interp(wanted[r], levels, time)
+        found[r] = np.interp(wanted[r], levels, time, right=np.inf)
     return found
