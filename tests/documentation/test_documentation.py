@@ -169,6 +169,15 @@ def test_a_record_is_taken_of_what_a_run_made(tmp_path):
     assert (tmp_path / "docs/coverage.svg").exists()
 
 
+def test_a_part_measured_again_takes_the_place_of_its_sections_and_brings_new_ones():
+    page = "# All\n\nhead\n\n## A\n\nold a\n\n## B\n\nold b\n"
+    part = "# Part\n\nother\n\n## B\n\nnew b\n\n## C\n\nnew c\n"
+    titles, whole = record.with_part(page, part)
+    assert titles == ["B", "C"]
+    assert whole == "# All\n\nhead\n\n## A\n\nold a\n\n## B\n\nnew b\n\n## C\n\nnew c\n"
+    assert record.with_part(part, part) == (titles, part)
+
+
 def test_no_record_is_taken_where_nothing_ran(tmp_path):
     assert record.take_all(tmp_path) == []
 

@@ -8,6 +8,7 @@ from conftest import hand_made_model, slow_exit, slow_stage_seconds, toy_network
 from torch.fx.experimental.optimization import fuse
 
 from offramp.data.splits import Split, load_images
+from offramp.figures.draw import draw
 from offramp.networks.loading import describe
 from offramp.report.bench_page import (
     curve_points,
@@ -288,7 +289,7 @@ def test_what_each_way_needs_at_equal_accuracy_is_read_off_its_own_curve(choosin
 
 
 def test_accuracy_over_multiply_adds_is_that_of_every_exit_of_cascades_and_as_published(
-    choosing, monkeypatch
+    choosing, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(bench_curves, "DROPS", [0.05])
     published = {"ResNet": [(4e7, 0.926), (7e7, 0.9353)]}
@@ -301,13 +302,19 @@ def test_accuracy_over_multiply_adds_is_that_of_every_exit_of_cascades_and_as_pu
     assert points["ResNet, published"].to_numpy().tolist() == [[4e7, 0.926], [7e7, 0.9353]]
     for name in bench_curves.BUDGETED:
         spent = points[name]["multiply-adds"]
-        assert spent.is_monotonic_increasing and spent.max() <= 144
+        assert len(spent) > 1 and spent.between(70, 144).all()
     assert published_points()["L2W-DEN"][1] == (18e6, 0.9407)
     assert published_points()["ResNet"][0] == pytest.approx((40.81e6, 0.926), abs=1e4)
     text = page(rows, {"device_name": "a", "threads": "2", "torch": "2", "model": "toy"})
-    assert (
-        "| ResNet, published | 40.0 | 92.60 |" in text and "| shared cutoff of deferral |" in text
-    )
+    assert "| ResNet, published | 40.0 | 92.60 |" in text
+    assert "| shared cutoff of deferral |" in text
+    pictures = [tmp_path / number / "multiply_adds.svg" for number in "12"]
+    for picture in pictures:
+        picture.parent.mkdir()
+        draw(picture, rows)
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
+    for words in ("anytime prediction", "joint of deferral", "ResNet"):
+        assert f"<!-- {words} -->" in pictures[0].read_text()
 
 
 def test_public_networks_are_beside_the_cascade(monkeypatch, run):

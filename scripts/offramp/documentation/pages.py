@@ -57,7 +57,9 @@ def record(root: Path) -> dict[str, Any]:
         facts[name] = summary | json.loads((folder / name / "run.json").read_text())
     schema = yaml.safe_load((root / "rules/config.schema.yaml").read_text())
     return facts | {
-        "bench": {name: tables_of(folder / name / "benchmarks.md") for name in NETWORKS},
+        "bench": {
+            path.parent.name: tables_of(path) for path in sorted(folder.glob("*/benchmarks.md"))
+        },
         "coverage": tables_of(root / "docs/coverage.md"),
         "sections": list(config_sections(schema)),
         "gallery": PICTURED,
