@@ -134,9 +134,7 @@ rule multiply_adds:
     conda:
         "../envs/analysis.yaml"
     resources:
-        budget=1,
-        mem_mb=1000,
-        runtime=5,
+        **LIGHT,
     params:
         code=code("multiply_adds"),
     script:

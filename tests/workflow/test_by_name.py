@@ -127,7 +127,7 @@ def test_the_benchmarks_are_run_by_name(tree):
     assert seconds["a rule that does nothing"] < seconds["reliability"]
     assert seconds["the whole run"] > seconds.drop("the whole run").max()
     page = (tree / RESULTS / "benchmarks.md").read_text()
-    assert page.startswith("# Benchmarks of branchynet") and page.count("\n## ") == 12
+    assert page.startswith("# Benchmarks of branchynet") and page.count("\n## ") == 14
     for figure in ("benchmarks", "multiply_adds"):
         assert (tree / RESULTS / f"figures/{figure}.png").stat().st_size
 

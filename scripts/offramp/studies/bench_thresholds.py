@@ -169,11 +169,11 @@ def judged(thresholds: Thresholds, criterion: str, g: Given) -> dict[str, tuple[
         for end, value in zip(("", ", low", ", high"), drop, strict=True):
             found[f"{split} loss{end}"] = 100 * value, "points"
     for unit, cost in costs_each(g).items():
-        taken_all, full = cost(taken, runs), full_cost(g, cost, len(taken))
-        drawn = full / (resamples(len(taken)) @ taken_all.astype(np.float32))
-        for end, value in with_interval(f"in {unit}", drawn).items():
-            assert value is not None
-            found[end.replace("_", ", ")] = value, "speed-up"
+        total = resamples(len(taken)) @ cost(taken, runs).astype(np.float32)
+        faster = full_cost(g, cost, len(taken)) / total
+        for end, speedup in with_interval(f"in {unit}", faster).items():
+            assert speedup is not None
+            found[end.replace("_", ", ")] = speedup, "speed-up"
     return found
 
 
