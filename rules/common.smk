@@ -19,7 +19,7 @@ import offramp
 from offramp import OfframpError
 from offramp.common.files import check_room
 from offramp.networks.factory import factory_of, file_of, is_own
-from offramp.workflow.code import code_digest, model_of
+from offramp.workflow.code import code_digest, factories_of, model_of
 from offramp.workflow.config import check_config, refuse, training_misfits
 from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, dataset_of, inputs_file, known_of, pool_files
@@ -70,9 +70,11 @@ TRAINED = OWN is None and config["model"]["weights"] == "train"
 # A factory that loads its own weights has no file of them.
 UNTOLD = config["model"]["weights"] == "none"
 WEIGHTS = f"{RESULTS}/model/weights.safetensors" if TRAINED else config["model"]["weights"]
-if MODEL and is_own(MODEL["name"]) and workflow.is_main_process:
-    ran = file_of(factory_of(MODEL["name"]))
-    print(f"Runs the code of your network: {ran} ({MODEL['name']})", file=sys.stderr)
+for factory in factories_of(MODEL) if MODEL and workflow.is_main_process else []:
+    print(
+        f"Runs the code of your network: {file_of(factory_of(factory))} ({factory})",
+        file=sys.stderr,
+    )
 
 # A finished training, and why it is not the one that the config asks for.
 CURVES = FOLDER / "training.parquet"

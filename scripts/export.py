@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp.data.datasets import dataset_of
-from offramp.data.splits import open_split
+from offramp.data.splits import blank, open_split
 from offramp.inference.deployed import Cascade
 from offramp.inference.export import export
 from offramp.inference.exported import note, prove, race
@@ -23,7 +23,8 @@ with job_log(snakemake.log[0]):
     # onnxruntime runs it on the CPU, so torch does too.
     _, machine = prepare({"device": "cpu", "backend": "eager", "threads": params.threads})
     own = is_own(params.model["name"])
-    network = build(params.model, dataset_of(params.dataset).classes) if own else None
+    dataset = dataset_of(params.dataset)
+    network = build(params.model, dataset.classes, blank(dataset, 3)) if own else None
     export(paths.policy, paths.weights, folder, network)
     cascade = Cascade.load(paths.policy, paths.weights, network=network)
     test = read_logits(paths.logits)

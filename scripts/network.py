@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params, weights = snakemake.params, snakemake.input.weights
     dataset = dataset_of(params.dataset)
-    network = load(params.model, dataset.classes, weights or None, torch.device("cpu"))
+    network = load(
+        params.model, dataset.classes, weights or None, torch.device("cpu"), blank(dataset, 3)
+    )
     origin = provenance(snakemake.config, network.identity.weights_sha256)
     write(snakemake.output[0], describe(network, blank(dataset, 1)), "network", origin)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from offramp import OfframpError
 from offramp.data.datasets import dataset_of
@@ -41,21 +42,21 @@ def ready(
     """This network with these weights, on the run's dataset, of which this is a split, and backend.
     One of one's own is tried on a few samples first, see `check_network`."""
     classes, two = dataset_of(params.dataset).classes, np.arange(2) % len(split.order)
-    network = load(model, classes, weights, device)
+    few = load_images(split, slice(0, TRIED), "cpu")
+    network = load(model, classes, weights, device, few)
     if network.own:
-        _check_settled(network, model, weights, classes)
-        check_network(network, name_of(model), load_images(split, slice(0, TRIED), device), classes)
+        if weights is None:
+            _check_settled(network, model, classes, few)
+        check_network(network, name_of(model), few.to(device), classes)
     return for_inference(network, params.backend, load_images(split, two, device))
 
 
-def _check_settled(
-    network: MultiExitNetwork, model: Model, weights: str | None, classes: int
-) -> None:
+def _check_settled(network: MultiExitNetwork, model: Model, classes: int, few: Tensor) -> None:
     """Raise OfframpError where a factory that loads its own weights gives others each time: every
     job calls it anew."""
     assert network.identity is not None
     known = network.identity.weights_sha256
-    if weights is None and digest_of(build(model, classes).state_dict()) != known:
+    if digest_of(build(model, classes, few).state_dict()) != known:
         raise OfframpError(
             f"{name_of(model)} gives other weights each time it is called; let it load them, or "
             "draw them under a seed of its own, or name a file, or train, in model.weights"

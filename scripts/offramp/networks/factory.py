@@ -125,9 +125,9 @@ def _missing(factory: Factory, names: set[str]) -> str:
     return f"{factory.source} has no {factory.name}; it has {known or 'nothing'}"
 
 
-def make(model: str, options: Mapping[str, Any], classes: int) -> Any:
-    """What a factory gives for these keyword arguments, and for ``classes`` where it has an
-    argument of that name. Its code is run.
+def make(model: str, options: Mapping[str, Any], classes: int, key: str = "model.options") -> Any:
+    """What a factory gives for these keyword arguments, which the config's ``key`` decides, and for
+    ``classes`` where it has an argument of that name. Its code is run.
 
     Raises OfframpError, one line, when it can't be imported or called, or fails.
     """
@@ -142,7 +142,7 @@ def make(model: str, options: Mapping[str, Any], classes: int) -> Any:
         call = getattr(found, factory.name)
         if not callable(call):
             raise OfframpError(f"{model} is of type {type(call).__name__}, not a function or class")
-        arguments = _arguments(model, call, options, classes)
+        arguments = _arguments(model, call, options, classes, key)
         return guarded(f"{model} raised", lambda: call(**arguments))
 
 
@@ -164,7 +164,9 @@ def _importing_beside(file: Path | None) -> Iterator[None]:
             sys.path.remove(folder)
 
 
-def _arguments(model: str, call: Any, options: Mapping[str, Any], classes: int) -> dict[str, Any]:
+def _arguments(
+    model: str, call: Any, options: Mapping[str, Any], classes: int, key: str
+) -> dict[str, Any]:
     try:
         signature = inspect.signature(call)
     except (TypeError, ValueError):  # some that are written in C
@@ -177,7 +179,7 @@ def _arguments(model: str, call: Any, options: Mapping[str, Any], classes: int) 
         signature.bind(**arguments)
     except TypeError as error:
         raise OfframpError(
-            f"model.options: {model} {error}; it is called as {factory_of(model).name}{signature}"
+            f"{key}: {model} {error}; it is called as {factory_of(model).name}{signature}"
         ) from None
     return arguments
 

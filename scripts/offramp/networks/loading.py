@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +21,10 @@ from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
 from offramp.networks.factory import PAGE, is_own, make
 from offramp.networks.features import Features, tensors_of
+from offramp.networks.heads import HEADS, head_for
 from offramp.networks.identity import Identity
 from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
+from offramp.networks.splitting import SplitNetwork, split
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,20 +33,43 @@ NETWORKS = {"branchynet": BranchyNet, "cpunet": CPUNet, "cpunet_static": CPUNetS
 # What the networks above take.
 IMAGE_SHAPE = (3, 32, 32)
 NONE = "none"
-# What the config says of a model: its `name` and `options`; or the name alone.
+# What the config says of a model: `name`, `options`, `exits` and `head`; or the name alone.
 Model = str | Mapping[str, Any]
 
 
-def build(model: Model, classes: int) -> MultiExitNetwork:
+def build(model: Model, classes: int, like: Features | None = None) -> MultiExitNetwork:
     """A fresh network, its kernels in channels_last memory format (3 to 5 times as fast on a CPU as
-    the default). A name with a colon is a factory, whose code is run.
+    the default). A name with a colon is a factory, whose code is run. Where ``model`` has `exits`,
+    the network is cut there; ``like`` is a small batch to see by what passes between the blocks.
 
-    Raises OfframpError, one line, where a factory is not there, fails or gives no network.
+    Raises OfframpError, one line, where a factory is not there, fails or gives no network, or its
+    network can't be cut so.
     """
     name, options = _name_and_options(model)
-    network = own(name, make(name, options, classes)) if is_own(name) else NETWORKS[name](classes)
+    if not is_own(name):
+        network: MultiExitNetwork = NETWORKS[name](classes)
+    else:
+        made = make(name, options, classes)
+        exits = None if isinstance(model, str) else model.get("exits")
+        network = with_exits(made, model, classes, like) if exits else own(name, made)
     lay_out(network)
     return network
+
+
+def with_exits(made: Any, model: Model, classes: int, like: Features | None) -> SplitNetwork:
+    """What a factory gave, cut and given heads as ``model`` says."""
+    assert isinstance(model, Mapping) and like is not None
+    if not isinstance(made, nn.Module):
+        raise OfframpError(
+            f"model.exits: {name_of(model)} gave {_kind(made)}; want a torch.nn.Module to cut"
+        )
+    kind = model.get("head") or "pooled"
+
+    def by_factory(shape: tuple, classes: int) -> nn.Module:
+        return make(kind, {"shape": shape, "classes": classes}, classes, "model.head")
+
+    way = kind if kind in HEADS else by_factory
+    return split(made, model["exits"], like, partial(head_for, classes=classes, kind=way))
 
 
 def lay_out(network: nn.Module) -> None:
@@ -75,7 +101,7 @@ def own(what: str, made: Any) -> MultiExitNetwork:
         if not isinstance(found, Sequence | nn.ModuleList | nn.Sequential):
             raise OfframpError(
                 f"{what} gave {_kind(made)} without a list of {name}; want an object with blocks "
-                f"and heads, see {PAGE}"
+                f"and heads, see {PAGE}; or name in model.exits where a module gets exits"
             )
         parts[name] = list(found)
         for place, part in enumerate(parts[name]):
@@ -96,7 +122,11 @@ def _kind(value: Any) -> str:
 
 
 def load(
-    model: Model, classes: int, weights: str | Path | None, device: torch.device
+    model: Model,
+    classes: int,
+    weights: str | Path | None,
+    device: torch.device,
+    like: Features | None = None,
 ) -> MultiExitNetwork:
     """A network with weights from a file, ready for inference on the device.
 
@@ -104,7 +134,7 @@ def load(
     states.py); None where a factory loads its own. Raises OfframpError when the file can't be read,
     or says how what it holds differs from the network's weights; and as `build` does.
     """
-    return filled(build(model, classes), model, classes, weights, device)
+    return filled(build(model, classes, like), model, classes, weights, device)
 
 
 def filled(
@@ -132,8 +162,21 @@ def _take(network: MultiExitNetwork, name: str, weights: str | Path, classes: in
             weights, content, network.state_dict(), f"{name} with {classes} classes"
         )
     except OfframpError as error:
-        raise OfframpError(f"{error}{_whose(content, name, classes)}") from None
+        others = _whose(content, name, classes) or _uncut(content, network)
+        raise OfframpError(f"{error}{others}") from None
     network.load_state_dict(state, strict=True)
+
+
+def _uncut(content: Any, network: MultiExitNetwork) -> str:
+    """A line that says so if the weights are those of a network before it got exits."""
+    if isinstance(network, SplitNetwork):
+        with suppress(OfframpError):
+            states.fitting("", content, network.made["trunk"].state_dict(), "")
+            return (
+                "\n  these are its weights without exits: load them in a factory, and train the "
+                "heads, see docs/guides/exits-on-your-network.md"
+            )
+    return ""
 
 
 def digest_of(state: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from offramp.data.datasets import dataset_of, known_of, split_sizes
 from offramp.networks.factory import factory_of, is_own
-from offramp.workflow.code import factory_digest, factory_files
+from offramp.workflow.code import factories_of, factory_digest, factory_files
 
 # Where each network's class stands; torch need not be imported to look.
 NETWORKS = Path(__file__).parents[1] / "networks"
@@ -58,9 +58,12 @@ def _of_model(model: Mapping[str, Any]) -> dict[str, Any]:
         code = _code_digest(NETWORKS / NETWORK_FILES[name])
         return {"model.name": name, "the network's code": code}
     of_factory = {key: value for key, value in model.items() if key not in ("weights", "code")}
-    files = sorted(factory_files(name), key=lambda file: file.name)
-    # Of a whole package, which may be large, every byte counts.
-    digests = [factory_digest(name)] if factory_of(name).module else [*map(_code_digest, files)]
+    digests = []
+    for factory in factories_of(model):
+        files = sorted(factory_files(factory), key=lambda file: file.name)
+        # Of a whole package, which may be large, every byte counts.
+        whole = factory_of(factory).module
+        digests += [factory_digest(factory)] if whole else map(_code_digest, files)
     noted = {f"model.{key}": value for key, value in of_factory.items()}
     return noted | {"the network's code": " ".join(digests)}
 

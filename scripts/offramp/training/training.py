@@ -56,6 +56,8 @@ def train(
     """
     torch.manual_seed(settings["seed"])
     network = _fresh(model, dataset_of(dataset).classes, split)
+    for block in network.blocks if settings.get("trunk") == "frozen" else ():
+        block.requires_grad_(False)
     exit_weights = settings["exit_weights"] or [1] * len(network.heads)
     if len(exit_weights) != len(network.heads):
         raise OfframpError(
@@ -98,9 +100,9 @@ def train(
 
 def _fresh(model: Model, classes: int, split: Split) -> MultiExitNetwork:
     """The network before its first step, set from the training samples where it asks for that."""
-    network = build(model, classes)
+    few = load_images(split, slice(0, TRIED), "cpu")
+    network = build(model, classes, few)
     if network.own:
-        few = load_images(split, slice(0, TRIED), "cpu")
         check_network(network.eval(), name_of(model), few, classes)
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     return network
@@ -111,6 +113,8 @@ def _epoch(network, optimisers, batches, settings, steps_before, shown) -> dict:
     # Dropout draws from the global generator: seeded here for the sake of a resumed run.
     torch.manual_seed(settings["seed"] * 100_003 + steps_before)
     network.train()
+    for block in network.blocks if settings.get("trunk") == "frozen" else ():
+        block.eval()  # else batch norm would learn of the samples, and dropout draw
     exits, device = len(network.heads), next(network.parameters()).device
     half = precision(device, settings) == "bfloat16"
     # Summed where they are computed: looking at them would make the host wait at every step.

@@ -29,7 +29,13 @@ def model_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """What a network is built from, of the config's ``model``; with the digest of a factory's code,
     by which an edit of it is noticed."""
     built = {key: value for key, value in model.items() if key != "weights"}
-    return built | {"code": factory_digest(model["name"])} if is_own(model["name"]) else built
+    code = "".join(factory_digest(factory) for factory in factories_of(model))
+    return built | {"code": code} if code else built
+
+
+def factories_of(model: Mapping[str, Any]) -> list[str]:
+    """The factories whose code is run, of the config's ``model``."""
+    return [name for name in (model["name"], model.get("head")) if name and is_own(name)]
 
 
 @cache

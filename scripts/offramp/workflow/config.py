@@ -257,10 +257,12 @@ def _cure(error: ValidationError, validator: Any) -> str:
 def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     """What of a recipe does not fit the network or the data: for those who train."""
     name, data, recipe = config["model"]["name"], config["dataset"], config["train"]
-    weights = recipe["exit_weights"]
-    if weights and len(weights) != EXITS.get(name, len(weights)):  # a factory's tells itself
+    weights, exits = recipe["exit_weights"] or [], config["model"]["exits"]
+    # A factory's own tell themselves.
+    wanted = len(exits) + 1 if exits and is_own(name) else EXITS.get(name, len(weights))
+    if weights and len(weights) != wanted:
         yield (
-            f"train.exit_weights: {len(weights)} numbers, but {name} has {EXITS[name]} exits; "
+            f"train.exit_weights: {len(weights)} numbers, but {name} has {wanted} exits; "
             "give one per exit"
         )
     dataset = dataset_of(known_of(data))
@@ -400,6 +402,28 @@ def _factory_misfits(config: Mapping[str, Any]) -> Iterable[str]:
     yield from _not_plain("model.options", options)
 
 
+def _exits_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+    model, frozen = config["model"], config["train"].get("trunk") == "frozen"
+    name, head, trained = model["name"], model["head"], model["weights"] == "train"
+    if not is_own(name):
+        if model["exits"]:
+            yield f"model.exits: {name} has its exits; they are for a network of your own"
+        if frozen and trained:
+            yield (
+                f"train.trunk: frozen is for a network that a factory gives trained; {name} is "
+                "trained from nothing; set it to joint"
+            )
+    elif model["exits"] and model["weights"] == "none" and not is_own(head):
+        yield (
+            "model.weights: none, but the heads that model.exits adds are new; take train, with "
+            "train.trunk: frozen if the rest is trained already"
+        )
+    if is_own(head) and (problem := misfit(head)):
+        yield f"model.head: {problem}"
+    if head != "pooled" and not model["exits"]:
+        yield "model.head: there is no exit to put it on; name some in model.exits"
+
+
 def _not_plain(key: str, value: Any) -> Iterable[str]:
     """What of a value JSON can't say: YAML knows dates, and keys that are no text."""
     if isinstance(value, dict):
@@ -429,6 +453,7 @@ MISFITS: list[tuple[set[str], Misfits]] = [
     ({"dataset", "criterion", "calibration"}, _fitted_misfits),
     ({"dataset", "model", "train"}, _of_network(_wanted_training_misfits)),
     ({"model"}, _of_network(_factory_misfits)),
+    ({"model", "train"}, _of_network(_exits_misfits)),
     ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
     ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
     ({"dataset", "model"}, _of_network(partial(_normalised_misfits, "model"))),

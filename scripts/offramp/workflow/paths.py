@@ -59,9 +59,10 @@ def settle_paths(
     ``given``. ``prefixed`` is what Snakemake makes of a path, which in a module may have a prefix.
     """
     model = config["model"]
-    if isinstance(model, dict) and isinstance(model.get("name"), str):
-        by_hand = _named(given, model["name"])
-        model["name"] = _factory_from_here(model["name"], () if by_hand else files)
+    for key in ("name", "head"):
+        if isinstance(model, dict) and isinstance(model.get(key), str):
+            by_hand = _named(given, key, model[key])
+            model[key] = _factory_from_here(key, model[key], () if by_hand else files)
     if isinstance(config["results"], str):
         config["results"] = normal(config["results"])
     for key in ("model", "baseline"):
@@ -82,14 +83,14 @@ def settle_paths(
             config[key] = _normal_within(config[key])
 
 
-def _factory_from_here(name: str, files: Iterable[str | Path]) -> str:
+def _factory_from_here(key: str, name: str, files: Iterable[str | Path]) -> str:
     """A factory's name with its file's path from the working directory, if it has a file."""
     source, _, factory = name.rpartition(":")
     if not source.endswith(".py"):
         return name
     base = Path()
     for file in files:
-        if _named(_content(file), name):
+        if _named(_content(file), key, name):
             base = Path(file).parent  # the last one's value counts
     path = Path(normal(str(base / _with_home(source))))
     if path.is_absolute() and base.is_absolute() and path.is_relative_to(Path.cwd()):
@@ -105,9 +106,9 @@ def _content(file: str | Path) -> Any:
         return None
 
 
-def _named(config: Any, name: str) -> bool:
+def _named(config: Any, key: str, name: str) -> bool:
     model = config.get("model") if isinstance(config, Mapping) else None
-    return isinstance(model, Mapping) and model.get("name") == name
+    return isinstance(model, Mapping) and model.get(key) == name
 
 
 def _normal_within(value: Any) -> Any:
