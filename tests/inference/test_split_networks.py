@@ -182,7 +182,7 @@ def test_the_example_adds_exits_to_a_trained_resnet18(tmp_path, monkeypatch):
 
 def test_weights_of_the_network_without_exits_are_told(place, tmp_path):
     network = build(model_in(place), 3, blank(PICTURES, 3))
-    torch.save(network.made["trunk"].state_dict(), tmp_path / "trunk.pt")
+    torch.save(network.trunk.state_dict(), tmp_path / "trunk.pt")
     with pytest.raises(OfframpError) as error:
         load(model_in(place), 3, tmp_path / "trunk.pt", CPU, blank(PICTURES, 3))
     assert documented(str(error.value))

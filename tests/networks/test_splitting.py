@@ -238,7 +238,7 @@ def test_the_weights_keep_their_names_and_stand_once():
 def test_blocks_hold_what_was_loaded_moved_or_converted():
     whole, other = Net(with_positions).eval(), Net(with_positions).eval()
     network = cut(whole, "a").to(memory_format=torch.channels_last)
-    network.made["trunk"].load_state_dict(other.state_dict())
+    network.trunk.load_state_dict(other.state_dict())
     assert torch.allclose(network(images())[-1], other(images()))
     network.double()
     want = other.double()(images().double())

@@ -171,7 +171,7 @@ def _uncut(content: Any, network: MultiExitNetwork) -> str:
     """A line that says so if the weights are those of a network before it got exits."""
     if isinstance(network, SplitNetwork):
         with suppress(OfframpError):
-            states.fitting("", content, network.made["trunk"].state_dict(), "")
+            states.fitting("", content, network.trunk.state_dict(), "")
             return (
                 "\n  these are its weights without exits: load them in a factory, and train the "
                 "heads, see docs/guides/exits-on-your-network.md"

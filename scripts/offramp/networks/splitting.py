@@ -41,11 +41,16 @@ class SplitNetwork(OwnNetwork):
         # The last block gives logits: the trunk is timed as it is, whatever its last layers are.
         self.heads = (*heads, nn.Identity())
 
+    @property
+    def trunk(self) -> nn.Module:
+        """The network as it was."""
+        return self.made.get_submodule("trunk")
+
     def _apply(self, fn, recurse=True):
         """What moves the weights moves what blocks hold of them."""
         super()._apply(fn, recurse)
         for block in self.pieces:
-            block.relink(self.made["trunk"], fn)
+            block.relink(self.trunk, fn)
         return self
 
 
@@ -401,7 +406,7 @@ def _changed(part: nn.Module, x: Features) -> list[int]:
 def _check_same(made: SplitNetwork, exits: Sequence[str], inputs: Sequence[Tensor]) -> None:
     """Raise OfframpError where the blocks don't give what the network gives, all samples together,
     or when one leaves after the first block."""
-    trunk = made.made["trunk"]
+    trunk = made.trunk
     want = trunk(*(t.clone() for t in inputs))
     for leaving, tolerance in ((0, TOLERANCE), (1, LOOSE)):
         x = _features(inputs)

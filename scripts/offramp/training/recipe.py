@@ -58,7 +58,7 @@ def _of_model(model: Mapping[str, Any]) -> dict[str, Any]:
         code = _code_digest(NETWORKS / NETWORK_FILES[name])
         return {"model.name": name, "the network's code": code}
     of_factory = {key: value for key, value in model.items() if key not in ("weights", "code")}
-    digests = []
+    digests: list[str] = []
     for factory in factories_of(model):
         files = sorted(factory_files(factory), key=lambda file: file.name)
         # Of a whole package, which may be large, every byte counts.
