@@ -1,5 +1,5 @@
-"""torchvision's resnet18 in two steps: trained whole, then given exits on its frozen layers. Whoever
-has a trained network needs the second alone."""
+"""torchvision's resnet18 in two steps: trained whole, then given exits on its frozen layers.
+Whoever has a trained network needs the second alone."""
 
 import torchvision
 from safetensors.torch import load_file

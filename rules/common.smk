@@ -18,7 +18,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, FOUND)), MPLBACKEND="a
 import offramp
 from offramp import OfframpError
 from offramp.common.files import check_room
-from offramp.networks.factory import factory_of, file_of, is_own
+from offramp.networks.own.factory import factory_of, file_of, is_own
 from offramp.workflow.code import code_digest, factories_of, model_of
 from offramp.workflow.config import check_config, refuse, training_misfits
 from offramp.workflow.own import splits_of

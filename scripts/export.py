@@ -9,8 +9,8 @@ from offramp.inference.deployed import Cascade
 from offramp.inference.export import export
 from offramp.inference.exported import note, prove, race
 from offramp.inference.machine import prepare
-from offramp.networks.factory import is_own
 from offramp.networks.loading import build
+from offramp.networks.own.factory import is_own
 from offramp.tables.files import provenance, read_logits, same_weights, write
 from offramp.workflow.job import job_log
 

@@ -32,7 +32,7 @@ from offramp.inference.verification import cases_of, verify
 from offramp.networks.features import count, take
 from offramp.networks.identity import Identity
 from offramp.networks.loading import describe, digest_of, own, save
-from offramp.networks.trying import check_network
+from offramp.networks.own.trying import check_network
 from offramp.scoring.policy import Policy, load_policy, policy_scores, save_policy
 from offramp.tables.files import read_logits
 from offramp.thresholds.time_model import fit_time_model

@@ -21,7 +21,7 @@ from offramp.inference.runner import Runner
 from offramp.inference.verification import cases_of, verify
 from offramp.networks.identity import Identity
 from offramp.networks.loading import build, load, save
-from offramp.networks.splitting import SplitNetwork
+from offramp.networks.own.splitting import SplitNetwork
 from offramp.scoring.policy import Policy, load_policy, policy_scores, save_policy
 from offramp.tables.files import read_logits
 from offramp.thresholds.time_model import fit_time_model

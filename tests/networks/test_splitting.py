@@ -9,8 +9,8 @@ from conftest import documented
 from torch import nn
 
 from offramp import OfframpError
-from offramp.networks.heads import Convolution, Pooled, head_for
-from offramp.networks.splitting import SplitNetwork, split
+from offramp.networks.own.heads import Convolution, Pooled, head_for
+from offramp.networks.own.splitting import SplitNetwork, split
 
 CLASSES = 5
 

@@ -16,10 +16,10 @@ from offramp.data.splits import as_pictures, normalised
 from offramp.inference.backends import for_inference
 from offramp.inference.cascade import cascade, check_policy
 from offramp.inference.machine import choose_device
-from offramp.networks.factory import factory_of, is_own
 from offramp.networks.finding import ChosenFor, chosen_for, find_weights, read_about
 from offramp.networks.loading import NETWORKS, NONE, build, filled, own
 from offramp.networks.multiexit import MultiExitNetwork
+from offramp.networks.own.factory import factory_of, is_own
 from offramp.scoring.policy import Policy, load_policy
 
 

@@ -14,7 +14,7 @@ from offramp.inference.backends import for_inference
 from offramp.inference.machine import prepare
 from offramp.networks.loading import Model, build, digest_of, load, name_of
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.networks.trying import TRIED, check_network
+from offramp.networks.own.trying import TRIED, check_network
 
 
 class Opened(NamedTuple):

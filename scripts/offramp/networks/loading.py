@@ -19,12 +19,12 @@ from offramp.common.hashing import sha256
 from offramp.networks import states
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.cpunet import CPUNet, CPUNetStatic
-from offramp.networks.factory import PAGE, is_own, make
 from offramp.networks.features import Features, tensors_of
-from offramp.networks.heads import HEADS, head_for
 from offramp.networks.identity import Identity
 from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
-from offramp.networks.splitting import SplitNetwork, split
+from offramp.networks.own.factory import PAGE, is_own, make
+from offramp.networks.own.heads import HEADS, head_for
+from offramp.networks.own.splitting import SplitNetwork, split
 
 if TYPE_CHECKING:
     import pyarrow as pa

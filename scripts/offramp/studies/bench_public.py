@@ -13,7 +13,7 @@ from torchvision.models import mobilenet_v2
 
 from offramp.data.splits import Split
 from offramp.inference.cascade import cascade, run_full_network
-from offramp.networks.loading import describe
+from offramp.networks.loading import IMAGE_SHAPE, describe
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, exits_of
 from offramp.scoring.scores import fitting_part
@@ -102,7 +102,8 @@ def published_points() -> dict[str, list[tuple[float, float]]]:
     """Multiply-adds an image and accuracy, by network, as published; those of ResNets counted."""
     found = {name: [(1e6 * m, a) for m, a in points] for name, points in PUBLISHED.items()}
     for name, public in PUBLIC.items():
-        counted = describe(built(name, torch.device("cpu")))["multiply_adds"][0].as_py()
+        parts = describe(built(name, torch.device("cpu")), torch.zeros(1, *IMAGE_SHAPE))
+        counted = parts["multiply_adds"][0].as_py()
         found.setdefault(name.split("-")[0].split(" ")[0], []).append((counted, public.accuracy))
     return found
 

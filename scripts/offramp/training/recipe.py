@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offramp.data.datasets import dataset_of, known_of, split_sizes
-from offramp.networks.factory import factory_of, is_own
+from offramp.networks.own.factory import factory_of, is_own
 from offramp.workflow.code import factories_of, factory_digest, factory_files
 
 # Where each network's class stands; torch need not be imported to look.

@@ -19,7 +19,7 @@ from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split, load_images, normalised
 from offramp.networks.loading import Model, build, name_of
 from offramp.networks.multiexit import MultiExitNetwork
-from offramp.networks.trying import TRIED, check_network
+from offramp.networks.own.trying import TRIED, check_network
 from offramp.tables.schemas import TRAINING
 from offramp.training.augmentation import augmented_batches
 from offramp.training.evaluation import correct_of

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from offramp.networks.factory import factory_of, file_of, is_own
+from offramp.networks.own.factory import factory_of, file_of, is_own
 
 
 @cache

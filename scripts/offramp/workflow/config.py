@@ -19,8 +19,8 @@ from jsonschema.validators import extend
 from offramp import OfframpError
 from offramp.data.datasets import dataset_of, known_of, split_sizes, text_of
 from offramp.data.own import described
-from offramp.networks.factory import PAGE, is_own, misfit
 from offramp.networks.index import EXITS, TAKEN, is_listed, mismatches, recipe_of
+from offramp.networks.own.factory import PAGE, is_own, misfit
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
 from offramp.workflow.own import compare_misfits, own_misfits

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from offramp import OfframpError
-from offramp.networks.factory import guarded
 from offramp.networks.features import Features, count, take, tensors_of
 from offramp.networks.multiexit import MultiExitNetwork
+from offramp.networks.own.factory import guarded
 
 # How many samples are tried.
 TRIED = 4

@@ -15,9 +15,9 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.split_module import split_module
 
 from offramp import OfframpError
-from offramp.networks.crossings import Facts, of_shapes, settle_crossings
 from offramp.networks.features import Features, take, tensors_of
 from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
+from offramp.networks.own.crossings import Facts, of_shapes, settle_crossings
 
 # Makes the head of an exit of the features there, which may be several, and the place of the named
 # submodule's own output among them.

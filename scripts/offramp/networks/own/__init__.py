@@ -1,0 +1,1 @@
+"""Networks of one's own: found, tried on a few samples, and given exits."""
