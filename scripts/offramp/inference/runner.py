@@ -1,8 +1,4 @@
-"""Runs the network of this folder under its policy; needs numpy, onnxruntime and this folder only.
-
-`python run.py INPUTS.npy OUT.npz`: from uint8 (N, H, W, 3), or what the manifest says in `input`,
-to labels, exits (from 1 on), scores.
-"""
+"""This folder's network under its policy, by numpy and onnxruntime: run.py INPUTS.npy OUT.npz."""
 
 import hashlib
 import json
@@ -33,40 +29,34 @@ class Runner:
 
     def __call__(self, images):
         """Labels int64, exits int64, scores float64 of inputs as the manifest says, one batch."""
-        wanted = self.manifest["input"]
-        dtype, shape, mean = wanted["dtype"], wanted["shape"], wanted.get("mean")
+        dtype, shape, mean, std = map(self.manifest["input"].get, ("dtype", "shape", "mean", "std"))
         if images.dtype != dtype or [*images.shape[1:]] != shape[1:]:
             raise ValueError(f"images: want {dtype} {shape}, not {images.dtype} {[*images.shape]}")
-        if dtype != "uint8":
-            return self.cascade(images)
-        x = np.ascontiguousarray(images.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+        if dtype == "uint8":
+            images = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) / np.float32(255)
         if mean:
-            x -= np.array(mean, np.float32)[:, None, None]
-            x /= np.array(wanted["std"], np.float32)[:, None, None]
-        return self.cascade(x)
+            mean, std = np.array([mean, std], np.float32)[..., None, None]
+            images = (images - mean) / std
+        return self.cascade(images)
 
     def cascade(self, x):
-        """The same of what the network takes: every stage in turn, for those still there."""
+        """The same of what the network takes, array or tuple (inputs_1, ...), stage by stage."""
         x, n = (x, len(x[0])) if isinstance(x, tuple) else ((x,), len(x))
         labels, exits, scores = np.zeros(n, int), np.zeros(n, int), np.zeros(n)
         places, thresholds = np.arange(n), [*self.policy["thresholds"], np.inf]
         seen, looks_back = list[np.ndarray](), CRITERIA[self.policy["criterion"]].looks_back
-        for k, stage in enumerate(self.stages):
-            names = [f"inputs_{i}" for i in range(1, len(x) + 1)] if len(x) > 1 else ["inputs"]
-            given, told = dict(zip(names, x, strict=True)), self.manifest["stages"][k]
-            x = stage.run(None, {name: given[name] for name in told["inputs"]})
+        for k, (stage, told) in enumerate(zip(self.stages, self.manifest["stages"], strict=True)):
+            x = stage.run(None, {name: x[int(name[7:] or 1) - 1] for name in told["inputs"]})
             if "logits" in told["outputs"]:  # else nobody looks at them
                 seen = [*(seen if looks_back else []), x.pop()]
             if thresholds[k] is None:
                 continue
             score = self.score(k, np.stack(seen, 1).astype(float))
             labels[places], exits[places], scores[places] = seen[-1].argmax(1), k + 1, score
-            stay = score > thresholds[k]
-            if not stay.any():
+            if not (stay := score > thresholds[k]).any():
                 break
             if not stay.all():
-                x, seen = ([each[stay] for each in some] for some in (x, seen))
-                places = places[stay]
+                x, seen, [places] = ([e[stay] for e in some] for some in (x, seen, [places]))
         return labels, exits, scores
 
     def score(self, k, logits):
@@ -82,9 +72,8 @@ class Runner:
 if __name__ == "__main__":
     try:
         (source, target), runner = sys.argv[1:], Runner()
-        images = np.load(source, mmap_mode="r", allow_pickle=False)
-        batch = runner.manifest["batch_size"]
-        parts = [runner(images[i : i + batch]) for i in range(0, max(1, len(images)), batch)]
+        images, size = np.load(source, "r", allow_pickle=False), runner.manifest["batch_size"]
+        parts = [runner(images[i : i + size]) for i in range(0, max(1, len(images)), size)]
         labels, exits, scores = map(np.concatenate, zip(*parts, strict=True))
         np.savez(target, labels=labels, exits=exits, scores=scores)
     except (ValueError, OSError, EOFError, AttributeError) as error:
