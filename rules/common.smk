@@ -20,7 +20,7 @@ from offramp import OfframpError
 from offramp.common.files import check_room
 from offramp.networks.own.factory import factory_of, file_of, is_own
 from offramp.workflow.code import code_digest, factories_of, model_of
-from offramp.workflow.config import check_config, refuse, training_misfits
+from offramp.workflow.config import check_config, refuse, training_faults
 from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, dataset_of, inputs_file, known_of, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now
@@ -140,7 +140,7 @@ def training_data(wildcards):
     """The training's data, whose date is nothing to a training."""
     try:
         # Where nothing is to be trained, the recipe may be another network's.
-        refuse(list(training_misfits(config)))
+        refuse(list(training_faults(config)))
     except OfframpError as error:
         raise WorkflowError(str(error)) from None
     refuse_another_training()

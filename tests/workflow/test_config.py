@@ -25,7 +25,7 @@ from workflow_helpers import (
 from offramp import OfframpError
 from offramp.networks.index import EXITS, recipe_of
 from offramp.networks.loading import NETWORKS, build
-from offramp.workflow.config import check_config, training_misfits, twice
+from offramp.workflow.config import check_config, training_faults, twice
 from offramp.workflow.paths import OWN, normal
 
 pytest_plugins = ["workflow_helpers"]
@@ -175,7 +175,7 @@ def test_a_recipe_of_another_network_matters_only_to_those_who_train():
     weights = "weights/cpunet_static.safetensors"
     six = {"exit_weights": [1] * 6}
     config = checked({"model": {"name": "cpunet_static", "weights": weights}, "train": six})
-    [line] = training_misfits(config)
+    [line] = training_faults(config)
     assert line.startswith("train.exit_weights: 6 numbers, but cpunet_static has 1 exits")
 
 
@@ -189,7 +189,7 @@ def test_a_network_brings_its_recipe_and_the_config_overrides_it(name):
         "epochs": 3,
         "learning_rate": want["learning_rate"] | {"others": 0.5},
     }
-    assert list(training_misfits(found)) == []
+    assert list(training_faults(found)) == []
 
 
 def test_how_many_exits_a_network_has_is_known_without_it():

@@ -80,7 +80,7 @@ def restore(
     if not path.exists():
         return []
     state = _read(path)
-    reason = state if isinstance(state, str) else _misfit(state, about, network, optimisers)
+    reason = state if isinstance(state, str) else _fault(state, about, network, optimisers)
     if reason is None:
         print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
         return state["history"]
@@ -114,7 +114,7 @@ def _read(path: Path) -> Any:
     return state
 
 
-def _misfit(
+def _fault(
     state: Mapping[str, Any],
     about: Mapping[str, Any],
     network: MultiExitNetwork,

@@ -20,11 +20,11 @@ from offramp import OfframpError
 from offramp.data.datasets import dataset_of, known_of, split_sizes, text_of
 from offramp.data.own import described
 from offramp.networks.index import EXITS, TAKEN, is_listed, mismatches, recipe_of
-from offramp.networks.own.factory import PAGE, is_own, misfit
+from offramp.networks.own.factory import PAGE, fault, is_own
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
-from offramp.workflow.own import compare_misfits, own_misfits
-from offramp.workflow.paths import path_misfits, settle_paths, unusable
+from offramp.workflow.own import compare_faults, own_faults
+from offramp.workflow.paths import path_faults, settle_paths, unusable
 
 LARGEST = sys.float_info.max
 # JSON Schema takes 64.0 for an integer, and NaN and infinity for numbers like others.
@@ -48,7 +48,7 @@ WORDS = {
 Validator = extend(Draft202012Validator, type_checker=TYPES)
 LONGEST_LINE = 400
 # What is wrong with a config, a line each.
-Misfits = Callable[[Mapping[str, Any]], Iterable[str]]
+Faults = Callable[[Mapping[str, Any]], Iterable[str]]
 
 
 def check_config(
@@ -91,11 +91,11 @@ def check_config(
         for line in _note_dataset(config["dataset"]):
             problems.append(line)
             wrong.add("dataset")
-    for keys, misfits in MISFITS:
+    for keys, faults in CHECKS:
         if not wrong & keys:
-            problems += misfits(config)
+            problems += faults(config)
     if "results" not in wrong:
-        problems += path_misfits(config, prefixed)
+        problems += path_faults(config, prefixed)
     refuse(problems)
     _fit_batch_size(config)
 
@@ -254,7 +254,7 @@ def _cure(error: ValidationError, validator: Any) -> str:
     return f"; write {fitting[0].splitlines()[0]}" if fitting else ""
 
 
-def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def training_faults(config: Mapping[str, Any]) -> Iterable[str]:
     """What of a recipe does not fit the network or the data: for those who train."""
     name, data, recipe = config["model"]["name"], config["dataset"], config["train"]
     weights, exits = recipe["exit_weights"] or [], config["model"]["exits"]
@@ -279,12 +279,12 @@ def training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _wanted_training_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _wanted_training_faults(config: Mapping[str, Any]) -> Iterable[str]:
     if config["model"]["weights"] == "train":
-        yield from training_misfits(config)
+        yield from training_faults(config)
 
 
-def _split_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _split_faults(config: Mapping[str, Any]) -> Iterable[str]:
     known, validation = known_of(config["dataset"]), config["dataset"]["validation"]
     sizes = split_sizes(known, validation)
     if not all(sizes[split] for split in ("val", "test")):
@@ -297,7 +297,7 @@ def _split_misfits(config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _cutoff_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _cutoff_faults(config: Mapping[str, Any]) -> Iterable[str]:
     criterion, report = config["criterion"], config["sweep"]["report_cutoff"]
     classes = dataset_of(known_of(config["dataset"])).classes
     ends = CRITERIA[criterion].range
@@ -323,7 +323,7 @@ def _cutoff_misfits(config: Mapping[str, Any]) -> Iterable[str]:
             )
 
 
-def _fitted_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _fitted_faults(config: Mapping[str, Any]) -> Iterable[str]:
     if not CRITERIA[config["criterion"]].fitted:
         return
     data = config["dataset"]
@@ -341,7 +341,7 @@ def _fitted_misfits(config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
+def _weights_faults(key: str, config: Mapping[str, Any]) -> Iterable[str]:
     chosen, dataset = config[key], config["dataset"]
     if chosen is None or (key == "model" and chosen["weights"] == "train"):
         return
@@ -367,7 +367,7 @@ def _weights_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         yield from mismatches(*names, dataset_of(known_of(dataset)).name, validation)
 
 
-def _shape_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
+def _shape_faults(key: str, config: Mapping[str, Any]) -> Iterable[str]:
     """Whether a network of this project takes what the dataset has."""
     chosen, dataset = config[key], dataset_of(known_of(config["dataset"]))
     taken = dataset.pictures and dataset.input_shape == TAKEN
@@ -380,7 +380,7 @@ def _shape_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _normalised_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
+def _normalised_faults(key: str, config: Mapping[str, Any]) -> Iterable[str]:
     """Whether weights that ship would be given pictures unlike those they were trained on."""
     chosen, dataset = config[key], dataset_of(known_of(config["dataset"]))
     if chosen is not None and dataset.mean is not None and is_listed(chosen["weights"]):
@@ -390,19 +390,19 @@ def _normalised_misfits(key: str, config: Mapping[str, Any]) -> Iterable[str]:
         )
 
 
-def _factory_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _factory_faults(config: Mapping[str, Any]) -> Iterable[str]:
     name, options = config["model"]["name"], config["model"]["options"]
     if not is_own(name):
         if options:
             yield f"model.options: {name} has none; they are for a network of your own, see {PAGE}"
         return
-    problem = misfit(name)
+    problem = fault(name)
     if problem:
         yield f"model.name: {problem}"
     yield from _not_plain("model.options", options)
 
 
-def _exits_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def _exits_faults(config: Mapping[str, Any]) -> Iterable[str]:
     model, frozen = config["model"], config["train"].get("trunk") == "frozen"
     name, head, trained = model["name"], model["head"], model["weights"] == "train"
     if not is_own(name):
@@ -418,7 +418,7 @@ def _exits_misfits(config: Mapping[str, Any]) -> Iterable[str]:
             "model.weights: none, but the heads that model.exits adds are new; take train, with "
             "train.trunk: frozen if the rest is trained already"
         )
-    if is_own(head) and (problem := misfit(head)):
+    if is_own(head) and (problem := fault(head)):
         yield f"model.head: {problem}"
     if head != "pooled" and not model["exits"]:
         yield "model.head: there is no exit to put it on; name some in model.exits"
@@ -439,25 +439,25 @@ def _not_plain(key: str, value: Any) -> Iterable[str]:
         yield f"{key}: want text, numbers, true, false, null, lists or keys, not {value!r}"
 
 
-def _of_network(misfits: Misfits) -> Misfits:
+def _of_network(faults: Faults) -> Faults:
     """Those of a run with a network; with own logits no network and no data of the config count."""
-    return lambda config: misfits(config) if config.get("logits") is None else ()
+    return lambda config: faults(config) if config.get("logits") is None else ()
 
 
 # What only several keys together can tell, with the keys that it looks at.
-MISFITS: list[tuple[set[str], Misfits]] = [
-    ({"results", "logits", "costs"}, own_misfits),
-    ({"results", "compare"}, compare_misfits),
-    ({"dataset"}, _of_network(_split_misfits)),
-    ({"dataset", "criterion", "sweep"}, _of_network(_cutoff_misfits)),
-    ({"dataset", "criterion", "calibration"}, _fitted_misfits),
-    ({"dataset", "model", "train"}, _of_network(_wanted_training_misfits)),
-    ({"model"}, _of_network(_factory_misfits)),
-    ({"model", "train"}, _of_network(_exits_misfits)),
-    ({"dataset", "model"}, _of_network(partial(_weights_misfits, "model"))),
-    ({"dataset", "baseline"}, _of_network(partial(_weights_misfits, "baseline"))),
-    ({"dataset", "model"}, _of_network(partial(_normalised_misfits, "model"))),
-    ({"dataset", "baseline"}, _of_network(partial(_normalised_misfits, "baseline"))),
-    ({"dataset", "model"}, _of_network(partial(_shape_misfits, "model"))),
-    ({"dataset", "baseline"}, _of_network(partial(_shape_misfits, "baseline"))),
+CHECKS: list[tuple[set[str], Faults]] = [
+    ({"results", "logits", "costs"}, own_faults),
+    ({"results", "compare"}, compare_faults),
+    ({"dataset"}, _of_network(_split_faults)),
+    ({"dataset", "criterion", "sweep"}, _of_network(_cutoff_faults)),
+    ({"dataset", "criterion", "calibration"}, _fitted_faults),
+    ({"dataset", "model", "train"}, _of_network(_wanted_training_faults)),
+    ({"model"}, _of_network(_factory_faults)),
+    ({"model", "train"}, _of_network(_exits_faults)),
+    ({"dataset", "model"}, _of_network(partial(_weights_faults, "model"))),
+    ({"dataset", "baseline"}, _of_network(partial(_weights_faults, "baseline"))),
+    ({"dataset", "model"}, _of_network(partial(_normalised_faults, "model"))),
+    ({"dataset", "baseline"}, _of_network(partial(_normalised_faults, "baseline"))),
+    ({"dataset", "model"}, _of_network(partial(_shape_faults, "model"))),
+    ({"dataset", "baseline"}, _of_network(partial(_shape_faults, "baseline"))),
 ]

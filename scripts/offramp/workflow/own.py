@@ -22,28 +22,28 @@ def splits_of(logits: str | Mapping[str, Any] | None) -> tuple[str, ...]:
     return tuple(s for s in SPLITS if s != "train" or logits.get("train") is not None)
 
 
-def own_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def own_faults(config: Mapping[str, Any]) -> Iterable[str]:
     """What is wrong with the config's own logits and costs, a line each."""
     logits, costs = config.get("logits"), config.get("costs")
     if logits is None:
         if costs is not None:
             yield "costs: these belong to own logits, and logits is null; a network here is timed"
     elif isinstance(logits, str):
-        yield from _run_misfits(logits, config["results"])
+        yield from _run_faults(logits, config["results"])
         if costs is not None:
             yield f"costs: the timings of {logits} count; leave this out"
     else:
         for split in splits_of(logits):
-            yield from _split_misfits(f"logits.{split}", logits[split])
+            yield from _split_faults(f"logits.{split}", logits[split])
         if costs is None:
             yield "costs: missing; say what a sample costs: {up_to: [a number per exit], unit: s}"
         elif isinstance(costs, str):
-            yield from _file_misfits("costs", costs, (".parquet",), "a timings table (.parquet)")
+            yield from _file_faults("costs", costs, (".parquet",), "a timings table (.parquet)")
         else:
-            yield from _cost_misfits(costs)
+            yield from _cost_faults(costs)
 
 
-def compare_misfits(config: Mapping[str, Any]) -> Iterable[str]:
+def compare_faults(config: Mapping[str, Any]) -> Iterable[str]:
     """Which of the results folders to compare are not those of finished runs, a line each."""
     for folder in config.get("compare") or ():
         known = Path(folder, "summary.json").exists()
@@ -51,7 +51,7 @@ def compare_misfits(config: Mapping[str, Any]) -> Iterable[str]:
             yield f"compare: {folder} has no summary.json; run its config first"
 
 
-def _run_misfits(folder: str, results: str) -> Iterable[str]:
+def _run_faults(folder: str, results: str) -> Iterable[str]:
     if Path(folder).resolve() == Path(results).resolve():
         yield f"logits: {folder} is this config's own results folder; give the variant another one"
         return
@@ -64,16 +64,16 @@ def _run_misfits(folder: str, results: str) -> Iterable[str]:
         yield f"logits: {folder} has no {missing[0]}; run its config first"
 
 
-def _split_misfits(key: str, source: str | Mapping[str, str]) -> Iterable[str]:
+def _split_faults(key: str, source: str | Mapping[str, str]) -> Iterable[str]:
     if isinstance(source, str):
         what = "an .npz with logits and labels, or a logits table (.parquet)"
-        yield from _file_misfits(key, source, (".npz", ".parquet"), what)
+        yield from _file_faults(key, source, (".npz", ".parquet"), what)
     else:
         for name in ("logits", "labels"):
-            yield from _file_misfits(f"{key}.{name}", source[name], (".npy",), "an .npy")
+            yield from _file_faults(f"{key}.{name}", source[name], (".npy",), "an .npy")
 
 
-def _file_misfits(key: str, path: str, endings: tuple[str, ...], what: str) -> Iterable[str]:
+def _file_faults(key: str, path: str, endings: tuple[str, ...], what: str) -> Iterable[str]:
     if not path.endswith(endings):
         two = "; two .npy are named {logits: …, labels: …}" if path.endswith(".npy") else ""
         yield f"{key}: {path}: want {what}{two}"
@@ -81,7 +81,7 @@ def _file_misfits(key: str, path: str, endings: tuple[str, ...], what: str) -> I
         yield f"{key}: no file {path}"
 
 
-def _cost_misfits(costs: Mapping[str, Any]) -> Iterable[str]:
+def _cost_faults(costs: Mapping[str, Any]) -> Iterable[str]:
     if costs.keys() not in ({"blocks", "heads", "unit"}, {"up_to", "unit"}):
         yield "costs: want blocks and heads, a number per exit each, or up_to; and unit"
         return

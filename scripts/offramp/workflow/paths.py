@@ -146,7 +146,7 @@ def unusable(path: str) -> str | None:
     return None
 
 
-def path_misfits(config: Mapping[str, Any], prefixed: Callable[[str], str]) -> Iterable[str]:
+def path_faults(config: Mapping[str, Any], prefixed: Callable[[str], str]) -> Iterable[str]:
     """What is wrong with where results go, a line each."""
     results = config["results"]
     wrong = unusable(results) or _harm(results, prefixed)

@@ -70,7 +70,7 @@ def file_of(factory: Factory) -> Path | None:
     return None
 
 
-def misfit(model: str) -> str | None:
+def fault(model: str) -> str | None:
     """Why a factory can't be called, as far as looking at its file tells; None for nothing."""
     factory = factory_of(model)
     if not factory.name.isidentifier() or not (factory.file or factory.module):
@@ -132,7 +132,7 @@ def make(model: str, options: Mapping[str, Any], classes: int, key: str = "model
     Raises OfframpError, one line, when it can't be imported or called, or fails.
     """
     factory = factory_of(model)
-    problem = misfit(model)
+    problem = fault(model)
     if problem:
         raise OfframpError(problem)
     with _importing_beside(factory.file):
