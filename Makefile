@@ -27,7 +27,7 @@ venv: .venv/complete
 
 demo: venv
 	. $(BIN)/activate && snakemake --cores 4 --configfile examples/shipped.yaml
-	. $(BIN)/activate && snakemake --cores 4 --configfile examples/digits.yaml
+	. $(BIN)/activate && snakemake --cores 4 --configfile examples/own_network.yaml
 	@echo "branchynet on CIFAR-10, from its shipped logits: results/shipped/summary.html"
 
 test: .venv/bench

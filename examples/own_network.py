@@ -13,15 +13,15 @@ def stage(inputs: int, outputs: int) -> nn.Module:
 
 
 class Head(nn.Module):
-    """Features to logits: the largest value of each channel, then one linear layer."""
+    """Features to logits: the mean of each quarter of each channel, then one linear layer."""
 
     def __init__(self, channels: int, classes: int):
         super().__init__()
-        self.linear = nn.Linear(channels, classes)
+        self.linear = nn.Linear(4 * channels, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(N, channels, H, W) to (N, classes)."""
-        return self.linear(x.amax((2, 3)))
+        return self.linear(nn.functional.adaptive_avg_pool2d(x, 2).flatten(1))
 
 
 class ThreeExits(nn.Module):

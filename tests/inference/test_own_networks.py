@@ -249,6 +249,7 @@ FAULTY = {
     "head 2 gives (6,) in float32": {"head": lambda x: x[0]},
     "head 2 gives a tuple": {"head": lambda x: (x, x)},
     "head 2 gives logits in float64; want float32": {"head": lambda x: x[:, :4].double()},
+    "head 2 gives probabilities; want logits": {"head": lambda x: x[:, :4].softmax(1)},
     "head 2 gives logits that are not finite": {"head": lambda x: x[:, :4].log() / 0},
     "head 2 depends on the other samples of a batch": {"head": lambda x: x[:, :4] - x.mean()},
     "block 2 depends on the other samples of a batch": {"block": lambda x: x / x.norm()},

@@ -166,3 +166,9 @@ def test_a_network_of_the_project_has_no_code_of_its_own():
         "name": "branchynet", "options": {},
     }  # fmt: skip
     assert json.dumps(code.model_of({"name": "mine/net.py:net", "options": {}, "weights": "w"}))
+
+
+def test_weights_that_ship_are_not_those_of_a_network_of_ones_own():
+    [line] = refusal({"model": {"name": "net.py:net"}, "dataset": {"name": "digits"}})
+    assert line.strip().startswith("model.weights: ") and "which ships, is not of" in line
+    assert "mine/net.py:net; name a file of its own, train, or none" in line

@@ -352,6 +352,12 @@ def _weights_faults(key: str, config: Mapping[str, Any]) -> Iterable[str]:
                 "is not; name a weights file, or train"
             )
         return
+    if is_own(chosen["name"]) and is_listed(chosen["weights"]):
+        yield (
+            f"{key}.weights: {chosen['weights']}, which ships, is not of {chosen['name']}; name a "
+            "file of its own, train, or none where the factory loads them"
+        )
+        return
     weights, wrong = chosen["weights"], unusable(chosen["weights"])
     way_out = "name a weights file, or train" if key == "model" else "name a weights file"
     if wrong:

@@ -4,6 +4,7 @@ Whoever names a factory has its code run. Without torch, since configs are check
 """
 
 import ast
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -103,26 +104,32 @@ def fault(model: str) -> str | None:
 
 def _bound(tree: ast.Module) -> set[str] | None:
     """The names that a module may bind; None where that can't be seen."""
-    names = set()
-    for node in ast.walk(tree):
+    if any(
+        isinstance(node, ast.Global)
+        or (isinstance(node, ast.Name) and node.id in ("globals", "exec", "setattr"))
+        for node in ast.walk(tree)
+    ):
+        return None
+    names, waiting = set(), list[ast.AST](tree.body)
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
             names.add(node.name)
-            if node.name == "__getattr__":
-                return None
-        elif isinstance(node, ast.alias):
-            if node.name == "*":
-                return None
+            continue  # what is bound inside is not the module's
+        if isinstance(node, ast.alias):
             names.add((node.asname or node.name).partition(".")[0])
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
-        elif isinstance(node, ast.Name) and node.id in ("globals", "exec", "setattr"):
-            return None
-    return names
+        waiting += ast.iter_child_nodes(node)
+    return None if names & {"*", "__getattr__"} else names
 
 
 def _missing(factory: Factory, names: set[str]) -> str:
-    known = ", ".join(sorted(name for name in names if not name.startswith("_"))[:10])
-    return f"{factory.source} has no {factory.name}; it has {known or 'nothing'}"
+    public = sorted(name for name in names if not name.startswith("_"))
+    near = difflib.get_close_matches(factory.name, public, 1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    known = ", ".join(public[:10]) or "nothing"
+    return f"{factory.source} has no {factory.name}; it has {known}{hint}"
 
 
 def make(model: str, options: Mapping[str, Any], classes: int, key: str = "model.options") -> Any:

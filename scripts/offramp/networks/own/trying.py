@@ -95,6 +95,8 @@ def _of_logits(logits: Any, n: int, classes: int) -> Iterator[str]:
         yield f"logits in {_short(logits.dtype)}; want float32: return logits.float()"
     elif not bool(logits.isfinite().all()):
         yield "logits that are not finite (NaN or infinite); are these its weights and its inputs?"
+    elif bool(((logits >= 0).all() & ((logits.sum(1) - 1).abs() < 1e-4).all()).all()):
+        yield "probabilities; want logits: leave softmax out, here and in training"
 
 
 def _alike(one: Features, other: Features) -> bool:
