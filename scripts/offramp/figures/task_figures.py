@@ -94,7 +94,7 @@ def draw_time_accuracy(results: Results) -> Figure:
 def _best_cutoff(results: Results, full: dict[str, float]) -> str:
     origin = results.about["best_cutoff"]["origin"]
     if not origin:
-        return "No faster cutoff satisfies the rule: all samples go through the full network"
+        return f"No faster cutoff satisfies the rule; in full: {full['accuracy']:.1%} right"
     best = f"The best cutoff, {origin['cutoff']:.3g}:"
     if not hasattr(results, "verification"):
         rows = policy_rows(results, "best_cutoff", "test")
@@ -251,7 +251,8 @@ def draw_targets(results: Results) -> Figure:
         fares = _fares(results, policy_rows(results, "best_train", "test"))
         headline(figure, f"Best target on {known}, {target(origin['target'])}: {fares}")
     else:
-        headline(figure, f"No faster target on {known} satisfies the rule")
+        right = f"{full['accuracy']:.1%} right"
+        headline(figure, f"No faster target on {known} satisfies the rule; in full: {right}")
     return figure
 
 
