@@ -171,7 +171,7 @@ def _multiply_adds(rows: pd.DataFrame) -> str:
 
 def public_points(rows: pd.DataFrame) -> pd.DataFrame:
     """The contenders of that benchmark, one row each, the fastest first: ``ms`` an image (median;
-    ``low`` and ``high``, the extremes), ``accuracy``, ``multiply_adds`` and, nan for the public
+    ``low`` and ``high``, the extremes), ``accuracy``, ``multiply_adds``, ``parameters`` and, nan for the public
     networks, the accuracy ``on val`` and, of thresholds that did not see the samples, ``on val,
     crossed``."""
     timed = rows[rows["case"].isna()]
@@ -189,11 +189,13 @@ def _public(rows: pd.DataFrame) -> str:
             *("" if np.isnan(v) else f"{100 * v:.2f}" for v in row[["on val", "on val, crossed"]]),
             f"{row.ms:.3g} [{row.low:.3g}, {row.high:.3g}]",
             f"{row.multiply_adds / 1e6:.1f}",
+            f"{row.parameters / 1e6:.2f}",
         ]
         for name, row in public_points(rows).iterrows()
     ]
     header = ["network", "accuracy, %", "on val, %", "on val, fitted to its other half, %"]
-    return table([*header, "ms per image", "million multiply-adds"], lines)
+    header += ["ms per image", "million multiply-adds", "parameters, million"]
+    return table(header, lines)
 
 
 def _run(rows: pd.DataFrame) -> str:

@@ -148,15 +148,14 @@ def against_public_networks(
     with torch.inference_mode():
         rows = interleaved("public", contenders, device, TURNS, **where)
     for name, other in others.items():
-        rows += _figures(
-            name, PUBLIC[name].accuracy, describe(other, batches[0][:1])["multiply_adds"][0].as_py()
-        )
+        spent = describe(other, batches[0][:1])["multiply_adds"][0].as_py()
+        rows += _figures(name, PUBLIC[name].accuracy, spent, other)
     nobody = Policy("entropy", (None,) * (len(network.heads) - 1))
     for name, policy in {"full network": nobody, **policies}.items():
         taken = exits_of(test[0], policy.thresholds) - 1
         heads = np.where(policy.runs[0], multiply_adds[1], 0)
         spent = (multiply_adds[0] + heads).cumsum()[taken].mean()
-        rows += _figures(name, _right(*test, policy.thresholds).mean(), spent)
+        rows += _figures(name, _right(*test, policy.thresholds).mean(), spent, network)
         rows.append(
             _accuracy(name, _right(val.scores, val.correct, policy.thresholds).mean(), "on val")
         )
@@ -165,10 +164,14 @@ def against_public_networks(
     return rows
 
 
-def _figures(name: str, accuracy: float, multiply_adds: float) -> list[dict]:
+def _figures(
+    name: str, accuracy: float, multiply_adds: float, network: torch.nn.Module
+) -> list[dict]:
+    parameters = sum(each.numel() for each in network.parameters())
     return [
         _accuracy(name, accuracy, "accuracy"),
         row("public", name, 1, multiply_adds, "multiply-adds", case="multiply-adds"),
+        row("public", name, 1, parameters, "parameters", case="parameters"),
     ]
 
 
