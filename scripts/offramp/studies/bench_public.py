@@ -165,9 +165,10 @@ def against_public_networks(
 
 
 def _figures(
-    name: str, accuracy: float, multiply_adds: float, network: torch.nn.Module
+    name: str, accuracy: float, multiply_adds: float, network: MultiExitNetwork
 ) -> list[dict]:
-    parameters = sum(each.numel() for each in network.parameters())
+    parts = *network.blocks, *network.heads
+    parameters = sum(each.numel() for part in parts for each in part.parameters())
     return [
         _accuracy(name, accuracy, "accuracy"),
         row("public", name, 1, multiply_adds, "multiply-adds", case="multiply-adds"),
