@@ -304,3 +304,22 @@ def test_a_verification_refuses_a_policy_of_another_size_or_network(tmp_path):
     save_policy(tmp_path / "best.json", shared_cutoff(1.0, 2)._replace(network=other))
     with pytest.raises(OfframpError, match=r"best\.json: network: chosen for other with other\.pt"):
         cases_of([str(tmp_path / "best.json")], logits, Identity("toy", "toy.pt", "a" * 64))
+
+
+def test_few_batches_are_run_several_times_and_told_as_once(monkeypatch):
+    network, split, logits = toy_problem(exits=2, samples=40)
+    cases = [Case("all", shared_cutoff(9.0, 1), True)]
+    again, seconds = run_interleaved(network, cases, split, 16, CPU, rounds=4)
+    assert seconds.shape == (12, 2)
+    np.testing.assert_array_equal(again[0].exits, np.ones(40))
+
+    def slow(*_, rounds, **__):
+        ticks = np.arange(1.0, rounds + 1)  # the seconds of a whole round
+        return again, np.repeat(ticks / 3, 3)[:, None] * [1.0, 2.0]
+
+    monkeypatch.setattr("offramp.inference.verification.run_interleaved", slow)
+    rows = verify(network, cases, split, logits, hand_made_model(2, 16), CPU).to_pylist()
+    rounds = 7  # of three batches, until there are 20
+    assert rows[0]["seconds_measured"] == pytest.approx((rounds + 1) / 2)
+    assert rows[0]["speedup_measured"] == pytest.approx(2)
+    assert rows[0]["n_live"] == 40
