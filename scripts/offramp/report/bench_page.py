@@ -173,8 +173,8 @@ def public_points(rows: pd.DataFrame) -> pd.DataFrame:
     """The contenders of that benchmark, one row each, the fastest first.
 
     Columns: ``ms`` an image (median; ``low`` and ``high``, the extremes), ``accuracy``,
-    ``multiply_adds``, ``parameters``, and, nan for the public networks, the accuracy ``on val`` and,
-    of thresholds that did not see the samples, ``on val, crossed``.
+    ``multiply_adds``, ``parameters``, and, nan for the public networks, the accuracy ``on val`` and
+    that of thresholds which did not see the samples, ``on val, crossed``.
     """
     timed = rows[rows["case"].isna()]
     ms = (1000 * timed["value"] / timed["images"]).groupby(timed["contender"])
