@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from offramp import OfframpError, __version__
 from offramp.common.hashing import sha256
+from offramp.common.progress import progress
 from offramp.data.datasets import Dataset
 from offramp.data.splits import blank
 from offramp.inference import runner
@@ -128,7 +129,8 @@ def write_stages(cascade: Cascade, folder: Path) -> list[dict[str, Any]]:
     network, policy = cascade.network, cascade.policy
     x = blank(cascade.dataset, 2)
     stages = []
-    for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True)):
+    parts = list(zip(network.blocks, network.heads, strict=True))
+    for k, (block, head) in enumerate(progress(parts, "ONNX", "stage")):
         final = k == len(policy.thresholds)
         outputs = ("logits",) if final else ("features", "logits")
         if not policy.runs[0, k]:
