@@ -58,12 +58,7 @@ def train(
     network = _fresh(model, dataset_of(dataset).classes, split)
     for block in network.blocks if settings.get("trunk") == "frozen" else ():
         block.requires_grad_(False)
-    exit_weights = settings["exit_weights"] or [1] * len(network.heads)
-    if len(exit_weights) != len(network.heads):
-        raise OfframpError(
-            f"config: train.exit_weights: want {len(network.heads)} numbers, one per exit of "
-            f"{name_of(model)}, found {len(exit_weights)}"
-        )
+    exit_weights = _exit_weights(settings, len(network.heads), model)
     network.to(device)
     dtype = getattr(torch, precision(device, settings))
     optimisers = Optimisers(network, settings["learning_rate"], dtype, muon=not network.own)
@@ -96,6 +91,17 @@ def train(
             shown.set_postfix_str("val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"]))
             store(Path(resume), about, network, optimisers, history)
     return network.eval(), _curves(history)
+
+
+def _exit_weights(settings: Mapping[str, Any], exits: int, model: Model) -> list[float]:
+    """The share of each exit in the loss, alike where the recipe names none."""
+    exit_weights = settings["exit_weights"] or [1] * exits
+    if len(exit_weights) != exits:
+        raise OfframpError(
+            f"config: train.exit_weights: want {exits} numbers, one per exit of {name_of(model)}, "
+            f"found {len(exit_weights)}"
+        )
+    return exit_weights
 
 
 def _fresh(model: Model, classes: int, split: Split) -> MultiExitNetwork:
