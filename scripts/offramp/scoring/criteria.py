@@ -2,7 +2,8 @@
 
 One function serves numpy arrays (the tables) and torch tensors (the cascade), so that both sides
 decide by the same lines; callers pass ``xp=numpy`` or ``xp=torch``. A new criterion is a function
-here and its line in CRITERIA (CONTRIBUTING.md names the rest); one with weights is fitted in `offramp.scoring.deferral`.
+here and its line in CRITERIA (CONTRIBUTING.md names the rest); one with weights is fitted in
+`offramp.scoring.deferral`.
 """
 
 import math
