@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,30 @@ def load(path: str | Path) -> Any:
         raise OfframpError(f"{path}: no such file") from None
     except DAMAGED as error:
         raise OfframpError(unreadable(path, error)) from None
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """The array of an `.npy`."""
+    found = load(path)
+    if not isinstance(found, np.ndarray):
+        found.close()
+        raise OfframpError(f"{path}: an .npz, where one array is wanted; name it alone")
+    return found
+
+
+def opened(path: str | Path, keys: Sequence[str], want: str) -> Any:
+    """An `.npz`, to be closed, that holds arrays of these names; ``want`` says what they are."""
+    found = load(path)
+    if isinstance(found, np.ndarray):
+        named = ", ".join(f"{key}=…" for key in keys)
+        raise OfframpError(f"{path}: one array, no .npz; np.savez(…, {named}) makes one")
+    missing = [key for key in keys if key not in found.files]
+    if missing:
+        found.close()
+        raise OfframpError(
+            f"{path}: no array {missing[0]}, only {', '.join(found.files) or 'none'}; want {want}"
+        )
+    return found
 
 
 def member(found: Any, path: str | Path, key: str) -> np.ndarray:

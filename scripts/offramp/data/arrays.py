@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offramp import OfframpError
-from offramp.common.arrays import DAMAGED, load, member, unreadable
+from offramp.common.arrays import DAMAGED, load, member, opened, read_array, unreadable
 from offramp.data.datasets import SPLITS, TEST_SHARE, Dataset, inputs
 
 Source = str | Mapping[str, str]
@@ -98,7 +98,7 @@ def look(source: Source) -> Look:
     else:
         places = source["inputs"], source["labels"]
         shape, dtype = header(source["inputs"])
-        labels = _array_of_npy(source["labels"])
+        labels = read_array(source["labels"])
     found = Look(*places, shape, dtype, labels)
     _check(found)
     return found._replace(labels=labels.astype(np.int64))
@@ -186,7 +186,7 @@ def own_arrays(data: Mapping[str, Any], dataset: Dataset) -> dict[str, np.ndarra
             with load(source) as npz:
                 values = member(npz, source, "inputs")
         else:
-            values = _array_of_npy(source["inputs"])
+            values = read_array(source["inputs"])
         arrays[f"{pool}_{inputs(dataset)}"] = as_stored(values, dataset, found.inputs_at)
         arrays[f"{pool}_labels"] = found.labels
     return arrays
@@ -240,22 +240,6 @@ def _header(file: Any, place: str) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def _labels_of_npz(path: str) -> np.ndarray:
-    found = load(path)
-    if isinstance(found, np.ndarray):
-        raise OfframpError(f"{path}: one array, no .npz; np.savez(…, inputs=…, labels=…) makes one")
-    with found:
-        missing = [key for key in ("inputs", "labels") if key not in found.files]
-        if missing:
-            raise OfframpError(
-                f"{path}: no array {missing[0]}, only {', '.join(found.files) or 'none'}; want "
-                "inputs (samples on the first axis) and labels (samples)"
-            )
+    want = "inputs (samples on the first axis) and labels (samples)"
+    with opened(path, ("inputs", "labels"), want) as found:
         return member(found, path, "labels")
-
-
-def _array_of_npy(path: str) -> np.ndarray:
-    found = load(path)
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise OfframpError(f"{path}: an .npz, where one array is wanted; name it alone")
-    return found

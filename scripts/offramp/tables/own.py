@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from offramp import OfframpError
-from offramp.common.arrays import load, member
+from offramp.common.arrays import member, opened, read_array
 from offramp.tables.files import origin_of, read, read_logits, sha256
 from offramp.tables.schemas import TIMINGS, logits_schema
 
@@ -78,26 +78,9 @@ def check_sum(path: str | Path) -> None:
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
     """``logits`` and ``labels`` of an `.npz`."""
-    found = load(path)
-    if isinstance(found, np.ndarray):
-        raise OfframpError(f"{path}: one array, no .npz; np.savez(…, logits=…, labels=…) makes one")
-    with found:
-        missing = [key for key in ("logits", "labels") if key not in found.files]
-        if missing:
-            raise OfframpError(
-                f"{path}: no array {missing[0]}, only {', '.join(found.files) or 'none'}; "
-                "want logits (samples, exits, classes) and labels (samples)"
-            )
+    want = "logits (samples, exits, classes) and labels (samples)"
+    with opened(path, ("logits", "labels"), want) as found:
         return {key: member(found, path, key) for key in ("logits", "labels")}
-
-
-def read_array(path: str) -> np.ndarray:
-    """The array of an `.npy`."""
-    found = load(path)
-    if not isinstance(found, np.ndarray):
-        found.close()
-        raise OfframpError(f"{path}: an .npz, where one array is wanted; name it alone")
-    return found
 
 
 def check_samples(logits: np.ndarray, labels: np.ndarray, at: str, labels_at: str) -> None:

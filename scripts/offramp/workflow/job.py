@@ -49,7 +49,10 @@ def job_log(path: str, lasting: Path | None = None) -> Iterator[None]:
 def _name(log: IO[str], lasting: Path, path: str) -> None:
     """Give a lasting log its other name, and this run its heading."""
     Path(path).unlink(missing_ok=True)
-    os.link(lasting, path)
+    try:
+        os.link(lasting, path)
+    except OSError:  # file systems without hard links
+        Path(path).symlink_to(os.path.relpath(lasting, Path(path).parent))
     print(time.strftime("-- %Y-%m-%d %H:%M:%S"), file=log, flush=True)
 
 
