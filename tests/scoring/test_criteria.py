@@ -11,6 +11,7 @@ from conftest import some_weights
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from slow_criteria import SLOW, slow_entropy
 
 from offramp.scoring.criteria import CRITERIA, entropy, score_at, score_range, scores_of, spread
 
@@ -28,13 +29,6 @@ ANY_LOGITS = hnp.arrays(
 )
 
 
-def loop_entropy(row) -> float:
-    largest = max(row)
-    weights = [math.exp(value - largest) for value in row]
-    probabilities = [weight / math.fsum(weights) for weight in weights]
-    return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
-
-
 @given(LOGITS)
 def test_entropy_is_scipys_entropy_of_the_softmax(logits):
     want = scipy.stats.entropy(scipy.special.softmax(logits, axis=1), axis=1)
@@ -43,7 +37,7 @@ def test_entropy_is_scipys_entropy_of_the_softmax(logits):
 
 @given(ANY_LOGITS)
 def test_entropy_is_the_plain_loop_at_any_magnitude(logits):
-    want = [loop_entropy(row) for row in logits.tolist()]
+    want = [slow_entropy([row]) for row in logits.tolist()]
     np.testing.assert_allclose(entropy(logits), want, rtol=1e-9, atol=1e-12)
 
 
@@ -118,41 +112,6 @@ def test_the_range_of_the_entropy_ends_at_the_log_of_the_classes():
     assert CRITERIA["entropy"].range(1) == (0.0, 0.0)
 
 
-def softmax(row) -> list[float]:
-    weights = [math.exp(value - max(row)) for value in row]
-    return [weight / math.fsum(weights) for weight in weights]
-
-
-def slow_score(criterion: str, exits: list[list[float]]) -> float:
-    """A criterion by its words, at the last of the exits whose logits are given."""
-    p = softmax(exits[-1])
-    first, second = sorted(p, reverse=True)[:2]
-    if criterion == "entropy":
-        return loop_entropy(exits[-1])
-    if criterion == "max_probability":
-        return 1 - first
-    if criterion == "margin":
-        return 1 - (first - second)
-    if criterion == "energy":
-        return -math.log(math.fsum(math.exp(z) for z in exits[-1]))
-    if criterion == "deferral":
-        ahead = min(sorted(exits[-1])[-1] - sorted(exits[-1])[-2], 30.0)
-        known = some_weights("deferral", len(exits), len(p))[-1]
-        features = (loop_entropy(exits[-1]), 1 - (first - second), ahead)
-        value = sum(w * sign for w, sign in zip(known[:3], features, strict=True))
-        return 1 / (1 + math.exp(-value - known[3 + exits[-1].index(max(exits[-1]))]))
-    if criterion == "patience":
-        labels = [row.index(max(row)) for row in exits]
-        run = 0
-        for label in reversed(labels):
-            if label != labels[-1]:
-                break
-            run += 1
-        return 1 / run
-    q = softmax(exits[-2]) if len(exits) > 1 else None
-    return 1.0 if q is None else 1 - math.fsum(a * b for a, b in zip(p, q, strict=True))
-
-
 SEVERAL_EXITS = hnp.arrays(
     np.float64,
     st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(2, 6)),
@@ -164,11 +123,12 @@ SEVERAL_EXITS = hnp.arrays(
 @pytest.mark.parametrize("criterion", CRITERIA)
 @given(SEVERAL_EXITS)
 def test_scores_at_every_exit_are_the_criterions_words(criterion, logits):
+    weights = some_weights(criterion, *logits.shape[1:])
+    given = weights or [None] * logits.shape[1]
     want = [
-        [slow_score(criterion, sample[: k + 1]) for k in range(len(sample))]
+        [SLOW[criterion](sample[: k + 1], given[k]) for k in range(len(sample))]
         for sample in logits.tolist()
     ]
-    weights = some_weights(criterion, *logits.shape[1:])
     found = scores_of(criterion, logits, weights=weights)
     np.testing.assert_allclose(found, want, rtol=1e-9, atol=1e-12)
 

@@ -11,11 +11,12 @@ import pytest
 from conftest import ORIGIN, documented, slow_exit, some_weights
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from slow_criteria import SLOW
 
 from offramp import OfframpError
 from offramp.networks.identity import Identity
 from offramp.scoring import policy as policies
-from offramp.scoring.criteria import CRITERIA, FEATURES
+from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import (
     Policy,
     load_policy,
@@ -199,47 +200,6 @@ def test_a_policy_of_another_size_is_refused_by_file(path, policy, words):
 
 
 # Policies and tables through their files, against a cascade of one sample at a time
-
-
-def softmax(row) -> list[float]:
-    powers = [math.exp(z - max(row)) for z in row]
-    return [p / math.fsum(powers) for p in powers]
-
-
-def slow_deferral(rows, weights) -> float:
-    row = rows[-1]
-    ordered = sorted(row, reverse=True)
-    known = [SLOW["entropy"](rows, None), SLOW["margin"](rows, None)]
-    known.append(min(ordered[0] - ordered[1], 30.0))
-    value = math.fsum(w * x for w, x in zip(weights, known, strict=False))
-    return 1 / (1 + math.exp(-value - weights[FEATURES + row.index(max(row))]))
-
-
-def slow_patience(rows, _) -> float:
-    labels = [row.index(max(row)) for row in rows]
-    run = 1
-    while run < len(labels) and labels[-run - 1] == labels[-1]:
-        run += 1
-    return 1 / run
-
-
-def slow_agreement(rows, _) -> float:
-    if len(rows) == 1:
-        return 1.0
-    return 1 - math.fsum(p * q for p, q in zip(softmax(rows[-1]), softmax(rows[-2]), strict=True))
-
-
-SLOW = {
-    "entropy": lambda rows, _: -math.fsum(p * math.log(p) for p in softmax(rows[-1]) if p > 0),
-    "max_probability": lambda rows, _: 1 - max(softmax(rows[-1])),
-    "margin": lambda rows, _: 1 + sorted(softmax(rows[-1]))[-2] - max(softmax(rows[-1])),
-    "energy": lambda rows, _: (
-        -max(rows[-1]) - math.log(math.fsum(math.exp(z - max(rows[-1])) for z in rows[-1]))
-    ),
-    "patience": slow_patience,
-    "agreement": slow_agreement,
-    "deferral": slow_deferral,
-}
 
 
 def slow_scores(policy: Policy, rows) -> list[float]:

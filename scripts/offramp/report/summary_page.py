@@ -44,16 +44,6 @@ METHODS_IN_WORDS = {
     "joint": "The thresholds of least time found at which, on validation data, at least {target} "
     "of all samples are expected to be right; an exit may be disabled. On test data:",
 }
-# The scores of criteria, p being an exit's probabilities and z its logits.
-SCORES_IN_WORDS = {
-    "entropy": "H = -sum_c p_c ln p_c",
-    "max_probability": "1 - max_c p_c",
-    "margin": "1 - (largest p - second largest p)",
-    "energy": "-ln sum_c exp z_c",
-    "patience": "1 / exits in a row that give the same label",
-    "agreement": "1 - sum_c p_c q_c, q being the p of the exit before",
-    "deferral": "how likely leaving here loses a right answer, by logistic regression",
-}
 
 
 def as_markdown(s: Mapping[str, Any]) -> str:
@@ -157,7 +147,7 @@ def _formulas(s: Mapping[str, Any]) -> str:
     unit = f" {CRITERIA[name].unit}".rstrip()
     score = "H" if name == "entropy" else "score"
     lines = {
-        name.replace("_", " "): f"{SCORES_IN_WORDS[name]}{reach}{unit}; p = softmax(logits)",
+        name.replace("_", " "): f"{CRITERIA[name].formula}{reach}{unit}; p = softmax(logits)",
         "leaves": f"at the first exit k with {score}_k <= threshold_k; exit {exits} takes all else",
         "accuracy": "sum_k (n_k / N) accuracy_k = right answers / N",
         "time": "sum over batches and stages k of block_k(n) + head_k(n) + decide_k(n) + "

@@ -2,7 +2,7 @@
 
 One function serves numpy arrays (the tables) and torch tensors (the cascade), so that both sides
 decide by the same lines; callers pass ``xp=numpy`` or ``xp=torch``. A new criterion is a function
-here and its line in CRITERIA (CONTRIBUTING.md names the rest); one with weights is fitted in
+here and its line in CRITERIA (docs/guides/criterion.md shows one); one with weights is fitted in
 `offramp.scoring.deferral`.
 """
 
@@ -137,11 +137,13 @@ class Criterion(NamedTuple):
     tie of logits moves. ``looks_back``: it is given the logits (n, k, C) of all exits so far
     instead of the last one's (..., C), so heads of disabled exits run if a later exit is enabled.
     ``fitted``: it needs weights, one row per side exit. ``bend`` is the power to which cutoffs
-    evenly spread over the range are bent: above 1, the low ones lie closer together.
+    evenly spread over the range are bent: above 1, the low ones lie closer together. ``formula`` is what
+    the summary says of it, with p = softmax(z) of the logits z.
     """
 
     score: Callable[..., Any]
     range: Callable[[int], tuple[float, float]] | None
+    formula: str
     tolerance: float | None = 1e-5
     looks_back: bool = False
     unit: str = ""
@@ -150,14 +152,34 @@ class Criterion(NamedTuple):
 
 
 CRITERIA = {
-    "entropy": Criterion(entropy, lambda classes: (0.0, math.log(classes)), unit="nats"),
-    "max_probability": Criterion(max_probability, lambda classes: (0.0, 1 - 1 / classes)),
-    "margin": Criterion(margin, lambda classes: (0.0, 1.0)),
-    "energy": Criterion(energy, None, tolerance=1e-4, unit="nats"),
-    "patience": Criterion(patience, lambda classes: (0.0, 1.0), tolerance=None, looks_back=True),
-    "agreement": Criterion(agreement, lambda classes: (0.0, 1.0), looks_back=True),
+    "entropy": Criterion(
+        entropy, lambda classes: (0.0, math.log(classes)), "H = -sum_c p_c ln p_c", unit="nats"
+    ),
+    "max_probability": Criterion(
+        max_probability, lambda classes: (0.0, 1 - 1 / classes), "1 - max_c p_c"
+    ),
+    "margin": Criterion(margin, lambda classes: (0.0, 1.0), "1 - (largest p - second largest p)"),
+    "energy": Criterion(energy, None, "-ln sum_c exp z_c", tolerance=1e-4, unit="nats"),
+    "patience": Criterion(
+        patience,
+        lambda classes: (0.0, 1.0),
+        "1 / exits in a row that give the same label",
+        tolerance=None,
+        looks_back=True,
+    ),
+    "agreement": Criterion(
+        agreement,
+        lambda classes: (0.0, 1.0),
+        "1 - sum_c p_c q_c, q being the p of the exit before",
+        looks_back=True,
+    ),
     "deferral": Criterion(
-        deferral, lambda classes: (0.0, 1.0), tolerance=1e-4, fitted=True, bend=3
+        deferral,
+        lambda classes: (0.0, 1.0),
+        "how likely leaving here loses a right answer, by logistic regression",
+        tolerance=1e-4,
+        fitted=True,
+        bend=3,
     ),
 }
 # Per side exit: what a fitted criterion knows of it.
