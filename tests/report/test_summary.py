@@ -9,7 +9,6 @@ import pytest
 from conftest import documented
 
 from offramp.report import answer, summary_page, words
-from offramp.scoring.criteria import CRITERIA
 from offramp.thresholds.selection import RULES
 
 RECORD = Path(__file__).parents[2] / "docs/record/branchynet/summary.json"

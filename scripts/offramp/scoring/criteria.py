@@ -137,8 +137,8 @@ class Criterion(NamedTuple):
     tie of logits moves. ``looks_back``: it is given the logits (n, k, C) of all exits so far
     instead of the last one's (..., C), so heads of disabled exits run if a later exit is enabled.
     ``fitted``: it needs weights, one row per side exit. ``bend`` is the power to which cutoffs
-    evenly spread over the range are bent: above 1, the low ones lie closer together. ``formula`` is what
-    the summary says of it, with p = softmax(z) of the logits z.
+    evenly spread over the range are bent: above 1, the low ones lie closer together. ``formula`` is
+    what the summary says of it, with p = softmax(z) of the logits z.
     """
 
     score: Callable[..., Any]
