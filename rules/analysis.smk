@@ -29,7 +29,8 @@ rule reliability:
         val=f"{TABLES_OF}/logits/val.parquet",
         test=f"{TABLES_OF}/logits/test.parquet",
     output:
-        f"{RESULTS}/reliability.parquet",
+        reliability=f"{RESULTS}/reliability.parquet",
+        confidence=f"{RESULTS}/confidence.parquet",
     log:
         f"{RESULTS}/logs/reliability.log",
     benchmark:

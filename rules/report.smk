@@ -7,7 +7,7 @@ FIGURES = {
     "time_accuracy": (
         "Task 1b",
         "Time against accuracy",
-        ["sweep", "verification", "policies", "scores"],
+        ["sweep", "verification", "oracle", "policies", "scores"],
     ),
     "time_cutoff": ("Task 1b", "Time by cutoff", ["sweep", "verification", "policies", "scores"]),
     "accuracy_cutoff": ("Task 1b", "Accuracy by cutoff", ["sweep", "policies", "scores"]),
@@ -19,7 +19,7 @@ FIGURES = {
     "reliability": (
         "Look closer",
         "How true the probabilities are",
-        ["reliability", "temperatures"],
+        ["reliability", "confidence", "temperatures"],
     ),
     "leaving": ("Look closer", "Which classes are easy", ["leaving"]),
     "confusion": ("Look closer", "What is taken for what", ["leaving"]),

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from offramp.scoring.scores import fitting_part
-from offramp.scoring.temperatures import reliability_table
+from offramp.scoring.temperatures import confidence_table, reliability_table
 from offramp.tables.files import origin_of, read, read_logits, same_weights, write
 from offramp.workflow.job import job_log
 
@@ -20,5 +20,8 @@ with job_log(snakemake.log[0]):
         splits[split] = known.logits[rest], known.label[rest]
         tables.append(known.table)
     same_weights(tables)
-    found = reliability_table(splits, temperatures["temperature"].to_pylist())
-    write(snakemake.output[0], found, "reliability", origin_of(tables[-1]) | {"split": "val, test"})
+    divisors = temperatures["temperature"].to_pylist()
+    origin = origin_of(tables[-1]) | {"split": "val, test"}
+    reliability = reliability_table(splits, divisors)
+    write(snakemake.output.reliability, reliability, "reliability", origin)
+    write(snakemake.output.confidence, confidence_table(splits, divisors), "confidence", origin)

@@ -9,10 +9,12 @@ from offramp.scoring import temperatures
 from offramp.scoring.scores import fitting_part
 from offramp.scoring.temperatures import (
     BINS,
+    WIDE_BINS,
     bin_of,
     calibration_error,
     calibration_error_interval,
     confidence_of,
+    confidence_table,
     fit_temperature,
     fit_temperatures,
     negative_log_likelihood,
@@ -164,3 +166,22 @@ def test_the_tables_have_a_row_per_exit_and_bins_that_add_up():
         assert overall["ece_low"] <= overall["ece"] <= overall["ece_high"]
     first = table[(table["bin"] == 0) & (table["exit"] == 1)].set_index("scaled")["ece"]
     assert first[True] < first[False] / 2
+
+
+def test_the_histogram_of_confidences_is_the_slow_count():
+    logits, label = sampled(300, 3.0)
+    logits[:20] = 100 * np.eye(logits.shape[1])[label[:20]]  # sure to the last bit
+    exits = np.stack([logits, logits / 3], axis=1)
+    divisors = [1.7, 0.5]
+    rows = confidence_table({"test": (exits, label)}, divisors).to_pylist()
+    assert len(rows) == 2 * 2 * WIDE_BINS
+    for row in rows:
+        z = exits[:, row["exit"] - 1] / (divisors[row["exit"] - 1] if row["scaled"] else 1.0)
+        inside = [
+            k
+            for k, sure in enumerate(confidence_of(z))
+            if row["low"] <= sure < row["high"] or sure == row["high"] == 1
+        ]
+        assert row["n"] == len(inside)
+        assert row["correct"] == sum(z[k].argmax() == label[k] for k in inside)
+    assert sum(row["n"] for row in rows) == 4 * 300

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import hand_made_model, slow_exit, slow_stage_seconds, toy_network
+from pictures import cut_off, texts_of
 from torch.fx.experimental.optimization import fuse
 
 from offramp.data.splits import Split, load_images
 from offramp.figures.draw import draw
+from offramp.figures.study_figures import draw_multiply_adds
 from offramp.networks.loading import describe
 from offramp.report.bench_page import (
     curve_points,
@@ -313,8 +315,11 @@ def test_accuracy_over_multiply_adds_is_that_of_every_exit_of_cascades_and_as_pu
         picture.parent.mkdir()
         draw(picture, rows)
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
-    for words in ("anytime prediction", "joint of deferral", "ResNet"):
-        assert f"<!-- {words} -->" in pictures[0].read_text()
+    figure = draw_multiply_adds(rows)
+    words = [text.get_text() for text in texts_of(figure)]
+    assert {"anytime prediction", "joint of deferral", "every exit"} < set(words)
+    assert words.count("ResNet") == 2  # beside its line in either panel
+    assert cut_off(figure) == []
 
 
 def test_public_networks_are_beside_the_cascade(monkeypatch, run):

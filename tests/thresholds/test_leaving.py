@@ -123,7 +123,10 @@ def test_the_oracle_table_is_the_slow_loop(right, thresholds):
         "full": ([EXITS] * SAMPLES, [False, False, True]),
         "policy": (slow_taken(logits, thresholds), [t is not None for t in thresholds] + [True]),
         "oracle": (first, [True] * EXITS),
+        "exit_1": ([1] * SAMPLES, [True, False, False]),
+        "exit_2": ([2] * SAMPLES, [False, True, False]),
     }
+    assert list(dict.fromkeys(oracle["exit_rule"])) == list(cases)
     full = sum(slow_stage_seconds(model, *_with_batch(cases["full"], 7)))
     for rule, case in cases.items():
         rows = oracle[oracle["exit_rule"] == rule]
@@ -210,7 +213,7 @@ def test_the_summary_counts_overthinking_as_right_before_and_wrong_at_the_end():
         *before, final = [np.argmax(z) == truth for z in sample]
         want += any(before) and not final
     assert found["overthinking"] == want > 0
-    assert set(found["exit_rules"]) == {"full", "policy", "oracle"}
+    assert set(found["exit_rules"]) == {"full", "policy", "oracle", "exit_1", "exit_2"}
 
 
 def test_a_class_without_samples_has_no_place_among_the_easy_and_the_hard():

@@ -4,9 +4,11 @@ import json
 import math
 import re
 import subprocess
+from functools import partial
 
 import numpy as np
 import pytest
+from pictures import cut_off
 from workflow_helpers import (
     EXITS,
     RESULTS,
@@ -21,6 +23,7 @@ from workflow_tables import (
     TABLES,
     TIMED,
     all_tables,
+    draw_again,
     frame,
     metadata,
     overall,
@@ -282,6 +285,20 @@ def test_every_figure_says_what_it_shows_with_its_number(finished):
     for name in FIGURES:
         headline = DRAW[name](tables).get_suptitle()
         assert re.search(r"\d", headline) and len(headline) < 90, name
+
+
+def test_no_text_of_a_figure_is_cut_off(finished, tmp_path, monkeypatch):
+    drawn = {}
+    for name, function in list(DRAW.items()):
+        keep = partial(_kept, drawn, name, function)
+        monkeypatch.setitem(DRAW, name, keep)
+    draw_again(finished, tmp_path)
+    assert {name: cut_off(figure) for name, figure in drawn.items()} == {n: [] for n in FIGURES}
+
+
+def _kept(drawn, name, function, tables):
+    drawn[name] = function(tables)
+    return drawn[name]
 
 
 @pytest.mark.parametrize("name", POLICIES)

@@ -1,6 +1,7 @@
 """Figures that look closer: entropies, predicted times, confidence, who leaves where."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,6 @@ from offramp.figures.panels import (
     new_panels,
 )
 from offramp.report.results import (
-    EXIT_RULES,
     Results,
     class_names,
     labelled,
@@ -32,51 +32,93 @@ MOST_LABELLED = 20
 
 
 def draw_reliability(results: Results) -> Figure:
-    """How often each exit is right when it is so and so sure, raw and with its temperature."""
+    """How often each exit is right when it is so and so sure, raw and with its temperature; below
+    each exit how many samples are so sure."""
     rows = results.reliability[results.reliability["split"] == "test"]
+    counts = results.confidence[
+        (results.confidence["split"] == "test") & ~results.confidence["scaled"]
+    ]
     exits = sorted(rows["exit"].unique())
     columns = min(3, len(exits))
+    bands = -(-len(exits) // columns)
     figure, panels = new_panels(
-        -(-len(exits) // columns), columns, figsize=(8.4, 2.95 * -(-len(exits) // columns) + 0.5),
-        sharex=True, sharey=True, squeeze=False, subplot_kw={"box_aspect": 1},
+        2 * bands, columns, figsize=(8.4, 3.5 * bands + 0.5), sharex=True, sharey="row",
+        squeeze=False, height_ratios=[3, 1] * bands,
     )  # fmt: skip
-    # The raw ones are hollow and larger, so that both show where they are the same.
-    styles = {False: (MIDDLE, "o", "--", 6.5, "raw"), True: (DARK, "s", "-", 3, "with temperature")}
-    errors = {}
-    for axes, k in zip(panels.flat, exits, strict=False):
-        axes.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":")
-        for scaled, (color, marker, line, size, label) in styles.items():
-            here = rows[(rows["exit"] == k) & (rows["scaled"] == scaled)]
-            bins, overall = here[here["bin"] > 0], here[here["bin"] == 0].iloc[0]
-            axes.plot(
-                100 * bins["confidence"], 100 * bins["correct"] / bins["n"], marker, linewidth=1,
-                linestyle=line, color=color, markersize=size, label=label, clip_on=False,
-                markerfacecolor=color if scaled else "none",
-            )  # fmt: skip
-            errors[k, scaled] = 100 * overall["ece"]
-            if not scaled:  # the gap between what is said and what is true
-                said, true = 100 * bins["confidence"], 100 * bins["correct"] / bins["n"]
-                axes.fill_between(said, said, true, color=color, alpha=0.2, linewidth=0)
-        temperature = results.temperatures["temperature"].iloc[k - 1]
-        axes.set_title(f"exit {k}, T = {temperature:.2f}", loc="left")
-        said = f"ECE {errors[k, False]:.1f}, with T {errors[k, True]:.1f}"
-        axes.text(0.97, 0.06, said, ha="right", fontsize=8.5, transform=axes.transAxes)
-        axes.tick_params(labelbottom=k + columns > len(exits))
     low = 100 * min(0.9, rows.loc[rows["bin"] > 0, "confidence"].min())
-    panels[0, 0].set(xlim=(low - 2, 103), ylim=(0.8 * low, 103))
-    for axes in panels.flat[len(exits) :]:
-        axes.set_visible(False)
-    figure.supxlabel("confidence: largest probability [%], 15 bins of equally many", fontsize=9.5)
-    figure.supylabel("accuracy on test data [%]", fontsize=9.5)
+    for place in range(bands * columns):
+        upper, lower = panels[2 * (place // columns) : 2 * (place // columns) + 2, place % columns]
+        if place >= len(exits):
+            upper.set_visible(False)
+            lower.set_visible(False)
+            continue
+        k = exits[place]
+        _diagram(upper, rows[rows["exit"] == k])
+        _histogram(lower, counts[counts["exit"] == k], rows[rows["exit"] == k])
+        temperature = results.temperatures["temperature"].iloc[k - 1]
+        upper.set_title(f"exit {k}, T = {temperature:.2f}", loc="left")
+        lower.tick_params(labelbottom=place + columns >= len(exits))
+        if place + columns >= len(exits):
+            lower.set_xlabel("confidence [%]")
+        if place % columns == 0:
+            upper.set_ylabel("accuracy [%]")
+            lower.set_ylabel("samples [%]", fontsize=8.5)
+    for band in range(bands):
+        panels[2 * band, 0].set(xlim=(low - 2, 103), ylim=(0.8 * low, 103))
     handles, names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper right", ncols=2)
-    worst = max(exits, key=lambda k: errors[k, False])
+    more, others = panels[1, 0].get_legend_handles_labels()
+    figure.legend(handles + more, names + others, loc="outside lower center", ncols=3)
+    raw = rows[(rows["bin"] == 0) & ~rows["scaled"]].set_index("exit")["ece"]
+    cooled = rows[(rows["bin"] == 0) & rows["scaled"]].set_index("exit")["ece"]
+    worst: Any = raw.idxmax()
     headline(
         figure,
-        f"Exit {worst} is off the most, by {errors[worst, False]:.1f} points; with its temperature "
-        f"by {errors[worst, True]:.1f}",
+        f"Exit {worst} is off the most, by {100 * raw[worst]:.1f} points; with its temperature "
+        f"by {100 * cooled[worst]:.1f}",
     )
     return figure
+
+
+def _diagram(axes: Axes, rows: pd.DataFrame) -> None:
+    """One exit's accuracy over its confidence, and its calibration errors with their intervals."""
+    axes.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":")
+    # The raw ones are hollow and larger, so that both show where they are the same.
+    styles = {
+        False: (MIDDLE, "o", "--", 6.5, "raw, 15 bins of equally many"),
+        True: (DARK, "s", "-", 3, "with temperature T"),
+    }
+    for scaled, (color, marker, line, size, label) in styles.items():
+        bins = rows[(rows["bin"] > 0) & (rows["scaled"] == scaled)]
+        stated, true = 100 * bins["confidence"], 100 * bins["correct"] / bins["n"]
+        axes.plot(
+            stated, true, marker, linewidth=1, linestyle=line, color=color, markersize=size,
+            label=label, clip_on=False, markerfacecolor=color if scaled else "none",
+        )  # fmt: skip
+        if not scaled:  # the gap between what is stated and what is true
+            axes.fill_between(stated, stated, true, color=color, alpha=0.2, linewidth=0)
+        overall = rows[(rows["bin"] == 0) & (rows["scaled"] == scaled)].iloc[0]
+        error, *ends = (100 * overall[name] for name in ("ece", "ece_low", "ece_high"))
+        text = f"{'with T' if scaled else 'ECE'} {error:.1f} [{ends[0]:.1f}, {ends[1]:.1f}]"
+        axes.text(
+            0.97, 0.06 if scaled else 0.15, text, ha="right", fontsize=8.5,
+            transform=axes.transAxes, in_layout=False,
+        )  # fmt: skip
+
+
+def _histogram(axes: Axes, counts: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """How many samples are so sure, right and wrong; their mean confidence and accuracy."""
+    left, width = 100 * counts["low"], 100 * (counts["high"] - counts["low"])
+    n = counts["n"].sum()
+    right, wrong = 100 * counts["correct"] / n, 100 * (counts["n"] - counts["correct"]) / n
+    how: dict[str, Any] = {"align": "edge", "edgecolor": "white", "linewidth": 0.4}
+    axes.bar(left, right, width, color=LIGHT, label="right answers", **how)
+    axes.bar(left, wrong, width, bottom=right, color="black", label="wrong answers", **how)
+    overall = rows[(rows["bin"] == 0) & ~rows["scaled"]].iloc[0]
+    for value, color, line, label in (
+        (overall["correct"] / overall["n"], "black", "-", "accuracy"),
+        (overall["confidence"], MIDDLE, "--", "mean confidence, raw"),
+    ):
+        axes.axvline(100 * value, color=color, linestyle=line, linewidth=1.2, label=label)
 
 
 def draw_entropy(results: Results) -> Figure:
@@ -242,7 +284,7 @@ def draw_agreement(results: Results) -> Figure:
     figure, panels = new_panels(1, 2, figsize=(8.4, 4.4), sharex=True, sharey=True)
     rows = results.agreement.assign(differ=lambda t: t["n"] - t["same_label"])
     exits = range(1, int(rows["first"].max()) + 1)
-    titles = {"differ": "they disagree", "only_first_right": "row right, column wrong"}
+    titles = {"differ": "their labels differ", "only_first_right": "row right, column wrong"}
     cells = {
         column: rows.assign(share=100 * rows[column] / rows["n"])
         .pivot(index="first", columns="second", values="share")
@@ -251,17 +293,23 @@ def draw_agreement(results: Results) -> Figure:
     }
     top = max(1.0, *(values.max() for values in cells.values()))
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
-        image = _heat_map(axes, cells[column], cells[column], form="{:.1f}", fontsize=9, top=top)
+        values = cells[column].copy()
+        np.fill_diagonal(values, np.nan)
+        if column == "differ":  # the same both ways
+            values[np.triu_indices_from(values)] = np.nan
+        image = _heat_map(axes, values, values, form="{:.1f}", fontsize=9, top=top)
         axes.set_title(title, loc="left")
         axes.set_xticks(range(len(exits)), [str(k) for k in exits])
         axes.set_yticks(range(len(exits)), [str(k) for k in exits])
         axes.set_xlabel("exit (column)")
     panels[0].set_ylabel("exit (row)")
     figure.colorbar(image, ax=list(panels), use_gridspec=False, label="test samples [%]")
-    overall = results.oracle[results.oracle["exit"] == 0].set_index("exit_rule")
-    right = overall["accuracy"]
-    said = [f"{label} {right[rule]:.2%}" for rule, label in EXIT_RULES.items()]
-    headline(figure, "Right on test data: " + ", ".join(said))
+    right = results.oracle[results.oracle["exit"] == 0].set_index("exit_rule")["accuracy"]
+    headline(
+        figure,
+        f"{right['oracle'] - right['full']:.1%} of the test samples are right at an early exit and "
+        "wrong at the last",
+    )
     return figure
 
 
@@ -283,7 +331,7 @@ def _heat_map(
     # "none" keeps the SVG's image at one pixel a cell, so it is small and its edges are sharp.
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=top, aspect="auto", interpolation="none")
     axes.grid(False)
-    for row, column in np.argwhere(labels) if len(labels) <= MOST_LABELLED else ():
+    for row, column in np.argwhere(np.nan_to_num(labels)) if len(labels) <= MOST_LABELLED else ():
         axes.text(
             column, row, form.format(labels[row, column]), ha="center", va="center",
             fontsize=fontsize, color="white" if shares[row, column] > 0.6 * top else "black",

@@ -19,6 +19,8 @@ STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlesize": 9.5,
+    # That of the PNG, whose letters are wider than in proportion: laid out for these.
+    "figure.dpi": 150,
     # All are as wide, so that text is as large where they stand below each other.
     "figure.figsize": (8.4, 4.8),
     "font.size": 9.5,
@@ -31,6 +33,7 @@ STYLE: dict[str, Any] = {
     "ytick.color": "#333a42",
 }
 
+MARGIN = 0.06  # in inches, around figures and panels
 
 FIGURES: dict[str, Callable[[Any], Figure]] = {
     "report_cutoff": task_figures.draw_report_cutoff,
@@ -65,8 +68,8 @@ def draw(path: str | Path, results: Any) -> None:
         mpl.rcParams.update(STYLE)  # type: ignore[arg-type]
         figure = FIGURES[path.stem](results)
         # Once for both files: as the figure's own it would draw each a second time.
-        ConstrainedLayoutEngine().execute(figure)
+        ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN).execute(figure)
         with replacing(path.with_suffix(".svg")) as part:
             figure.savefig(part, format="svg", metadata={"Date": None})
         with replacing(path.with_suffix(".png")) as part:
-            figure.savefig(part, format="png", dpi=150, metadata={"Software": None})
+            figure.savefig(part, format="png", metadata={"Software": None})

@@ -25,8 +25,8 @@ def error_lengths(values: pd.Series, low: pd.Series, high: pd.Series) -> np.ndar
 
 
 def headline(figure: Figure, finding: str) -> None:
-    """Say above a figure what it shows, with its number."""
-    figure.suptitle(finding, x=0.01, ha="left", fontsize=10.5, fontweight="bold")
+    """Say above a figure what it shows, with its number; in two lines if one is too short."""
+    figure.suptitle(finding, x=0.01, ha="left", fontsize=10.5, fontweight="bold", wrap=True)
 
 
 def name_point(

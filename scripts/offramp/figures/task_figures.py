@@ -74,6 +74,7 @@ def draw_time_accuracy(results: Results) -> Figure:
     figure, axes = new_panels()
     rows = sweep_rows_of(results, "test", exit=0)
     draw_curve(axes, rows, "seconds", DARK, "-", f"every cutoff, {_predicted(results)}; band: 95 %")
+    _draw_single_exits(axes, results)
     if hasattr(results, "verification"):
         live = _live_cutoffs(results)
         axes.errorbar(
@@ -89,6 +90,20 @@ def draw_time_accuracy(results: Results) -> Figure:
     axes.legend(loc="lower right")
     headline(figure, _best_cutoff(results, full))
     return figure
+
+
+def _draw_single_exits(axes: Axes, results: Results) -> None:
+    """What the same network does without a decision: all samples answered at one exit."""
+    overall = results.oracle[results.oracle["exit"] == 0].set_index("exit_rule")
+    side = overall[overall.index.str.startswith("exit_")]
+    way = pd.concat([side, overall.loc[["full"]]])
+    axes.plot(
+        way["seconds"], 100 * way["accuracy"], color="black", linestyle=":", linewidth=1,
+        marker="d", markersize=4, label="all samples at one exit",
+    )  # fmt: skip
+    for rule, row in side.iterrows():
+        name_point(axes, row["seconds"], 100 * row["accuracy"], str(rule).removeprefix("exit_"),
+                   (5, -6))  # fmt: skip
 
 
 def _best_cutoff(results: Results, full: dict[str, float]) -> str:
@@ -297,7 +312,9 @@ def _error_bars(
 def _mark(
     axes: Axes, results: Results, names: list[str], x: str, y: str, shift: tuple[float, float]
 ) -> None:
-    """Chosen policies on test data, each with its name beside it."""
+    """Chosen policies on test data, each with its name beside it; above it where the name of one
+    before would be in the way."""
+    named: list[tuple[float, float]] = []
     for name in names:
         rows = policy_rows(results, name, "test")
         overall = rows[rows["exit"] == 0]
@@ -312,7 +329,12 @@ def _mark(
                 linestyle="none", zorder=5,
             )  # fmt: skip
             how = {} if shift[0] else {"ha": "center"}
-            name_point(axes, place, height, f"{label}{_detail(results, name)}", shift, **how)
+            # In points, a name being about 110 wide and 10 high.
+            spot = axes.transData.transform((place, height)) * 72 / axes.figure.dpi
+            crowded = any(abs(spot[0] - x) < 110 and abs(spot[1] - y) < 10 for x, y in named)
+            named.append(tuple(spot))
+            aside = (shift[0], -shift[1]) if crowded else shift
+            name_point(axes, place, height, f"{label}{_detail(results, name)}", aside, **how)
 
 
 def _detail(results: Results, name: str) -> str:

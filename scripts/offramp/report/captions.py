@@ -8,8 +8,9 @@ CAPTIONS = {
     "time_accuracy": "Total time against overall accuracy on test data, for every shared cutoff "
     "(line; its time predicted from the tables, its band the 95 % interval), and "
     "live runs of ten other cutoffs (circles, drawn at the time model's pace; "
-    "bars: the run's two halves). Where the line bends, more time buys little "
-    "accuracy.",
+    "bars: the run's two halves). Dotted: the same network without a decision, "
+    "all samples answered at one exit. What the line lies above it is won by deciding sample "
+    "by sample.",
     "time_cutoff": "Total time on test data against the shared cutoff: predicted from the "
     "tables, and measured live (drawn at the time model's pace; bars: the run's "
     "two halves). Above the dashed line the exits cost more than they save.",
@@ -34,18 +35,20 @@ CAPTIONS = {
     "network in turn. Bars: the run's even and odd batches. On the line the "
     "prediction was true.",
     "reliability": "How often each exit is right on test data when it gives its answer so and so "
-    "much probability: 15 bins of equally many samples, of raw logits and of "
-    "logits divided by the exit's temperature, which half of the validation data "
+    "much probability (its confidence): 15 bins of equally many samples, of raw logits and of "
+    "logits divided by the exit's temperature T, which half of the validation data "
     "fitted. On the dotted line the probabilities are true, below it the exit is "
-    "too sure of itself. ECE: expected calibration error in points.",
+    "too sure of itself. ECE: expected calibration error in points, with its 95 % interval. Below "
+    "each exit: how many samples are so sure, raw. Where the dashed line is right of the solid "
+    "one, the exit states more than is true.",
     "leaving": "How many test samples of each class leave at each exit under the best "
     "policy; shades are shares of the class. Classes that leave early on average "
     "stand on top: they are the easy ones.",
     "confusion": "What the test samples that leave at each exit under the best policy are "
     "called: a row is a class, a column an answer, shades are shares of the row. "
     "Off the diagonal stand the mistakes; a number tells how many samples.",
-    "agreement": "All test samples at every exit. Left: on how many two exits disagree. Right: "
-    "how many the exit of the row gets right and that of the column wrong; above "
+    "agreement": "All test samples at every exit. Left: how many two exits label differently. "
+    "Right: how many the exit of the row gets right and that of the column wrong; above "
     "the diagonal, where the column is the later exit, that is overthinking. An "
     "oracle would stop each sample at its first right exit.",
     "training": "Training, epoch by epoch: mean cross-entropy on augmented training images, "
@@ -64,8 +67,8 @@ CAPTIONS = {
 # In place of those above where nothing ran live, and where there is no training split.
 NOT_LIVE = {
     "time_accuracy": "Total time against overall accuracy on test data, for every shared cutoff; "
-    "time is predicted from the tables, the band is the 95 % interval. Where the line bends, more "
-    "time buys little accuracy.",
+    "time is predicted from the tables, the band is the 95 % interval. Dotted: all samples "
+    "answered at one exit. What the line lies above it is won by deciding sample by sample.",
     "time_cutoff": "Total time on test data against the shared cutoff, predicted from the tables. "
     "Above the dashed line the exits cost more than they save.",
 }

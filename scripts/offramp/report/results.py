@@ -16,14 +16,14 @@ from offramp.scoring.policy import Policy, exits_of, load_policy_and_origin
 from offramp.scoring.scores import read_splits
 from offramp.tables.files import origin_of, read, same_weights
 
-# The three exit rules of the oracle table, in words.
+# Exit rules of the oracle table in words; the others are all samples at one exit.
 EXIT_RULES = {"full": "full network", "policy": "best policy", "oracle": "oracle"}
 # Where a chosen policy may come from: a row of the sweep, or of the calibration.
 ORIGINS = ({"cutoff"}, {"calibrated_on", "target", "method"})
 RECHOOSE = "delete the folder policies and rerun"
 TABLES = (
     "network", "sweep", "calibration", "verification", "timings", "temperatures", "reliability",
-    "leaving", "agreement", "oracle", "training", "baseline", "coverage",
+    "confidence", "leaving", "agreement", "oracle", "training", "baseline", "coverage",
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ class Results(SimpleNamespace):
     timings: pd.DataFrame
     temperatures: pd.DataFrame
     reliability: pd.DataFrame
+    confidence: pd.DataFrame
     leaving: pd.DataFrame
     agreement: pd.DataFrame
     oracle: pd.DataFrame
@@ -128,6 +129,11 @@ def full_network(results: Results, split: str) -> dict[str, float]:
         "n": n, "correct": right, "accuracy": right / n, "low": low, "high": high,
         "seconds": seconds,
     }  # fmt: skip
+
+
+def exit_rule_in_words(rule: str) -> str:
+    """An exit rule of the oracle table: ``exit_2`` is all samples at exit 2."""
+    return EXIT_RULES.get(rule, f"all at {rule.replace('_', ' ')}")
 
 
 def unit_of(results: Results) -> str:

@@ -16,7 +16,7 @@ from offramp.report.answer import (
     trained,
 )
 from offramp.report.captions import caption
-from offramp.report.results import EXIT_RULES
+from offramp.report.results import exit_rule_in_words
 from offramp.report.words import (
     TASKS,
     a_sample,
@@ -471,7 +471,7 @@ def _leaving(s: Mapping[str, Any]) -> Iterable[str]:
     yield table(
         ["", "accuracy", "time", "speed-up"],
         [
-            [EXIT_RULES[rule], percent(row), seconds(row["seconds"], s["about"]["unit"]),
+            [exit_rule_in_words(rule), percent(row), seconds(row["seconds"], s["about"]["unit"]),
              times(row["speedup"])]
             for rule, row in found["exit_rules"].items()
         ],

@@ -10,9 +10,11 @@ from scipy.special import log_softmax, softmax
 
 from offramp.common.intervals import interval
 from offramp.scoring.scores import fitting_part
-from offramp.tables.schemas import RELIABILITY, TEMPERATURES
+from offramp.tables.schemas import CONFIDENCE, RELIABILITY, TEMPERATURES
 
 BINS = 15
+# Of the histogram of confidences: equally wide, from 0 to 1.
+WIDE_BINS = 20
 # How far 1 / T is searched from the logits' own scale, as a power of e.
 WIDE = 30.0
 RESAMPLES = 500
@@ -170,6 +172,30 @@ def reliability_table(
                 found = [_bin_row(b + 1, confidence[here], right[here]) for b, here in bins]
                 rows += [where | row for row in (overall, *found)]
     return pa.Table.from_pylist(rows, schema=RELIABILITY)
+
+
+def confidence_table(
+    splits: Mapping[str, tuple[np.ndarray, np.ndarray]], temperatures: Sequence[float]
+) -> pa.Table:
+    """How many samples are so and so sure, and how many of them are right: WIDE_BINS equally wide
+    bins, low <= confidence < high, the last with 1 in it; arguments as of `reliability_table`.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), their upper panels.
+    """
+    ends = np.linspace(0, 1, WIDE_BINS + 1)
+    rows = []
+    for split, (logits, label) in splits.items():
+        for k, temperature in enumerate(temperatures):
+            for scaled, divisor in ((False, 1.0), (True, temperature)):
+                z = logits[:, k].astype(np.float64) / divisor
+                confidence, right = confidence_of(z), z.argmax(axis=1) == label
+                n, correct = (np.histogram(c, ends)[0] for c in (confidence, confidence[right]))
+                where = {"split": split, "exit": k + 1, "scaled": scaled}
+                rows += [
+                    where | {"low": low, "high": high, "n": int(a), "correct": int(b)}
+                    for low, high, a, b in zip(ends[:-1], ends[1:], n, correct, strict=True)
+                ]
+    return pa.Table.from_pylist(rows, schema=CONFIDENCE)
 
 
 def _bin_row(number: int, confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:

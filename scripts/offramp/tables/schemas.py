@@ -190,6 +190,18 @@ RELIABILITY = _schema(
     nulls=["ece", "ece_low", "ece_high", "nll"],
 )
 
+CONFIDENCE = _schema(
+    {
+        "split": pa.string(),
+        "exit": pa.int32(),
+        "scaled": pa.bool_(),
+        "low": pa.float64(),
+        "high": pa.float64(),
+        "n": pa.int64(),
+        "correct": pa.int64(),
+    }
+)
+
 
 FRONTIERS = _schema(
     {
@@ -297,6 +309,7 @@ SCHEMAS = {
     "coverage": COVERAGE,
     "temperatures": TEMPERATURES,
     "reliability": RELIABILITY,
+    "confidence": CONFIDENCE,
     "frontiers": FRONTIERS,
     "equal_accuracy": EQUAL_ACCURACY,
     "deferral": DEFERRAL,

@@ -56,19 +56,24 @@ def oracle_exits(correct: np.ndarray) -> np.ndarray:
 def oracle_table(
     correct: np.ndarray, outcome: Outcome, policy: Policy, model: TimeModel
 ) -> pa.Table:
-    """The rows of `oracle.parquet`: accuracy and predicted time of the full network, of a policy
-    and of the oracle, K + 1 rows each, exit 0 being overall.
+    """The rows of `oracle.parquet`: accuracy and predicted time of the full network, of a policy,
+    of the oracle, and of all samples at one side exit (``exit_1``, ...); K + 1 rows each, exit 0
+    being overall.
 
     ``correct`` is bool (N, K). The oracle pays for every head and decision on its way, as a policy
-    that enables all exits does.
+    that enables all exits does; all samples at one exit for its blocks and that exit's head.
     """
     samples, exits = correct.shape
-    final, everywhere = np.full(samples, exits), np.ones((2, exits), dtype=bool)
-    nobody = policy._replace(thresholds=(None,) * (exits - 1))
+    everywhere = np.ones((2, exits), dtype=bool)
+    at_one = {
+        k: (np.full(samples, k), np.tile(np.arange(1, exits + 1) == k, (2, 1)))
+        for k in range(1, exits + 1)
+    }
     rules = {
-        "full": (final, nobody.runs),
+        "full": at_one.pop(exits),
         "policy": (outcome.exits, policy.runs),
         "oracle": (oracle_exits(correct), everywhere),
+        **{f"exit_{k}": case for k, case in at_one.items()},
     }
     pieces = []
     for rule, (taken, runs) in rules.items():
