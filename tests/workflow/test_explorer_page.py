@@ -250,17 +250,34 @@ def test_test_figures_do_not_move_with_the_sliders(page, finished):
     assert page.find_element(By.ID, "test").text == before
 
 
-def test_the_report_opens_the_page_however_large(tree, browser):
+def page_in_report(report, name):
+    """Open a page from the report's first lines and step into it."""
+    wait = WebDriverWait(report, 20)
+    for css in (f"a.reference[href*={name}]", "a[iconname=eye]"):
+        wait.until(lambda page, css=css: page.find_elements(By.CSS_SELECTOR, css))[0].click()
+    report.switch_to.frame(wait.until(lambda page: page.find_element(By.TAG_NAME, "iframe")))
+    return wait
+
+
+def test_the_report_opens_its_pages_however_large_and_their_tables_sort(tree, browser):
     """Chromium shows nothing at a data: address of more than 2 MB."""
     with (tree / RESULTS / "explorer.html").open("a") as file:
         file.write(f"<!-- {'-' * 3_000_000} -->")
     succeed(tree, "--report", "report.html")
     report = opened(browser, tree / "report.html")
-    for css in ("a.reference[href*=explorer]", "a[iconname=eye]"):
-        wait = WebDriverWait(report, 20)
-        wait.until(lambda page, css=css: page.find_elements(By.CSS_SELECTOR, css))[0].click()
-    report.switch_to.frame(wait.until(lambda page: page.find_element(By.TAG_NAME, "iframe")))
+    wait = page_in_report(report, "explorer")
     wait.until(lambda page: page.find_element(By.ID, "accuracy").text.endswith(" %"))
+    report.switch_to.default_content()
+    opened(browser, tree / "report.html")
+    wait = page_in_report(report, "summary")
+    table = wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "table:has(th[tabindex])"))[0]
+    rows = [row.text for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    orders = []
+    for _ in range(2):
+        table.find_element(By.CSS_SELECTOR, "th").send_keys(Keys.ENTER)
+        orders.append([row.text for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")])
+    assert len(rows) > 2 and sorted(orders[0]) == sorted(orders[1]) == sorted(rows)
+    assert orders[0] != orders[1]
     report.switch_to.default_content()
     said = report.get_log("browser")
     assert [line["message"] for line in said if line["level"] == "SEVERE"] == []
