@@ -29,32 +29,32 @@ def load(path: str | Path) -> Any:
 
 def read_array(path: str | Path) -> np.ndarray:
     """The array of an `.npy`."""
-    found = load(path)
-    if not isinstance(found, np.ndarray):
-        found.close()
+    loaded = load(path)
+    if not isinstance(loaded, np.ndarray):
+        loaded.close()
         raise OfframpError(f"{path}: an .npz, where one array is wanted; name it alone")
-    return found
+    return loaded
 
 
-def opened(path: str | Path, keys: Sequence[str], want: str) -> Any:
+def open_npz(path: str | Path, keys: Sequence[str], want: str) -> Any:
     """An `.npz`, to be closed, that holds arrays of these names; ``want`` says what they are."""
-    found = load(path)
-    if isinstance(found, np.ndarray):
+    npz = load(path)
+    if isinstance(npz, np.ndarray):
         named = ", ".join(f"{key}=…" for key in keys)
         raise OfframpError(f"{path}: one array, no .npz; np.savez(…, {named}) makes one")
-    missing = [key for key in keys if key not in found.files]
+    missing = [key for key in keys if key not in npz.files]
     if missing:
-        found.close()
+        npz.close()
         raise OfframpError(
-            f"{path}: no array {missing[0]}, only {', '.join(found.files) or 'none'}; want {want}"
+            f"{path}: no array {missing[0]}, only {', '.join(npz.files) or 'none'}; want {want}"
         )
-    return found
+    return npz
 
 
-def member(found: Any, path: str | Path, key: str) -> np.ndarray:
+def member(npz: Any, path: str | Path, key: str) -> np.ndarray:
     """An array of an `NpzFile`."""
     try:
-        return found[key]
+        return npz[key]
     except DAMAGED as error:
         raise OfframpError(unreadable(f"{path}: {key}", error)) from None
 

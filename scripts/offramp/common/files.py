@@ -47,10 +47,10 @@ def write_text(path: str | Path, text: str) -> None:
 def check_is_file(path: str | Path) -> None:
     """Raise OfframpError where there is no file to read: nothing, a folder, or what has no end."""
     try:
-        known = Path(path).is_file()
+        is_file = Path(path).is_file()
     except OSError as error:
         raise OfframpError(f"{path}: can't be read: {error.strerror}") from None
-    if not known:
+    if not is_file:
         raise OfframpError(f"{path}: {'not a file' if os.path.lexists(path) else 'no such file'}")
 
 

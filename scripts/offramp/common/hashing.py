@@ -32,20 +32,20 @@ def sums_of(paths: Sequence[str | Path]) -> list[str]:
     memory: dict[str, Any] = {}
     with suppress(OSError, ValueError):
         memory = dict(json.loads(MEMORY.read_text()))
-    sums, new = [], False
+    sums, changed = [], False
     for path in paths:
         try:
-            about = Path(path).stat()
-            key, state = str(Path(path).absolute()), [about.st_size, about.st_mtime_ns]
-            *then, known = memory.get(key, [None])
-            if then != state:
-                known = sha256(path)
-                if time.time_ns() - about.st_mtime_ns > SETTLED_NS:
-                    memory[key], new = [*state, known], True
+            stat = Path(path).stat()
+            key, state = str(Path(path).absolute()), [stat.st_size, stat.st_mtime_ns]
+            *state_then, digest = memory.get(key, [None])
+            if state_then != state:
+                digest = sha256(path)
+                if time.time_ns() - stat.st_mtime_ns > SETTLED_NS:
+                    memory[key], changed = [*state, digest], True
         except OSError as error:
             raise OfframpError(f"{path}: can't be read ({error.strerror})") from None
-        sums.append(known)
-    if new and MEMORY.parent.is_dir():
+        sums.append(digest)
+    if changed and MEMORY.parent.is_dir():
         part = MEMORY.with_suffix(f".{os.getpid()}")
         with suppress(OSError):
             part.write_text(json.dumps(memory))

@@ -36,21 +36,21 @@ def accuracy_bound(correct: float, n: int, confidence: float) -> float:
     Exact: it errs with at most 1 - confidence at every n and accuracy. Source: Clopper and Pearson,
     "The Use of Confidence or Fiducial Limits Illustrated in the Case of the Binomial" (1934).
     """
-    _check(n, confidence)
+    _check_size_and_confidence(n, confidence)
     whole = math.floor(correct + 1e-9)
     if whole <= 0:
         return 0.0
     return float(betaincinv(whole, n - whole + 1, 1 - confidence))
 
 
-def paired_difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """How much more accurate ``a`` is than ``b`` on the same samples, with its 95 % interval, each
-    end a `drop_bound` at 97.5 %; all three nan where there is no sample.
+def paired_difference(right: np.ndarray, other: np.ndarray) -> tuple[float, float, float]:
+    """How much more accurate one side is than another on the same samples, with its 95 % interval,
+    each end a `drop_bound` at 97.5 %; all three nan where there is no sample.
 
-    ``a`` and ``b`` say of each sample whether it is right, bool (N,). Pairing cancels what is hard
-    for both.
+    ``right`` and ``other`` say of each sample whether the one and the other side is right, bool
+    (N,). Pairing cancels what is hard for both.
     """
-    n, gained, lost = len(a), int((a & ~b).sum()), int((b & ~a).sum())
+    n, gained, lost = len(right), int((right & ~other).sum()), int((other & ~right).sum())
     if n == 0:
         return float("nan"), float("nan"), float("nan")
     low, high = -drop_bound(lost, gained, n, 0.975), drop_bound(gained, lost, n, 0.975)
@@ -70,23 +70,23 @@ def drop_bound(lost: int, gained: int, n: int, confidence: float) -> float:
     Sources: Buehler, "Confidence Intervals for the Product of Two Binomial Parameters" (1957);
     Berger and Boos, "P Values Maximized Over a Confidence Set for the Nuisance Parameter" (1994).
     """
-    _check(n, confidence)
+    _check_size_and_confidence(n, confidence)
     if not (lost >= 0 and gained >= 0 and lost + gained <= n):
         raise OfframpError(f"{lost} lost and {gained} gained are not among {n} samples")
     if confidence < 0.5:
         raise OfframpError(
             f"a bound on a drop wants a confidence of at least 0.5, not {confidence}"
         )
-    spare = NUISANCE * (1 - confidence)
-    wanted = NORMAL.inv_cdf(1 - confidence - spare)
-    rates = _rates_of_gains(gained, lost, n, spare)
+    nuisance = NUISANCE * (1 - confidence)
+    allowed = NORMAL.inv_cdf(1 - confidence - nuisance)
+    rates = _rates_of_gains(gained, lost, n, nuisance)
     ends, most_lost = _no_worse(lost, gained, n, confidence, rates)
     within, beyond = _gains(n, rates, ends)
 
     def excess(drop: float) -> float:
         """By how many standard scores the largest chance lies above the one that is allowed."""
         chance = _largest_chance(drop, n, rates, ends, most_lost, within, beyond)
-        return NORMAL.inv_cdf(min(max(chance, 1e-300), 1 - 1e-15)) - wanted
+        return NORMAL.inv_cdf(min(max(chance, 1e-300), 1 - 1e-15)) - allowed
 
     # A standard error more is about a standard score less. With few changes it is not, and then the
     # interval that holds the bound is halved.
@@ -106,7 +106,7 @@ def drop_bound(lost: int, gained: int, n: int, confidence: float) -> float:
     return high
 
 
-def _check(n: int, confidence: float) -> None:
+def _check_size_and_confidence(n: int, confidence: float) -> None:
     if n < 1:
         raise OfframpError("a bound wants at least one sample")
     if not 0 < confidence < 1:
@@ -132,8 +132,9 @@ def _no_worse(
     bound = more + z * math.sqrt(lost + gained + 1 - more**2 / (n + 2))
     run = max(1, int(STEP * math.sqrt(lost + gained + 1)))
     spread = 5 * math.sqrt(n * rates[-1]) + 10
-    first, last = max(0, int(n * rates[0] - spread)), min(n, int(n * rates[-1] + spread) + 1)
-    ends = np.arange(first, last + run, run).clip(max=n)
+    fewest_gains = max(0, int(n * rates[0] - spread))
+    most_gains = min(n, int(n * rates[-1] + spread) + 1)
+    ends = np.arange(fewest_gains, most_gains + run, run).clip(max=n)
     # The root of (bound - more)^2 = z^2 (more + 2 gains + 1 - more^2 / (n + 2)) on its lower side.
     a, b = 1 + z**2 / (n + 2), 2 * bound + z**2
     c = bound**2 - z**2 * (2 * ends + 1)
@@ -172,10 +173,11 @@ def _largest_chance(
     share = np.minimum(fewest / (1 - rates[1:].clip(max=1 - 1e-15)), 1.0)[possible, None]
     others = np.broadcast_to(n - ends, (len(share), len(ends)))
     sure, never = most_lost >= others, np.broadcast_to(most_lost < 0, others.shape)
-    given = np.where(sure, 1.0, 0.0)
+    # How likely, with so many gains, no more are lost than may be.
+    loss_chance = np.where(sure, 1.0, 0.0)
     matter = ~sure & ~never & (within[possible] > NEGLIGIBLE)
-    given[~sure & ~never & ~matter] = 1.0
+    loss_chance[~sure & ~never & ~matter] = 1.0
     rows, columns = np.nonzero(matter)
-    given[rows, columns] = bdtr(most_lost[columns], others[rows, columns], share[rows, 0])
-    chances = (within[possible] * given).sum(axis=1) + beyond[possible]
+    loss_chance[rows, columns] = bdtr(most_lost[columns], others[rows, columns], share[rows, 0])
+    chances = (within[possible] * loss_chance).sum(axis=1) + beyond[possible]
     return float(min(chances.max(), 1.0))

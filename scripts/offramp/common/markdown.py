@@ -12,8 +12,8 @@ def table(header: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
 
 def short_commit(commit: str) -> str:
     """A git commit as pages name it, with the word that its code was edited."""
-    known, dash, edited = commit.partition("-")
-    return f"{known[:12]}{dash}{edited}"
+    sha, dash, edited = commit.partition("-")
+    return f"{sha[:12]}{dash}{edited}"
 
 
 def percent(accuracy: float, low: float, high: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from offramp import OfframpError
-from offramp.common.arrays import DAMAGED, load, member, opened, read_array, unreadable
+from offramp.common.arrays import DAMAGED, load, member, open_npz, read_array, unreadable
 from offramp.data.datasets import SPLITS, TEST_SHARE, Dataset, inputs
 
 Source = str | Mapping[str, str]
@@ -241,5 +241,5 @@ def _header(file: Any, place: str) -> tuple[tuple[int, ...], np.dtype]:
 
 def _labels_of_npz(path: str) -> np.ndarray:
     want = "inputs (samples on the first axis) and labels (samples)"
-    with opened(path, ("inputs", "labels"), want) as found:
-        return member(found, path, "labels")
+    with open_npz(path, ("inputs", "labels"), want) as npz:
+        return member(npz, path, "labels")

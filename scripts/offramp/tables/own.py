@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from offramp import OfframpError
-from offramp.common.arrays import member, opened, read_array
+from offramp.common.arrays import member, open_npz, read_array
 from offramp.tables.files import origin_of, read, read_logits, sha256
 from offramp.tables.schemas import TIMINGS, logits_schema
 
@@ -79,8 +79,8 @@ def check_sum(path: str | Path) -> None:
 def read_npz(path: str) -> dict[str, np.ndarray]:
     """``logits`` and ``labels`` of an `.npz`."""
     want = "logits (samples, exits, classes) and labels (samples)"
-    with opened(path, ("logits", "labels"), want) as found:
-        return {key: member(found, path, key) for key in ("logits", "labels")}
+    with open_npz(path, ("logits", "labels"), want) as npz:
+        return {key: member(npz, path, key) for key in ("logits", "labels")}
 
 
 def check_samples(logits: np.ndarray, labels: np.ndarray, at: str, labels_at: str) -> None:
