@@ -28,9 +28,9 @@ def entropy(logits: Any, xp: ModuleType = np) -> Any:
     Source: Shannon, "A Mathematical Theory of Communication" (1948), with the log-sum-exp shift.
     """
     z = logits - xp.amax(logits, axis=-1, keepdims=True)
-    weights = xp.exp(z)
-    total = weights.sum(-1)
-    value = xp.log(total) - (z * weights).sum(-1) / total
+    numerators = xp.exp(z)
+    total = numerators.sum(-1)
+    value = xp.log(total) - (z * numerators).sum(-1) / total
     return xp.clip(value, 0.0, math.log(logits.shape[-1]))
 
 
@@ -41,8 +41,8 @@ def max_probability(logits: Any, xp: ModuleType = np) -> Any:
     values of sure answers keep their digits. Source: Hendrycks and Gimpel, "A Baseline for
     Detecting Misclassified and Out-of-Distribution Examples" (2017).
     """
-    weights = _descending(_weights(logits, xp), xp)
-    others = weights[..., 1:].sum(-1)
+    numerators = _descending(_softmax_numerators(logits, xp), xp)
+    others = numerators[..., 1:].sum(-1)
     return xp.clip(others / (1 + others), 0.0, 1 - 1 / logits.shape[-1])
 
 
@@ -52,8 +52,8 @@ def margin(logits: Any, xp: ModuleType = np) -> Any:
     ``logits`` (..., C), float64; returns (...). Source: Scheffer, Decomain and Wrobel, "Active
     Hidden Markov Models for Information Extraction" (2001).
     """
-    weights = _descending(_weights(logits, xp), xp)
-    value = (2 * weights[..., 1] + weights[..., 2:].sum(-1)) / weights.sum(-1)
+    numerators = _descending(_softmax_numerators(logits, xp), xp)
+    value = (2 * numerators[..., 1] + numerators[..., 2:].sum(-1)) / numerators.sum(-1)
     return xp.clip(value, 0.0, 1.0)
 
 
@@ -91,8 +91,8 @@ def agreement(logits: Any, xp: ModuleType = np) -> Any:
     """
     if logits.shape[1] == 1:
         return 0 * logits[:, 0, 0] + 1.0
-    here, before = _weights(logits[:, -1], xp), _weights(logits[:, -2], xp)
-    same = (here * before).sum(-1) / (here.sum(-1) * before.sum(-1))
+    last, previous = _softmax_numerators(logits[:, -1], xp), _softmax_numerators(logits[:, -2], xp)
+    same = (last * previous).sum(-1) / (last.sum(-1) * previous.sum(-1))
     return xp.clip(1 - same, 0.0, 1.0)
 
 
@@ -106,8 +106,8 @@ def deferral(logits: Any, weights: Sequence[float], xp: ModuleType = np) -> Any:
     Source: Jitkrittum et al., "When Does Confidence-Based Cascade Deferral Suffice?" (2023), for
     what is predicted.
     """
-    known = np.asarray(weights) if xp is np else logits.new_tensor(weights)
-    value = features(logits, xp) @ known[:FEATURES] + known[FEATURES:][logits.argmax(-1)]
+    parameters = np.asarray(weights) if xp is np else logits.new_tensor(weights)
+    value = features(logits, xp) @ parameters[:FEATURES] + parameters[FEATURES:][logits.argmax(-1)]
     return 1 / (1 + xp.exp(-value))
 
 
@@ -119,7 +119,7 @@ def features(logits: Any, xp: ModuleType = np) -> Any:
     return xp.stack([entropy(logits, xp), margin(logits, xp), ahead], -1)
 
 
-def _weights(logits: Any, xp: ModuleType) -> Any:
+def _softmax_numerators(logits: Any, xp: ModuleType) -> Any:
     """exp(logits - max): the softmax but for its denominator; the largest is 1."""
     return xp.exp(logits - xp.amax(logits, axis=-1, keepdims=True))
 
@@ -191,19 +191,19 @@ def score_at(
 ) -> Any:
     """Scores (n,) at the last of the exits whose ``logits``, float64 (n, k, C), are given; and that
     exit's ``weights`` for a fitted criterion."""
-    found = CRITERIA[criterion]
-    seen = logits if found.looks_back else logits[:, -1]
-    return found.score(seen, weights, xp) if found.fitted else found.score(seen, xp)
+    definition = CRITERIA[criterion]
+    seen = logits if definition.looks_back else logits[:, -1]
+    return definition.score(seen, weights, xp) if definition.fitted else definition.score(seen, xp)
 
 
 def final_score(criterion: str, logits: Any, xp: ModuleType = np) -> Any:
     """Scores (n,) of the final exit, which takes all who remain, from its ``logits``, float64
     (n, C): 0 under a fitted criterion, for which it risks nothing; nan under one that looks back,
     since not all heads before it have run."""
-    found = CRITERIA[criterion]
-    if found.looks_back or found.fitted:
-        return 0 * logits[:, 0] + (math.nan if found.looks_back else 0.0)
-    return found.score(logits, xp)
+    definition = CRITERIA[criterion]
+    if definition.looks_back or definition.fitted:
+        return 0 * logits[:, 0] + (math.nan if definition.looks_back else 0.0)
+    return definition.score(logits, xp)
 
 
 def scores_of(
@@ -220,8 +220,8 @@ def scores_of(
         precise /= np.array(temperatures)[:, None]
     scores = np.zeros(logits.shape[:2])
     for k in range(logits.shape[1] if weights is None else min(len(weights), logits.shape[1])):
-        own = None if weights is None else weights[k]
-        scores[:, k] = score_at(criterion, precise[:, : k + 1], weights=own)
+        exit_weights = None if weights is None else weights[k]
+        scores[:, k] = score_at(criterion, precise[:, : k + 1], weights=exit_weights)
     return scores
 
 

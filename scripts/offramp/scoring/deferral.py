@@ -25,9 +25,9 @@ def deferral_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
         )
     part, rows = part_of(len(label)), []
     for left_out in range(PARTS + 1):
-        some = part != left_out
-        lost = expected_loss(logits[some], label[some])
-        for k, weights in enumerate(fit_deferral(logits[some], lost), 1):
+        fitting = part != left_out
+        lost = expected_loss(logits[fitting], label[fitting])
+        for k, weights in enumerate(fit_deferral(logits[fitting], lost), 1):
             rows.append({"part": left_out, "exit": k, "weights": list(weights)})
     return pa.Table.from_pylist(rows, schema=DEFERRAL)
 
@@ -48,33 +48,33 @@ def fit_deferral(logits: np.ndarray, lost: np.ndarray) -> Weights:
     Houwelingen, "Ridge Estimators in Logistic Regression" (1992).
     """
     classes = logits.shape[2]
-    found = []
+    weights_by_exit = []
     for k in range(logits.shape[1] - 1):
-        here = logits[:, k].astype(np.float64)
-        columns = np.hstack([features(here), np.eye(classes)[here.argmax(axis=1)]])
+        exit_logits = logits[:, k].astype(np.float64)
+        columns = np.hstack([features(exit_logits), np.eye(classes)[exit_logits.argmax(axis=1)]])
         middle, size = columns.mean(axis=0), columns.std(axis=0)
         size[size == 0] = 1.0  # an answer never given
         fitted = _logistic(
-            np.column_stack([(columns - middle) / size, np.ones(len(here))]), lost[:, k]
+            np.column_stack([(columns - middle) / size, np.ones(len(exit_logits))]), lost[:, k]
         )
         weights = fitted[:-1] / size
         weights[FEATURES:] += fitted[-1] - middle @ weights
-        found.append(tuple(weights.tolist()))
-    return tuple(found)
+        weights_by_exit.append(tuple(weights.tolist()))
+    return tuple(weights_by_exit)
 
 
 def _logistic(columns: np.ndarray, share: np.ndarray) -> np.ndarray:
     """Weights (P,) of the columns (N, P) under which the shares (N,) are likeliest; the last
     column's is free, the others are held by RIDGE."""
-    held = np.append(np.full(columns.shape[1] - 1, RIDGE), 0.0)
+    ridge = np.append(np.full(columns.shape[1] - 1, RIDGE), 0.0)
 
-    def value(found: np.ndarray) -> tuple[float, np.ndarray]:
-        linear = columns @ found
-        loss = np.logaddexp(0, linear).sum() - share @ linear + held @ found**2 / 2
+    def value(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        linear = columns @ weights
+        loss = np.logaddexp(0, linear).sum() - share @ linear + ridge @ weights**2 / 2
         return float(loss), 1 / (1 + np.exp(-linear))
 
-    def slopes(found: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def slopes(weights: np.ndarray, chance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         curvature = (columns * (chance * (1 - chance))[:, None]).T @ columns
-        return columns.T @ (chance - share) + held * found, curvature + np.diag(held)
+        return columns.T @ (chance - share) + ridge * weights, curvature + np.diag(ridge)
 
     return minimum(value, slopes, np.zeros(columns.shape[1]))

@@ -98,11 +98,11 @@ def save_policy(path: str | Path, policy: Policy, **about: Any) -> None:
     Raises OfframpError for thresholds, temperatures or weights that are not finite, which no reader
     would take.
     """
-    known = [*policy.thresholds, *(policy.temperatures or ()), *sum(policy.weights or (), ())]
-    if not all(value is None or _finite(value) for value in known):
+    numbers = [*policy.thresholds, *(policy.temperatures or ()), *sum(policy.weights or (), ())]
+    if not all(value is None or _finite(value) for value in numbers):
         raise OfframpError(f"{path}: want finite thresholds, temperatures and weights: {policy}")
-    own = policy._asdict() | {"network": policy.network and policy.network._asdict()}
-    write_text(path, json.dumps({**SCHEMA, **own, **about}, indent=2) + "\n")
+    fields = policy._asdict() | {"network": policy.network and policy.network._asdict()}
+    write_text(path, json.dumps({**SCHEMA, **fields, **about}, indent=2) + "\n")
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -115,15 +115,15 @@ def load_policy(path: str | Path) -> Policy:
 
 def load_policy_and_origin(path: str | Path) -> tuple[Policy, dict[str, Any]]:
     """A policy, checked as `load_policy` does, and all that its file says of it."""
-    found = _read(path)
+    content = _read_content(path)
     policy = Policy(
-        _criterion(path, found),
-        thresholds := _thresholds(path, found),
-        _temperatures(path, found, len(thresholds)),
-        _weights(path, found, len(thresholds)),
-        _network(path, found),
+        _criterion(path, content),
+        thresholds := _thresholds(path, content),
+        _temperatures(path, content, len(thresholds)),
+        _weights(path, content, len(thresholds)),
+        _network(path, content),
     )
-    return policy, found
+    return policy, content
 
 
 def load_policy_for(path: str | Path, exits: int, classes: int, network: Identity | None) -> Policy:
@@ -141,77 +141,77 @@ def check_fits(what: str | Path, policy: Policy, exits: int, classes: int) -> No
     """Raise OfframpError where a policy, ``what``, is not one for K ``exits`` and C ``classes``."""
     side = exits - 1
     for field in ("thresholds", "temperatures", "weights"):
-        known = getattr(policy, field)
-        if known is not None and len(known) != side:
-            raise OfframpError(f"{what}: {len(known)} {field} for {side} side exits")
-    found = {len(row) - FEATURES for row in policy.weights or ()} - {classes}
-    if found:
-        raise OfframpError(f"{what}: weights: of {found.pop()} classes, not of {classes}")
+        numbers = getattr(policy, field)
+        if numbers is not None and len(numbers) != side:
+            raise OfframpError(f"{what}: {len(numbers)} {field} for {side} side exits")
+    other_classes = {len(row) - FEATURES for row in policy.weights or ()} - {classes}
+    if other_classes:
+        raise OfframpError(f"{what}: weights: of {other_classes.pop()} classes, not of {classes}")
 
 
 def check_network(what: str | Path, policy: Policy, network: Identity | None) -> None:
     """Raise OfframpError where a policy, ``what``, was chosen for another network. A policy of
     0.1.0 does not say for which, and a network that was not loaded has no identity."""
-    own = policy.network
-    if own and network and own.weights_sha256 != network.weights_sha256:
-        wanted, found = (
+    chosen_for = policy.network
+    if chosen_for and network and chosen_for.weights_sha256 != network.weights_sha256:
+        expected, given = (
             f"{each.name} with {each.weights} (sha256 {each.weights_sha256[:12]})"
-            for each in (own, network)
+            for each in (chosen_for, network)
         )
         raise OfframpError(
-            f"{what}: network: chosen for {wanted}, not for {found}; rerun the rule policies for "
+            f"{what}: network: chosen for {expected}, not for {given}; rerun the rule policies for "
             "this network"
         )
 
 
-def _read(path: str | Path) -> dict[str, Any]:
+def _read_content(path: str | Path) -> dict[str, Any]:
     check_is_file(path)
     try:
         with Path(path).open("rb") as file:
             text = file.read(LARGEST + 1)
         if len(text) > LARGEST:
             raise OfframpError(f"{path}: not a policy: more than {LARGEST // 2**20} MiB")
-        found = json.loads(text.decode(), object_pairs_hook=_once)
+        content = json.loads(text.decode(), object_pairs_hook=_no_key_twice)
     except RecursionError:
         raise OfframpError(f"{path}: not a readable policy file (nested too deeply)") from None
     except (OSError, ValueError) as error:
         raise OfframpError(f"{path}: not a readable policy file ({error})") from None
-    if not isinstance(found, dict) or any(
-        type(found.get(key)) is not type(value) or found[key] != value
+    if not isinstance(content, dict) or any(
+        type(content.get(key)) is not type(value) or content[key] != value
         for key, value in SCHEMA.items()
     ):
         raise OfframpError(f"{path}: not a policy of schema version 1")
-    return found
+    return content
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is written twice")
-    return found
+    return mapping
 
 
-def _criterion(path: str | Path, found: dict[str, Any]) -> str:
-    criterion = found.get("criterion")
+def _criterion(path: str | Path, content: dict[str, Any]) -> str:
+    criterion = content.get("criterion")
     if criterion not in list(CRITERIA):
-        raise OfframpError(f"{path}: criterion: {_short(criterion)} is none of {sorted(CRITERIA)}")
+        raise OfframpError(f"{path}: criterion: {_brief(criterion)} is none of {sorted(CRITERIA)}")
     return criterion
 
 
-def _thresholds(path: str | Path, found: dict[str, Any]) -> tuple[float | None, ...]:
-    thresholds = found.get("thresholds")
+def _thresholds(path: str | Path, content: dict[str, Any]) -> tuple[float | None, ...]:
+    thresholds = content.get("thresholds")
     if not isinstance(thresholds, list) or not all(t is None or _finite(t) for t in thresholds):
         raise OfframpError(
-            f"{path}: thresholds: want a list of finite numbers or nulls, not {_short(thresholds)}"
+            f"{path}: thresholds: want a list of finite numbers or nulls, not {_brief(thresholds)}"
         )
     return tuple(thresholds)
 
 
-def _temperatures(path: str | Path, found: dict[str, Any], side: int) -> tuple[float, ...] | None:
-    if "temperatures" not in found:
+def _temperatures(path: str | Path, content: dict[str, Any], side: int) -> tuple[float, ...] | None:
+    if "temperatures" not in content:
         raise OfframpError(f"{path}: temperatures: missing; want null or {side} positive numbers")
-    temperatures = found["temperatures"]
+    temperatures = content["temperatures"]
     if temperatures is None:
         return None
     if (
@@ -221,13 +221,13 @@ def _temperatures(path: str | Path, found: dict[str, Any], side: int) -> tuple[f
     ):
         raise OfframpError(
             f"{path}: temperatures: want null or {side} positive numbers, not "
-            f"{_short(temperatures)}"
+            f"{_brief(temperatures)}"
         )
     return tuple(temperatures)
 
 
-def _weights(path: str | Path, found: dict[str, Any], side: int) -> Weights | None:
-    criterion, weights = found["criterion"], found.get("weights")
+def _weights(path: str | Path, content: dict[str, Any], side: int) -> Weights | None:
+    criterion, weights = content["criterion"], content.get("weights")
     if not CRITERIA[criterion].fitted:
         if weights is not None:
             raise OfframpError(f"{path}: weights: {criterion} has none")
@@ -243,24 +243,24 @@ def _weights(path: str | Path, found: dict[str, Any], side: int) -> Weights | No
     return tuple(map(tuple, rows))
 
 
-def _network(path: str | Path, found: dict[str, Any]) -> Identity | None:
-    network = found.get("network")
+def _network(path: str | Path, content: dict[str, Any]) -> Identity | None:
+    network = content.get("network")
     if network is None:
         return None
-    wanted = Identity._fields[:3]
-    if not isinstance(network, dict) or not all(isinstance(network.get(k), str) for k in wanted):
+    fields = Identity._fields[:3]
+    if not isinstance(network, dict) or not all(isinstance(network.get(k), str) for k in fields):
         raise OfframpError(
-            f"{path}: network: want null or {', '.join(wanted)}, not {_short(network)}"
+            f"{path}: network: want null or {', '.join(fields)}, not {_brief(network)}"
         )
     options = network.get("options")
     if options is not None and not isinstance(options, dict):
         raise OfframpError(
-            f"{path}: network.options: want null or a mapping, not {_short(options)}"
+            f"{path}: network.options: want null or a mapping, not {_brief(options)}"
         )
     return Identity(network["name"], network["weights"], network["weights_sha256"], options)
 
 
-def _short(value: Any) -> str:
+def _brief(value: Any) -> str:
     text = reprlib.repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -45,17 +45,17 @@ def fit_pool(logits: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndar
     shares = np.bincount(label, minlength=classes) / samples
     true = np.append(by_class[label, np.arange(samples)].mean(axis=0), shares)
 
-    def value(found: np.ndarray) -> tuple[float, np.ndarray]:
-        log_total, probability = _pooled(by_class, found[:exits], found[exits:])
-        return float(log_total.mean() - true @ found), probability
+    def value(parameters: np.ndarray) -> tuple[float, np.ndarray]:
+        log_total, probability = _pooled(by_class, parameters[:exits], parameters[exits:])
+        return float(log_total.mean() - true @ parameters), probability
 
-    def slopes(found: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def slopes(parameters: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, covariance = _moments(by_class, probability)
         return mean - true, covariance
 
     start = np.append(np.full(exits, tempered / exits), np.zeros(classes))
-    found = minimum(value, slopes, start)
-    return found[:exits] / scale, found[exits:]
+    parameters = minimum(value, slopes, start)
+    return parameters[:exits] / scale, parameters[exits:]
 
 
 def _moments(by_class: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -41,8 +41,11 @@ def how_decided(
     """What a scores table's metadata say of the criterion and the side exits' temperatures and
     weights; read by `decided_by`."""
     side = None if temperatures is None else list(temperatures[:-1])
-    found = {"temperatures": json.dumps(side), "weights": json.dumps(weights)}
-    return {"criterion": criterion} | found
+    return {
+        "criterion": criterion,
+        "temperatures": json.dumps(side),
+        "weights": json.dumps(weights),
+    }
 
 
 def of_samples(sample_id: np.ndarray, label: np.ndarray, classes: int) -> dict[str, str]:
@@ -54,10 +57,10 @@ def of_samples(sample_id: np.ndarray, label: np.ndarray, classes: int) -> dict[s
 
 def classes_of(scores: pa.Table) -> int:
     """How many classes there are. Raises OfframpError for a scores table that does not say."""
-    found = origin_of(scores).get("classes")
-    if found is None:
+    classes = origin_of(scores).get("classes")
+    if classes is None:
         raise OfframpError("a scores table of an older version names no classes; rerun `scores`")
-    return int(found)
+    return int(classes)
 
 
 def part_of(samples: int) -> np.ndarray:
@@ -77,8 +80,8 @@ def scores_left_out(table: pa.Table, logits: np.ndarray) -> np.ndarray:
     the like of them on new data."""
     part, scores = part_of(len(logits)), np.zeros(logits.shape[:2])
     for left_out in range(1, PARTS + 1):
-        some = part == left_out
-        scores[some] = scores_of("deferral", logits[some], weights=weights_of(table, left_out))
+        rows = part == left_out
+        scores[rows] = scores_of("deferral", logits[rows], weights=weights_of(table, left_out))
     return scores
 
 
@@ -123,14 +126,14 @@ def read_logits_of(scores: pa.Table, path: str | Path) -> tuple[np.ndarray, np.n
     """logits float32 (N, K, C) and label int64 (N,) of the samples in a scores table of the same
     split, which lacks those that fitted temperatures; both are in the split's order. Raises
     OfframpError when the scores are of other logits."""
-    found = read_logits(path)
-    same_weights([scores, found.table])
-    wanted = scores["sample_id"].to_numpy()
-    rows = np.isin(found.sample_id, wanted)
-    logits, label = found.logits[rows], found.label[rows]
+    stored = read_logits(path)
+    same_weights([scores, stored.table])
+    sample_id = scores["sample_id"].to_numpy()
+    rows = np.isin(stored.sample_id, sample_id)
+    logits, label = stored.logits[rows], stored.label[rows]
     right = logits[:, -1].argmax(axis=1) == label
-    known = scores[f"correct_{logits.shape[1]}"].to_numpy(zero_copy_only=False)
-    if not (np.array_equal(found.sample_id[rows], wanted) and np.array_equal(right, known)):
+    correct = scores[f"correct_{logits.shape[1]}"].to_numpy(zero_copy_only=False)
+    if not (np.array_equal(stored.sample_id[rows], sample_id) and np.array_equal(right, correct)):
         raise OfframpError(f"{path}: not the logits of the scores; rerun with --forceall")
     return logits, label
 

@@ -54,8 +54,8 @@ def fit_temperature(logits: np.ndarray, label: np.ndarray) -> float:
 def fit_temperatures(logits: np.ndarray, label: np.ndarray) -> tuple[float, ...]:
     """The temperature of every exit, fitted to the calibration samples' `fitting_part`; ``logits``
     is (N, K, C), ``label`` (N,)."""
-    some = slice(0, fitting_part(len(label)))
-    return tuple(fit_temperature(logits[some, k], label[some]) for k in range(logits.shape[1]))
+    fitted = slice(0, fitting_part(len(label)))
+    return tuple(fit_temperature(logits[fitted, k], label[fitted]) for k in range(logits.shape[1]))
 
 
 def negative_log_likelihood(logits: np.ndarray, label: np.ndarray) -> float:
@@ -104,8 +104,8 @@ def calibration_error_interval(
     How often the truth lies outside is measured in `offramp.studies.coverage`.
     """
     place = bin_of(confidence)
-    whole = calibration_error(confidence, right, place, np.ones((1, len(confidence))))
-    found = float(whole[0])
+    errors = calibration_error(confidence, right, place, np.ones((1, len(confidence))))
+    error = float(errors[0])
     resampled = calibration_error(confidence, right, place, resamples(len(confidence)))
     n = np.bincount(place, minlength=BINS)
     hits = np.bincount(place, right, minlength=BINS)
@@ -120,8 +120,8 @@ def calibration_error_interval(
     # resamples hold nothing but right answers.
     least, most = interval(int(right.sum()), len(right))
     apart = max(float(confidence.mean()) - least, most - float(confidence.mean()))
-    upper = max(found, float(high), 2 * found - float(low), apart)
-    return found, max(0.0, found - float(chance)), upper
+    upper = max(error, float(high), 2 * error - float(low), apart)
+    return error, max(0.0, error - float(chance)), upper
 
 
 @lru_cache(2)
@@ -136,14 +136,14 @@ def resamples(samples: int) -> np.ndarray:
 def temperatures_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
     """One row per exit: its temperature, and the negative log-likelihood of the samples that fitted
     it before and after. ``logits`` is (N, K, C), ``label`` (N,), of the validation split."""
-    some = fitting_part(len(label))
+    fitting = fitting_part(len(label))
     rows = []
     for k, temperature in enumerate(fit_temperatures(logits, label)):
-        precise, here = logits[:some, k].astype(np.float64), label[:some]
+        precise, true = logits[:fitting, k].astype(np.float64), label[:fitting]
         rows.append(
-            {"exit": k + 1, "temperature": temperature, "n": some}
-            | {"nll": negative_log_likelihood(precise, here)}
-            | {"nll_scaled": negative_log_likelihood(precise / temperature, here)}
+            {"exit": k + 1, "temperature": temperature, "n": fitting}
+            | {"nll": negative_log_likelihood(precise, true)}
+            | {"nll_scaled": negative_log_likelihood(precise / temperature, true)}
         )
     return pa.Table.from_pylist(rows, schema=TEMPERATURES)
 
@@ -169,8 +169,10 @@ def reliability_table(
                 overall["nll"] = negative_log_likelihood(z, label)
                 place = bin_of(confidence)
                 bins = [(b, place == b) for b in np.unique(place)]
-                found = [_bin_row(b + 1, confidence[here], right[here]) for b, here in bins]
-                rows += [where | row for row in (overall, *found)]
+                bin_rows = [
+                    _bin_row(b + 1, confidence[inside], right[inside]) for b, inside in bins
+                ]
+                rows += [where | row for row in (overall, *bin_rows)]
     return pa.Table.from_pylist(rows, schema=RELIABILITY)
 
 
