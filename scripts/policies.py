@@ -7,7 +7,7 @@ from offramp.networks.identity import Identity
 from offramp.scoring.policy import save_policy
 from offramp.scoring.scores import decided_by, read_scores
 from offramp.tables.files import origin_of, read, same_weights
-from offramp.thresholds.selection import choose_policies
+from offramp.thresholds.selection import ValidationScores, choose_policies
 from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
@@ -23,12 +23,10 @@ with job_log(snakemake.log[0]):
     network = Identity(model, params.weights, weights, params.options or None)
     chosen = choose_policies(
         *tables,
-        values,
-        correct,
+        ValidationScores(values, correct, decided_by(scores)),
         params.report_cutoff,
         params.target,
         params.selection,
-        decided_by(scores),
     )
     for path in snakemake.output:
         policy, about = chosen[Path(path).stem]

@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from offramp.report.coverage_page import POPULATIONS, beyond_chance, page, promised
 from offramp.studies import coverage as study
 from offramp.tables.schemas import COVERAGE
-from offramp.thresholds.calibration import calibrate
+from offramp.thresholds.calibration import calibrate_empirical
 from offramp.thresholds.guarantee import calibrate_guaranteed
 
 
@@ -35,7 +35,7 @@ def test_a_choice_is_judged_by_a_slow_recount_of_the_population(populations):
         broken, speedup = study.exits_below(method, 0.8, population, 400, np.random.default_rng(5))
         sample = study.drawn(population, 400, np.random.default_rng(5))
         thresholds = {
-            "empirical": calibrate(sample.scores, sample.correct, 0.8),
+            "empirical": calibrate_empirical(sample.scores, sample.correct, 0.8),
             "guaranteed": calibrate_guaranteed(sample.scores, sample.correct, 0.8, 0.9),
         }[method]
         data = population.data

@@ -11,7 +11,7 @@ from offramp.scoring.pool import expected_correct
 from offramp.thresholds.calibration import (
     CalibrationData,
     at_least,
-    calibrate,
+    calibrate_empirical,
     calibrate_jointly,
     calibration_rows,
     expected_of,
@@ -125,13 +125,13 @@ def test_a_target_met_exactly_is_met():
 @given(scored_splits(fewest=1), st.sampled_from(TARGETS))
 def test_calibration_is_the_slow_loop_by_the_definition(split, target):
     entropy, correct = split
-    assert calibrate(entropy, correct, target) == slow_calibrate(entropy, correct, target)
+    assert calibrate_empirical(entropy, correct, target) == slow_calibrate(entropy, correct, target)
 
 
 @given(scored_splits(fewest=1), st.sampled_from(TARGETS))
 def test_on_its_own_data_every_enabled_exit_reaches_the_target(split, target):
     entropy, correct = split
-    thresholds = calibrate(entropy, correct, target)
+    thresholds = calibrate_empirical(entropy, correct, target)
     taken = exits_of(entropy, thresholds)
     for k, threshold in enumerate(thresholds):
         right = correct[taken == k + 1, k]
@@ -143,7 +143,7 @@ def test_on_its_own_data_every_enabled_exit_reaches_the_target(split, target):
 
 def test_an_exit_that_no_calibration_sample_reaches_is_disabled():
     entropy, correct = np.zeros((4, 3)), np.ones((4, 3), dtype=bool)
-    assert calibrate(entropy, correct, 0.8) == (0.0, None)
+    assert calibrate_empirical(entropy, correct, 0.8) == (0.0, None)
 
 
 def test_later_exits_are_calibrated_on_survivors_only():
@@ -152,11 +152,11 @@ def test_later_exits_are_calibrated_on_survivors_only():
     # Exit 2 is right on those who leave at exit 1 and wrong on those who do not.
     correct = np.array([[True, True], [True, True], [False, False], [False, False]])
     correct = np.column_stack([correct, np.ones(4, dtype=bool)])
-    assert calibrate(entropy, correct, 0.6) == (0.1, None)
+    assert calibrate_empirical(entropy, correct, 0.6) == (0.1, None)
 
 
 def test_a_network_without_side_exits_has_no_thresholds():
-    assert calibrate(np.zeros((3, 1)), np.ones((3, 1), dtype=bool), 0.8) == ()
+    assert calibrate_empirical(np.zeros((3, 1)), np.ones((3, 1), dtype=bool), 0.8) == ()
 
 
 @given(scored_splits(fewest=1), st.data())
@@ -271,7 +271,7 @@ def test_the_joint_method_costs_less_than_the_empirical_one_at_its_accuracy():
     entropy, correct = data.scores, data.correct
     costs = costs_of(hand_made_model(4, 60))
     for target in (0.7, 0.8, 0.9):
-        alone = calibrate(entropy, correct, target)
+        alone = calibrate_empirical(entropy, correct, target)
         reached = correct[np.arange(60), exits_of(entropy, alone) - 1].mean()
         (together,) = thresholds_for({"method": "joint"}, data, [reached], costs)
         assert total_cost(entropy, together, costs) <= total_cost(entropy, alone, costs) + 1e-9
@@ -281,7 +281,9 @@ def test_the_empirical_method_by_name_is_calibrate():
     data = joint_data()
     costs = costs_of(hand_made_model(4, 60))
     found = thresholds_for({"method": "empirical"}, data, [0.7, 0.9], costs)
-    assert found == [calibrate(data.scores, data.correct, target) for target in (0.7, 0.9)]
+    assert found == [
+        calibrate_empirical(data.scores, data.correct, target) for target in (0.7, 0.9)
+    ]
 
 
 def test_the_guaranteed_method_takes_its_confidence_from_the_settings():

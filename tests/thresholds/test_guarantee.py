@@ -11,8 +11,14 @@ from mapie.risk_control import MultiClassificationLTTController, control_fwer
 from mapie.risk_control.risks import ClassSpecificRisk
 from scipy.stats import binomtest
 
-from offramp.thresholds.calibration import calibrate
-from offramp.thresholds.guarantee import calibrate_guaranteed, last_passed, passes, sort, surest
+from offramp.thresholds.calibration import calibrate_empirical
+from offramp.thresholds.guarantee import (
+    calibrate_guaranteed,
+    last_passed,
+    passes_test,
+    sort_by_score,
+    surest_threshold,
+)
 
 
 def population(samples, seed):
@@ -43,7 +49,10 @@ def test_the_guarantee_is_kept_where_the_empirical_choice_breaks_its_word(target
         data = population(600, seed)
         sure = calibrate_guaranteed(*data, target, 0.9)
         enabled += any(t is not None for t in sure)
-        for name, thresholds in (("guaranteed", sure), ("empirical", calibrate(*data, target))):
+        for name, thresholds in (
+            ("guaranteed", sure),
+            ("empirical", calibrate_empirical(*data, target)),
+        ):
             limits = np.array([-np.inf if t is None else t for t in thresholds])
             taken = np.hstack([truth[0][:, :2] <= limits, np.ones((40_000, 1), bool)]).argmax(1)
             hits = [truth[1][taken == k, k] for k in range(2) if np.isfinite(limits[k])]
@@ -60,7 +69,7 @@ def test_the_search_ends_at_the_first_test_that_fails(seed, target, ties):
     scores, correct = scores[:, 0], correct[:, 0]
     scores = np.round(scores, 1) if ties else scores
     start = float(np.sort(scores)[20])
-    found, failed = last_passed(sort(scores, correct), start, target, 0.1)
+    found, failed = last_passed(sort_by_score(scores, correct), start, target, 0.1)
     want, want_failed = None, np.inf
     for t in [start, *sorted({s for s in scores.tolist() if s > start})]:
         leave = [i for i in range(60) if scores[i] <= t]
@@ -75,7 +84,7 @@ def test_the_search_ends_at_the_first_test_that_fails(seed, target, ties):
 
 def test_long_searches_are_the_short_one(monkeypatch):
     scores, correct = population(3_000, 9)
-    data = sort(scores[:, 2], correct[:, 2])
+    data = sort_by_score(scores[:, 2], correct[:, 2])
     whole = last_passed(data, 0.2, 0.8, 0.05)
     monkeypatch.setattr("offramp.thresholds.guarantee.CHUNK", 7)
     assert last_passed(data, 0.2, 0.8, 0.05) == whole
@@ -87,16 +96,16 @@ def test_a_test_passes_where_the_exact_one_rejects(target):
     for n in range(1, 60):
         for right in range(n + 1):
             want = binomtest(right, n, target, alternative="greater").pvalue <= 0.05
-            assert passes(np.array([right]), np.array([n]), target, 0.05)[0] == want
+            assert passes_test(np.array([right]), np.array([n]), target, 0.05)[0] == want
 
 
 def test_the_search_begins_where_the_learning_samples_are_most_clearly_above():
     scores, correct = np.arange(60.0), np.arange(60) < 40
-    place, above = surest(sort(scores, correct), 0.5)
+    place, above = surest_threshold(sort_by_score(scores, correct), 0.5)
     assert place == 39.0 and above == pytest.approx(20 / np.sqrt(10))
-    assert surest(sort(scores, ~correct), 0.5)[1] < 0
-    assert surest(sort(scores[:0], correct[:0]), 0.5)[1] == -np.inf
-    assert surest(sort(scores, correct), 1.0)[1] <= 0
+    assert surest_threshold(sort_by_score(scores, ~correct), 0.5)[1] < 0
+    assert surest_threshold(sort_by_score(scores[:0], correct[:0]), 0.5)[1] == -np.inf
+    assert surest_threshold(sort_by_score(scores, correct), 1.0)[1] <= 0
 
 
 def test_without_evidence_every_exit_is_disabled():
@@ -149,7 +158,7 @@ def test_the_tests_at_an_exit_are_mapies(target):
     wrong = np.array([(~correct[scores <= t]).sum() for t in thresholds])
     exact = np.ceil(n * (wrong / n)) == wrong
     for error in (0.02, 0.1):
-        ours = passes(n - wrong, n, target, error)
+        ours = passes_test(n - wrong, n, target, error)
         assert (ours[exact] == (theirs[exact] <= error)).all()
         valid = control_fwer(np.where(exact, theirs, 1 - ours), error, "split_fixed_sequence")
         assert len(valid) == (ours.argmin() if not ours.all() else len(ours)) > 0
@@ -170,14 +179,14 @@ def test_what_an_earlier_search_has_seen_counts_as_wrong_later():
 def test_an_exit_whose_first_test_fails_ends_the_search(monkeypatch):
     scores, correct = steep(12_000, 2)
     assert None not in calibrate_guaranteed(scores, correct, 0.85, 0.9)
-    real = passes
+    real = passes_test
     calls = []
 
     def fails_once(*asked):
         calls.append(1)
         return real(*asked) if len(calls) > 1 else np.zeros(1, dtype=bool)
 
-    monkeypatch.setattr("offramp.thresholds.guarantee.passes", fails_once)
+    monkeypatch.setattr("offramp.thresholds.guarantee.passes_test", fails_once)
     assert calibrate_guaranteed(scores, correct, 0.85, 0.9) == (None, None)
 
 

@@ -17,11 +17,11 @@ from offramp.thresholds.evaluation import evaluate
 from offramp.thresholds.joint import (
     bill_of,
     costs_of,
-    data_of,
     joint_frontier,
     line_searches,
     linear_costs,
     policy_cost,
+    search_data_of,
 )
 from offramp.thresholds.time_model import TimeModel, reached_by, stage_seconds
 
@@ -78,7 +78,7 @@ def test_a_line_search_is_every_threshold_of_one_exit(seed, exits, samples, soft
     draw = np.random.default_rng(seed + 1)
     limits = np.where(draw.random(exits - 1) < 0.3, -np.inf, draw.integers(0, 6, exits - 1) / 4)
     searched = []
-    for k, at, cost, right in line_searches(data_of(scores, correct, costs), limits):
+    for k, at, cost, right in line_searches(search_data_of(scores, correct, costs), limits):
         earlier = [None if np.isneginf(t) else t for t in limits]
         reached = [s[k] for s in scores if slow_exit(s[:k], earlier[:k]) == k + 1 or k == 0]
         assert at.tolist() == [-np.inf, *sorted(set(reached))]
@@ -246,7 +246,7 @@ def test_the_frontier_is_near_an_exhaustive_search(exits, samples, slack):
 def exhaustive(scores, correct, costs, target):
     """The least cost of any thresholds, by one line search of the last side exit for each
     combination of the others."""
-    data = data_of(scores, correct, costs)
+    data = search_data_of(scores, correct, costs)
     exits = scores.shape[1]
     others = [[-np.inf, *np.unique(scores[:, k])] for k in range(exits - 2)]
     least = np.inf

@@ -16,6 +16,8 @@ from offramp.thresholds.optimism import optimism
 from offramp.thresholds.selection import (
     RULES,
     Candidate,
+    ValidationScores,
+    calibrated_candidates,
     choose_policies,
     confidence_each,
     drop_at_most,
@@ -276,16 +278,17 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_drop, satisfied):
     cutoffs = np.linspace(0, 1, 21)
     rows = sweep_rows("val", "entropy", cutoffs, sweep_split(*data["val"], cutoffs, model))
     limits = {"confidence": 0.9, "max_drop": max_drop, "min_accuracy": 0.5}
+    validation = ValidationScores(*data["val"], ENTROPY)
     found = choose_policies(
-        pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.9,
-        {"rule": "fastest_within_drop", **limits}, ENTROPY,
+        pa.table(rows), calibration, optimism, validation, 0.5, 0.9,
+        {"rule": "fastest_within_drop", **limits},
     )  # fmt: skip
     assert found["report_cutoff"][0].thresholds == (0.5, 0.5)
     assert found["target"][1]["origin"]["target"] == 0.9
     assert found["target"][1]["expected"]["optimism"] == 0.01
     below = choose_policies(
-        pa.table(rows), calibration, optimism, *data["val"], 0.5, 0.85,
-        {"rule": "fastest_within_drop", **limits}, ENTROPY,
+        pa.table(rows), calibration, optimism, validation, 0.5, 0.85,
+        {"rule": "fastest_within_drop", **limits},
     )  # fmt: skip
     assert below["target"][1]["expected"]["optimism"] == 0.0
     values, correct = data["val"]
@@ -311,6 +314,21 @@ def test_policies_are_chosen_from_the_tables_and_say_why(max_drop, satisfied):
         assert seconds["best_cutoff"] < max(rows["seconds"])
 
 
+def test_the_calibrated_candidates_do_not_depend_on_the_order_of_the_rows():
+    draw, model = np.random.default_rng(0), hand_made_model(4, 64)
+    scores = {split: draw.random((60, 4)) for split in ("train", "val", "test")}
+    splits = {k: CalibrationData(s, draw.random(s.shape) < 1 - s / 3) for k, s in scores.items()}
+    settings = {"method": "empirical", "target": 0.9, "targets": [0.7, 0.8, 0.9]}
+    calibration = pa.table(calibrate_all(splits, "entropy", settings, model))
+    shuffled = calibration.take(draw.permutation(len(calibration)))
+
+    def ordered(table):
+        return sorted(calibrated_candidates(table, ENTROPY), key=lambda c: str(c.origin))
+
+    assert len(ordered(calibration)) == 9
+    assert ordered(shuffled) == ordered(calibration)
+
+
 def test_without_a_train_split_half_of_val_stands_in_for_it():
     draw, model = np.random.default_rng(0), hand_made_model(3, 64)
     model.parts[0] *= 1_000
@@ -323,9 +341,8 @@ def test_without_a_train_split_half_of_val_stands_in_for_it():
     luck = pa.table({"target": settings["targets"], "optimism": [0.0, 0.0, 0.0]})
     rows = sweep_rows("val", "entropy", CUTS, sweep_split(*data["val"], CUTS, model))
     selection = {"rule": "fastest_within_drop", "confidence": 0.9, "max_drop": 0.2}
-    found = choose_policies(
-        pa.table(rows), calibration, luck, *data["val"], 0.5, 0.9, selection, ENTROPY
-    )
+    validation = ValidationScores(*data["val"], ENTROPY)
+    found = choose_policies(pa.table(rows), calibration, luck, validation, 0.5, 0.9, selection)
     policy, about = found["best_train"]
     assert about["origin"]["calibrated_on"] == "val_half"
     assert about["expected"]["n"] == 400  # those that did not fit it
@@ -359,9 +376,8 @@ def test_a_handful_of_validation_samples_will_do(samples, method):
     sweep = pa.table(sweep_rows("val", "entropy", cutoffs, swept))
     for rule in RULES:
         selection = {"rule": rule, "confidence": 0.9, "max_drop": 0.005, "min_accuracy": 0.5}
-        found = choose_policies(
-            sweep, calibration, luck, val.scores, val.correct, 0.5, 0.8, selection, ENTROPY
-        )
+        validation = ValidationScores(val.scores, val.correct, ENTROPY)
+        found = choose_policies(sweep, calibration, luck, validation, 0.5, 0.8, selection)
         if rule == "fastest_within_drop":
             enabled = [t for t in found["best"][0].thresholds if t is not None]
             assert not enabled
@@ -384,7 +400,8 @@ def test_a_policy_slower_than_the_full_network_is_never_chosen(rule):
     )
     assert max(s for s in rows["speedup"].to_pylist() if s) < 1
     selection = {"rule": rule, "confidence": 0.9, "max_drop": 0.05, "min_accuracy": 0.5}
-    found = choose_policies(rows, calibration, luck, *data["val"], 0.5, 0.9, selection, ENTROPY)
+    validation = ValidationScores(*data["val"], ENTROPY)
+    found = choose_policies(rows, calibration, luck, validation, 0.5, 0.9, selection)
     policy, about = found["best_cutoff"]
     assert policy.thresholds == (None, None) and not about["selection"]["satisfied"]
     assert found["report_cutoff"][0].thresholds == (0.5, 0.5)  # given, not chosen

@@ -18,7 +18,7 @@ from offramp.scoring.policy import Policy, shared_cutoff
 from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import Scored, decided_by
 from offramp.tables.files import origin_of
-from offramp.thresholds.calibration import calibrate
+from offramp.thresholds.calibration import calibrate_empirical
 from offramp.thresholds.evaluation import evaluate
 from offramp.thresholds.joint import costs_of, joint_frontier
 from offramp.thresholds.time_model import TimeModel, full_network_seconds
@@ -182,7 +182,7 @@ def frontiers_of(run: Run, criterion: str, rows: int) -> list[dict[str, Any]]:
         return []
     found = {
         "shared": [shared_cutoff(c, side_exits).thresholds for c in run.cutoffs],
-        "targets": [calibrate(scores, correct, target) for target in TARGETS],
+        "targets": [calibrate_empirical(scores, correct, target) for target in TARGETS],
         "joint": joint_thresholds(run, criterion, rows),
     }
     return [

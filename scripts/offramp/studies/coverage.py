@@ -15,7 +15,7 @@ from offramp.scoring.policy import Policy, shared_cutoff
 from offramp.scoring.scores import fitting_part
 from offramp.scoring.temperatures import calibration_error_interval
 from offramp.tables.schemas import COVERAGE
-from offramp.thresholds.calibration import CalibrationData, calibrate, thresholds_for
+from offramp.thresholds.calibration import CalibrationData, calibrate_empirical, thresholds_for
 from offramp.thresholds.evaluation import accuracy_drop, evaluate
 from offramp.thresholds.joint import costs_of
 from offramp.thresholds.optimism import optimism
@@ -303,7 +303,7 @@ def known_policies(
     cutoffs = np.quantile(scores[:, :side], np.linspace(0, 1, CUTOFFS))
     found = [(shared_cutoff(c, side, criterion), {"cutoff": c}) for c in np.unique(cutoffs)]
     for target in WANTED:
-        policy = Policy(criterion, calibrate(scores, correct, target))
+        policy = Policy(criterion, calibrate_empirical(scores, correct, target))
         found.append((policy, {"calibrated_on": "train", "target": target}))
     return found
 

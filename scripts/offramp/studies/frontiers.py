@@ -16,7 +16,7 @@ from offramp.scoring.policy import Policy, exits_of, shared_cutoff
 from offramp.scoring.pool import expected_correct
 from offramp.scoring.scores import fitting_part, scores_left_out, weights_of
 from offramp.tables.schemas import EQUAL_ACCURACY, FRONTIERS
-from offramp.thresholds.calibration import calibrate
+from offramp.thresholds.calibration import calibrate_empirical
 from offramp.thresholds.joint import Costs, costs_of, joint_frontier
 from offramp.thresholds.selection import Candidate, pareto_frontier
 from offramp.thresholds.time_model import TimeModel, full_network_seconds, reached_by, stage_seconds
@@ -76,7 +76,7 @@ def shared_policies(criterion: str, data: Known, model: TimeModel) -> list[Polic
 
 def empirical_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
     """The same accuracy wanted at every exit, for TARGETS."""
-    found = {calibrate(data.scores, data.correct, target) for target in TARGETS}
+    found = {calibrate_empirical(data.scores, data.correct, target) for target in TARGETS}
     return [Policy(criterion, thresholds) for thresholds in sorted(found, key=str)]
 
 

@@ -1,5 +1,6 @@
-"""Per-exit thresholds for a wanted accuracy: at every exit, on the survivors that reach it; or
-over all exits together."""
+"""Per-exit thresholds for a wanted accuracy, by one of three methods: `empirical` (here, on the
+survivors of `survivors.py`), `guaranteed` (`guarantee.py`) and `joint` (here, from the frontier of
+`joint.py`)."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -36,7 +37,22 @@ class CalibrationData(NamedTuple):
         return CalibrationData(self.scores[rows], self.correct[rows], logits, label)
 
 
-def calibrate(scores: np.ndarray, correct: np.ndarray, target: float) -> Thresholds:
+def thresholds_for(
+    settings: Mapping[str, Any], data: CalibrationData, targets: Sequence[float], costs: Costs
+) -> list[Thresholds]:
+    """Thresholds for every target by ``settings["method"]``: `empirical` wants it at every exit on
+    these data, `guaranteed` at every exit on new data with ``settings["confidence"]``, `joint` over
+    all exits together."""
+    if settings["method"] == "joint":
+        return calibrate_jointly(data, targets, costs)
+    scores, correct = data.scores, data.correct
+    if settings["method"] == "guaranteed":
+        confidence = settings["confidence"]
+        return [calibrate_guaranteed(scores, correct, target, confidence) for target in targets]
+    return [calibrate_empirical(scores, correct, target) for target in targets]
+
+
+def calibrate_empirical(scores: np.ndarray, correct: np.ndarray, target: float) -> Thresholds:
     """Thresholds of the K-1 side exits, so that on these data every exit's leaving samples are at
     least as accurate as the target; None disables an exit.
 
@@ -62,9 +78,9 @@ def calibrate_jointly(
     nobody = (None,) * (exits - 1)
     if not samples:
         return [nobody] * len(targets)
-    wanted = np.array(targets) * samples
-    frontier = joint_frontier(data.scores, expected_of(data), costs, np.unique(wanted))
-    places = np.searchsorted(frontier.correct, wanted - ROUNDING, side="left")
+    levels = np.array(targets) * samples
+    frontier = joint_frontier(data.scores, expected_of(data), costs, np.unique(levels))
+    places = np.searchsorted(frontier.correct, levels - ROUNDING, side="left")
     return [frontier.thresholds(i) if i < len(frontier.cost) else nobody for i in places]
 
 
@@ -73,21 +89,6 @@ def expected_of(data: CalibrationData) -> np.ndarray:
     if data.logits is None or data.label is None:
         return data.correct
     return expected_correct(data.logits, data.label)
-
-
-def thresholds_for(
-    settings: Mapping[str, Any], data: CalibrationData, targets: Sequence[float], costs: Costs
-) -> list[Thresholds]:
-    """Thresholds for every target by ``settings["method"]``: `empirical` wants it at every exit on
-    these data, `guaranteed` at every exit on new data with ``settings["confidence"]``, `joint` over
-    all exits together."""
-    if settings["method"] == "joint":
-        return calibrate_jointly(data, targets, costs)
-    scores, correct = data.scores, data.correct
-    if settings["method"] == "guaranteed":
-        sure = settings["confidence"]
-        return [calibrate_guaranteed(scores, correct, target, sure) for target in targets]
-    return [calibrate(scores, correct, target) for target in targets]
 
 
 def calibration_rows(
@@ -129,17 +130,17 @@ def calibrate_all(
     fitted_to = {"val": splits["val"], "val_half": half}
     if "train" in splits:
         fitted_to = {"train": splits["train"], **fitted_to}
-    for calibrated_on, known in fitted_to.items():
+    for calibrated_on, fitting_data in fitted_to.items():
         method = settings["method"]
         if calibrated_on == "train" and method == "guaranteed":
             method = "empirical"  # what the network was trained on guarantees nothing
-        found = thresholds_for({**settings, "method": method}, known, targets, costs)
-        for target, thresholds in zip(targets, found, strict=True):
+        fitted = thresholds_for({**settings, "method": method}, fitting_data, targets, costs)
+        for target, thresholds in zip(targets, fitted, strict=True):
             for split, data in splits.items():
                 policy = Policy(criterion, thresholds)
                 result = evaluate(data.scores, data.correct, policy, model)
-                new = calibration_rows(calibrated_on, method, target, thresholds, split, result)
-                for column, values in new.items():
+                table = calibration_rows(calibrated_on, method, target, thresholds, split, result)
+                for column, values in table.items():
                     rows.setdefault(column, []).extend(values)
     return rows
 

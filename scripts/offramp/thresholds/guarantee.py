@@ -59,13 +59,13 @@ def calibrate_guaranteed(
     thresholds: list[float | None] = [None] * side_exits
     for k in range(side_exits):
         share = error / (side_exits - k)
-        start, above = surest(sort(scores[learn, k], correct[learn, k]), target)
-        expected = above * ((1 - LEARN) / LEARN) ** 0.5
+        start, lead = surest_threshold(sort_by_score(scores[learn, k], correct[learn, k]), target)
+        expected = lead * ((1 - LEARN) / LEARN) ** 0.5
         if expected < NORMAL.inv_cdf(1 - share) + (AHEAD if k < side_exits - 1 else 0.0):
             continue
         error -= share
-        here = sort(scores[test, k], correct[test, k] & ~seen[test])
-        threshold, failed = last_passed(here, start, target, share)
+        by_score = sort_by_score(scores[test, k], correct[test, k] & ~seen[test])
+        threshold, failed = last_passed(by_score, start, target, share)
         if threshold is None:
             break
         thresholds[k] = threshold
@@ -74,46 +74,49 @@ def calibrate_guaranteed(
     return tuple(thresholds)
 
 
-def sort(scores: np.ndarray, correct: np.ndarray) -> Sorted:
+def sort_by_score(scores: np.ndarray, correct: np.ndarray) -> Sorted:
     """Scores float64 (n,) and correct bool (n,) of the samples at an exit, sorted."""
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
     return Sorted(ordered, correct[order].cumsum(), ends_of_ties(ordered))
 
 
-def surest(here: Sorted, target: float) -> tuple[float, float]:
+def surest_threshold(by_score: Sorted, target: float) -> tuple[float, float]:
     """The threshold up to which accuracy lies most clearly above the target, and by how many
     standard errors it does, -inf where there is no sample."""
-    n = np.arange(1, len(here.scores) + 1)
-    above = (here.right - target * n) / np.sqrt(n * max(target * (1 - target), 1e-9))
-    above[~here.ends] = -np.inf
+    n = np.arange(1, len(by_score.scores) + 1)
+    lead = (by_score.right - target * n) / np.sqrt(n * max(target * (1 - target), 1e-9))
+    lead[~by_score.ends] = -np.inf
     if not len(n):
         return -np.inf, -np.inf
-    place = above.argmax()
-    return float(here.scores[place]), float(above[place])
+    place = lead.argmax()
+    return float(by_score.scores[place]), float(lead[place])
 
 
 def last_passed(
-    here: Sorted, start: float, target: float, error: float
+    by_score: Sorted, start: float, target: float, error: float
 ) -> tuple[float | None, float]:
     """The largest threshold from ``start`` on up to which every test passes at level ``error``:
     just below the score at which the first fails; and that score, inf if none does. (None, inf)
     where already the first fails."""
-    begin = int(np.searchsorted(here.scores, start, side="right"))
-    if begin == 0 or not passes(here.right[begin - 1 : begin], np.array([begin]), target, error)[0]:
+    begin = int(np.searchsorted(by_score.scores, start, side="right"))
+    if (
+        begin == 0
+        or not passes_test(by_score.right[begin - 1 : begin], np.array([begin]), target, error)[0]
+    ):
         return None, np.inf
     threshold = start
-    for first in range(begin, len(here.scores), CHUNK):
-        places = first + np.flatnonzero(here.ends[first : first + CHUNK])
-        good = passes(here.right[places], places + 1, target, error)
-        if not good.all():
-            failed = float(here.scores[places[good.argmin()]])
+    for chunk in range(begin, len(by_score.scores), CHUNK):
+        places = chunk + np.flatnonzero(by_score.ends[chunk : chunk + CHUNK])
+        passed = passes_test(by_score.right[places], places + 1, target, error)
+        if not passed.all():
+            failed = float(by_score.scores[places[passed.argmin()]])
             return float(np.nextafter(failed, -np.inf)), failed
-        threshold = float(here.scores[places[-1]]) if len(places) else threshold
+        threshold = float(by_score.scores[places[-1]]) if len(places) else threshold
     return threshold, np.inf
 
 
-def passes(right: np.ndarray, n: np.ndarray, target: float, error: float) -> np.ndarray:
+def passes_test(right: np.ndarray, n: np.ndarray, target: float, error: float) -> np.ndarray:
     """Whether the exact binomial test rejects, at level ``error``, that the accuracy is below the
     target, for ``right`` of ``n`` samples, int64 each: bool."""
     # bdtrc is the chance of more than that many; below 0 it is 1.

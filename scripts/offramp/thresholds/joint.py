@@ -122,22 +122,22 @@ def bill_of(costs: Costs, samples: int) -> Bill:
     return Bill(block, head, decide, none, none_else, costs)
 
 
-class Data(NamedTuple):
-    """Calibration data, an exit a row: ``scores`` float64 (K, N), ``correct`` float64 (K, N), how
+class SearchData(NamedTuple):
+    """Calibration data, an exit a row: ``scores`` float64 (K, N), ``expected`` float64 (K, N), how
     right each answer is, ``order`` int64 (K, N), which sorts each row of scores; and the bill."""
 
     scores: np.ndarray
-    correct: np.ndarray
+    expected: np.ndarray
     order: np.ndarray
     bill: Bill
 
 
-def data_of(scores: np.ndarray, correct: np.ndarray, costs: Costs) -> Data:
-    """Scores float64 (N, K) and correct (N, K) laid out for the line searches."""
+def search_data_of(scores: np.ndarray, expected: np.ndarray, costs: Costs) -> SearchData:
+    """Scores float64 (N, K) and ``expected`` (N, K) laid out for the line searches."""
     by_exit = np.ascontiguousarray(scores.T)
     order = np.argsort(by_exit, axis=1, kind="stable")
-    right = np.ascontiguousarray(correct.T, dtype=np.float64)
-    return Data(by_exit, right, order, bill_of(costs, len(scores)))
+    rights = np.ascontiguousarray(expected.T, dtype=np.float64)
+    return SearchData(by_exit, rights, order, bill_of(costs, len(scores)))
 
 
 class _Best:
@@ -149,15 +149,23 @@ class _Best:
         self.correct = np.zeros(len(levels))
         self.limits = np.full((len(levels), side_exits), -np.inf)
 
-    def note(self, cost: np.ndarray, correct: np.ndarray, limits: np.ndarray, k: int, at) -> None:
-        """Keep what is cheaper: candidates differ from ``limits`` in exit k, which has ``at``."""
+    def note(
+        self,
+        cost: np.ndarray,
+        correct: np.ndarray,
+        limits: np.ndarray,
+        k: int,
+        candidates: np.ndarray,
+    ) -> None:
+        """Keep what is cheaper: ``candidates`` are thresholds of exit k, those of the others stand
+        in ``limits``."""
         level = np.searchsorted(self.levels, correct, side="right") - 1
-        better = np.flatnonzero((cost < self.cost[level]) & (level >= 0))
-        better = better[np.argsort(-cost[better], kind="stable")]  # the cheapest is written last
-        place = level[better]
-        self.cost[place], self.correct[place] = cost[better], correct[better]
-        self.limits[place] = limits
-        self.limits[place, k] = at[better]
+        cheaper = np.flatnonzero((cost < self.cost[level]) & (level >= 0))
+        cheaper = cheaper[np.argsort(-cost[cheaper], kind="stable")]  # the cheapest is written last
+        beaten = level[cheaper]
+        self.cost[beaten], self.correct[beaten] = cost[cheaper], correct[cheaper]
+        self.limits[beaten] = limits
+        self.limits[beaten, k] = candidates[cheaper]
 
     def frontier(self) -> Frontier:
         """Those whom no other dominates."""
@@ -168,11 +176,11 @@ class _Best:
 
 
 def joint_frontier(
-    scores: np.ndarray, correct: np.ndarray, costs: Costs, levels: np.ndarray | None = None
+    scores: np.ndarray, expected: np.ndarray, costs: Costs, levels: np.ndarray | None = None
 ) -> Frontier:
     """The frontier of cost against accuracy over all thresholds of all exits.
 
-    Parameters: ``scores`` (N, K) of the calibration data and ``correct`` (N, K), how right each
+    Parameters: ``scores`` (N, K) of the calibration data and ``expected`` (N, K), how right each
     answer is: 0 or 1, or what `expected_correct` makes of it; float64. ``levels``: ascending
     numbers of right answers; the cheapest policy is kept that reaches each and not the next; every
     whole number if not given. Coordinate descent on cost + price x errors while the price falls
@@ -187,7 +195,7 @@ def joint_frontier(
     """
     samples, exits = scores.shape
     levels = np.arange(samples + 1.0) if levels is None else np.asarray(levels, dtype=np.float64)
-    data, best = data_of(scores, correct, costs), _Best(levels, exits - 1)
+    data, best = search_data_of(scores, expected, costs), _Best(levels, exits - 1)
     draw = np.random.default_rng(SEED)
     limits, most = np.full(exits - 1, -np.inf), 0.0
     nobody = np.zeros(exits - 1, dtype=bool)
@@ -221,64 +229,70 @@ def policy_cost(bill: Bill, enabled: np.ndarray, reach: Sequence[np.ndarray]) ->
     return total
 
 
-def _improve(data: Data, limits: np.ndarray, price: float, best: _Best) -> float:
+def _improve(data: SearchData, limits: np.ndarray, price: float, best: _Best) -> float:
     """Let every exit in turn, from the last side exit to the first, take its best threshold at this
     price: ``limits`` change. Returns how many are right then."""
     chosen = -np.inf
-    for k, at, cost, right in line_searches(data, limits):
-        best.note(cost, right, limits, k, at)
+    for k, candidates, cost, right in line_searches(data, limits):
+        best.note(cost, right, limits, k, candidates)
         place = np.argmin(cost - price * right)
-        limits[k], chosen = at[place], right[place]
+        limits[k], chosen = candidates[place], right[place]
     return chosen
 
 
 def line_searches(
-    data: Data, limits: np.ndarray
+    data: SearchData, limits: np.ndarray
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
     """Every threshold of one exit, the others held, from the last side exit to the first: the exit
     (from 0), its thresholds, -inf first for a disabled exit, then total cost and number correct
-    under each; from prefix sums. ``limits[k]`` may be set before the next is asked for."""
-    scores, correct, order, bill = data
+    under each; from prefix sums.
+
+    The caller may change ``limits[k]`` of the exit just searched, in this very array, before it
+    asks for the next: the earlier exits are then searched with exit k at that threshold. All other
+    limits must stay as they are."""
+    scores, expected, order, bill = data
     samples, last = scores.shape[1], len(limits)
     comes, counts, gone_right = _survivors(data, limits)
     later = np.full(samples, last)  # where each would leave after the exit at hand
     for k in range(last - 1, -1, -1):
-        here = order[k][comes[k][order[k]]]
-        to = later.take(here)
-        right_later = correct.take(to * samples + here)
-        ordered = scores[k].take(here)
+        comers = order[k][comes[k][order[k]]]
+        later_exit = later.take(comers)
+        right_later = expected.take(later_exit * samples + comers)
+        ordered = scores[k].take(comers)
         ends = np.flatnonzero(ends_of_ties(ordered))
-        at = np.append(-np.inf, ordered[ends])
+        candidates = np.append(-np.inf, ordered[ends])
 
         # Who comes to each later stage, by how many leave here: none of them, then each threshold.
         enabled = limits > -np.inf
         left = np.append(0, ends + 1)
-        coming = [len(here) - left]
+        coming = [len(comers) - left]
         for j in range(k + 1, last):
             if enabled[j]:
-                further = np.append(0, (to > j).cumsum())
+                further = np.append(0, (later_exit > j).cumsum())
                 coming.append(further[-1] - further[left])
             else:
                 coming.append(coming[-1])
         reach = [np.full_like(left, n) for n in counts[: k + 1]] + coming
-        on, off = (np.append(enabled[:k], [x, *enabled[k + 1 :]]) for x in (True, False))
-        cost = policy_cost(bill, on, reach)
-        cost[0] = policy_cost(bill, off, [r[:1] for r in reach])[0]
+        with_k, without_k = (np.append(enabled[:k], [x, *enabled[k + 1 :]]) for x in (True, False))
+        cost = policy_cost(bill, with_k, reach)
+        cost[0] = policy_cost(bill, without_k, [r[:1] for r in reach])[0]
 
-        right = np.empty(len(at))
+        right = np.empty(len(candidates))
         right[0] = gone_right[:k].sum() + right_later.sum()
-        right[1:] = right[0] + (correct[k].take(here) - right_later).cumsum()[ends]
-        yield k, at, cost, right
+        right[1:] = right[0] + (expected[k].take(comers) - right_later).cumsum()[ends]
+        yield k, candidates, cost, right
         later[scores[k] <= limits[k]] = k
 
 
-def _survivors(data: Data, limits: np.ndarray) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def _survivors(
+    data: SearchData, limits: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Who reaches each side exit, bool (N,) each; how many reach each stage, int64 (K,); and how
     many leave at each side exit and are right, float64 (K-1,)."""
     reach, gone_right = [np.ones(data.scores.shape[1], dtype=bool)], []
     for k, limit in enumerate(limits):
         stays = data.scores[k] > limit
         leaving = np.flatnonzero(reach[k] > stays)
-        gone_right.append(data.correct[k].take(leaving).sum())
+        gone_right.append(data.expected[k].take(leaving).sum())
         reach.append(reach[k] & stays)
     return reach, np.array([r.sum() for r in reach]), np.array(gone_right)

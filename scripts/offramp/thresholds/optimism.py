@@ -28,10 +28,10 @@ def optimism(
     Source: Efron, "Estimating the Error Rate of a Prediction Rule" (1983).
     """
     draw = np.random.default_rng(SEED)
-    more = np.zeros(len(targets))
+    excess = np.zeros(len(targets))
     for _ in range(RESAMPLES):
         rows = draw.integers(len(data.scores), size=len(data.scores))
-        found = thresholds_for(settings, data.sample(rows), targets, costs)
-        lost = [lost_of(data.scores, data.correct, thresholds) for thresholds in found]
-        more += [each.mean() - each[rows].mean() for each in lost]
-    return more / RESAMPLES
+        fitted = thresholds_for(settings, data.sample(rows), targets, costs)
+        losses = [lost_of(data.scores, data.correct, thresholds) for thresholds in fitted]
+        excess += [each.mean() - each[rows].mean() for each in losses]
+    return excess / RESAMPLES

@@ -38,6 +38,156 @@ class Candidate(NamedTuple):
         return self.correct / self.n
 
 
+class ValidationScores(NamedTuple):
+    """The validation split's scores table, which lies behind the candidates: ``scores`` float64
+    (N, K), ``correct`` bool (N, K), and what is ``decided`` by these (`decided_by`)."""
+
+    scores: np.ndarray
+    correct: np.ndarray
+    decided: Decided
+
+
+def choose_policies(
+    sweep: pa.Table,
+    calibration: pa.Table,
+    optimism: pa.Table,
+    validation: ValidationScores,
+    report_cutoff: float,
+    target: float,
+    selection: Mapping[str, Any],
+) -> dict[str, tuple[Policy, dict]]:
+    """The chosen policies by name, each with where it came from and what to expect of it.
+
+    ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
+    their figures on validation samples that did not fit them. When no candidate satisfies the rule,
+    all exits are disabled and ``satisfied`` is false.
+    """
+    scores, correct, decided = validation
+    shared = [judged(c, scores, correct) for c in shared_candidates(sweep, decided)]
+    fitted = [judged(c, scores, correct) for c in calibrated_candidates(calibration, decided)]
+    by_family = families(shared + fitted)
+    report = next(c for c in shared if c.origin["cutoff"] == report_cutoff)
+    drop = drop_bound(report.lost, report.gained, report.n, selection["confidence"])
+    on_val = next(c for c in by_family["val"] if c.origin["target"] == target)
+    optimism_at = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
+    policies = {
+        "report_cutoff": _describe(report, {}, drop_at_most=drop),
+        "target": _describe(on_val, {}, optimism=optimism_at[target]),
+    }
+    untouched = [c for c in fitted if c.origin["calibrated_on"] != "val"]
+    for name, candidates in (
+        ("best_cutoff", shared),
+        # Without a train split, what is calibrated on half of val stands in for it.
+        ("best_train", by_family.get("train") or by_family.get("val_half", [])),
+        ("best", shared + untouched),
+    ):
+        policies[name] = _chosen(candidates, shared[0].policy, selection)
+    return policies
+
+
+def _chosen(
+    candidates: Sequence[Candidate], like: Policy, selection: Mapping[str, Any]
+) -> tuple[Policy, dict]:
+    """The policy that the rule takes of the candidates, or one like ``like`` with all exits
+    disabled; and what is said of it. ``drop_at_most`` holds for all candidates at once."""
+    rule, limits = selection["rule"], {k: v for k, v in selection.items() if k != "rule"}
+    best = RULES[rule](candidates, **limits)
+    why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
+    if best is None:
+        nobody = like._replace(thresholds=(None,) * len(like.thresholds))
+        return nobody, {"origin": None, "selection": why | {"satisfied": False}}
+    each = 1 - (1 - selection["confidence"]) / len(candidates)
+    return _describe(best, why | {"satisfied": True}, drop_at_most=drop_at_most(best, each))
+
+
+def _describe(
+    candidate: Candidate, selection: dict[str, Any], optimism: float = 0.0, **about: float
+) -> tuple[Policy, dict]:
+    return candidate.policy, {
+        "origin": candidate.origin,
+        "selection": selection,
+        "expected": {
+            "split": "val",
+            "n": candidate.n,
+            "lost": candidate.lost,
+            "gained": candidate.gained,
+            "accuracy": candidate.accuracy - optimism,
+            "optimism": optimism,
+            "seconds": candidate.seconds,
+            **about,
+        },
+    }
+
+
+def shared_candidates(sweep: pa.Table, decided: Decided) -> list[Candidate]:
+    """Every cutoff of a sweep, with its figures on the validation split; ``decided`` is the
+    `decided_by` of its scores."""
+    rows = [row for row in sweep.to_pylist() if row["split"] == "val" and row["exit"] == 0]
+    side_exits = max(sweep["exit"].to_pylist()) - 1
+    return [
+        Candidate(
+            shared_cutoff(row["cutoff"], side_exits, *decided),
+            {"cutoff": row["cutoff"]},
+            row["seconds"],
+            row["correct"],
+            row["n"],
+            speedup=row["speedup"],
+        )
+        for row in rows
+    ]
+
+
+def calibrated_candidates(calibration: pa.Table, decided: Decided) -> list[Candidate]:
+    """Every calibrated set of thresholds, with its figures on the whole validation split;
+    ``decided`` is the `decided_by` of its scores."""
+    rows_by_policy: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for row in calibration.to_pylist():
+        if row["split"] == "val":
+            rows_by_policy.setdefault((row["calibrated_on"], row["target"]), []).append(row)
+    candidates = []
+    for rows in rows_by_policy.values():
+        overall, *side_exits, _ = sorted(rows, key=lambda row: row["exit"])
+        thresholds = tuple(row["threshold"] for row in side_exits)
+        policy = Policy(decided.criterion, thresholds, decided.temperatures, decided.weights)
+        origin = {key: overall[key] for key in ("calibrated_on", "target", "method")}
+        figures = overall["seconds"], overall["correct"], overall["n"]
+        candidates.append(Candidate(policy, origin, *figures, speedup=overall["speedup"]))
+    return candidates
+
+
+def candidate_on(
+    scores: np.ndarray,
+    correct: np.ndarray,
+    policy: Policy,
+    model: TimeModel,
+    origin: dict[str, Any],
+) -> Candidate:
+    """A policy with all its figures on validation data, scores float64 (N, K) and correct bool
+    (N, K)."""
+    result = evaluate(scores, correct, policy, model)
+    figures = float(result["seconds"][0]), 0, len(correct)
+    speedup = float(result["speedup"])
+    return judged(Candidate(policy, origin, *figures, speedup=speedup), scores, correct)
+
+
+def judged(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Candidate:
+    """The candidate with what it has right, loses and gains against the full network on those
+    samples of the validation split, ``scores`` float64 (N, K) and ``correct`` bool (N, K), that did
+    not fit it: all, or the second half where the first did."""
+    taken = exits_of(scores, candidate.policy.thresholds)
+    right, full = correct[np.arange(len(correct)), taken - 1], correct[:, -1]
+    lost, gained = full & ~right, right & ~full
+    on_half = candidate.origin.get("calibrated_on") == "val_half"
+    fitted = fitting_part(len(scores)) if on_half else 0
+    return candidate._replace(
+        correct=int(right[fitted:].sum()),
+        n=len(right) - fitted,
+        lost=int(lost[fitted:].sum()),
+        gained=int(gained[fitted:].sum()),
+        changed=int((lost | gained)[:fitted].sum()),
+    )
+
+
 def fastest_within_drop(
     candidates: Sequence[Candidate], max_drop: float, confidence: float, **_: float
 ) -> Candidate | None:
@@ -79,10 +229,10 @@ def _surely(
     of the one chosen is what was tested, not more.
     Source: fixed-sequence testing in Angelopoulos et al., "Learn then Test" (2021).
     """
-    sure = confidence_each(candidates, confidence)
+    each = confidence_each(candidates, confidence)
     passed: list[Candidate] = []
     for family in families(candidates).values():
-        passed += takewhile(lambda c: passes(c, sure), sorted(family, key=caution))
+        passed += takewhile(lambda c: passes(c, each), sorted(family, key=caution))
     return _faster(min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None))
 
 
@@ -107,10 +257,10 @@ def confidence_each(candidates: Sequence[Candidate], confidence: float) -> float
 
 def families(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
     """Candidates by where they come from: `cutoff`, or what they were calibrated on."""
-    found: dict[str, list[Candidate]] = {}
+    by_origin: dict[str, list[Candidate]] = {}
     for candidate in candidates:
-        found.setdefault(candidate.origin.get("calibrated_on", "cutoff"), []).append(candidate)
-    return found
+        by_origin.setdefault(candidate.origin.get("calibrated_on", "cutoff"), []).append(candidate)
+    return by_origin
 
 
 def best_accuracy_per_second(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
@@ -130,8 +280,8 @@ def knee(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
         return None
     seconds = np.array([c.seconds for c in frontier])
     accuracy = np.array([c.accuracy for c in frontier])
-    found = KneeLocator(seconds, accuracy, curve="concave", direction="increasing").knee
-    return None if found is None else _faster(frontier[int(np.abs(seconds - found).argmin())])
+    bend = KneeLocator(seconds, accuracy, curve="concave", direction="increasing").knee
+    return None if bend is None else _faster(frontier[int(np.abs(seconds - bend).argmin())])
 
 
 def pareto_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -150,145 +300,3 @@ RULES: dict[str, Callable[..., Candidate | None]] = {
     "best_accuracy_per_second": best_accuracy_per_second,
     "knee": knee,
 }
-
-
-def choose_policies(
-    sweep: pa.Table,
-    calibration: pa.Table,
-    optimism: pa.Table,
-    scores: np.ndarray,
-    correct: np.ndarray,
-    report_cutoff: float,
-    target: float,
-    selection: Mapping[str, Any],
-    decided: Decided,
-) -> dict[str, tuple[Policy, dict]]:
-    """The chosen policies by name, each with where it came from and what to expect of it.
-
-    ``report_cutoff`` and ``target`` are given, the others chosen by ``selection["rule"]`` from
-    their figures on validation samples that did not fit them; ``scores`` float64 (N, K) and
-    ``correct`` bool (N, K) of the validation split lie behind the tables; ``decided`` is the
-    `decided_by` of these. When no candidate satisfies the rule, all exits are disabled and
-    ``satisfied`` is false.
-    """
-    shared = [judged(c, scores, correct) for c in shared_candidates(sweep, decided)]
-    fitted = [judged(c, scores, correct) for c in calibrated_candidates(calibration, decided)]
-    by_family = families(shared + fitted)
-    cutoff = next(c for c in shared if c.origin["cutoff"] == report_cutoff)
-    on_val = next(c for c in by_family["val"] if c.origin["target"] == target)
-    lucky = {row["target"]: max(0.0, row["optimism"]) for row in optimism.to_pylist()}
-    fixed = drop_bound(cutoff.lost, cutoff.gained, cutoff.n, selection["confidence"])
-    found = {
-        "report_cutoff": _describe(cutoff, {}, drop_at_most=fixed),
-        "target": _describe(on_val, {}, optimism=lucky[target]),
-    }
-    untouched = [c for c in fitted if c.origin["calibrated_on"] != "val"]
-    for name, candidates in (
-        ("best_cutoff", shared),
-        # Without a train split, what is calibrated on half of val stands in for it.
-        ("best_train", by_family.get("train") or by_family.get("val_half", [])),
-        ("best", shared + untouched),
-    ):
-        found[name] = _chosen(candidates, shared[0].policy, selection)
-    return found
-
-
-def _chosen(
-    candidates: Sequence[Candidate], like: Policy, selection: Mapping[str, Any]
-) -> tuple[Policy, dict]:
-    """The policy that the rule takes of the candidates, or one like ``like`` with all exits
-    disabled; and what is said of it. ``drop_at_most`` holds for all candidates at once."""
-    rule, limits = selection["rule"], {k: v for k, v in selection.items() if k != "rule"}
-    best = RULES[rule](candidates, **limits)
-    why = {"rule": rule, "chosen_on": "val", "of": len(candidates), **limits}
-    if best is None:
-        nobody = like._replace(thresholds=(None,) * len(like.thresholds))
-        return nobody, {"origin": None, "selection": why | {"satisfied": False}}
-    each = 1 - (1 - selection["confidence"]) / len(candidates)
-    return _describe(best, why | {"satisfied": True}, drop_at_most=drop_at_most(best, each))
-
-
-def shared_candidates(sweep: pa.Table, decided: Decided) -> list[Candidate]:
-    """Every cutoff of a sweep, with its figures on the validation split; ``decided`` is the
-    `decided_by` of its scores."""
-    rows = [row for row in sweep.to_pylist() if row["split"] == "val" and row["exit"] == 0]
-    side_exits = max(sweep["exit"].to_pylist()) - 1
-    return [
-        Candidate(
-            shared_cutoff(row["cutoff"], side_exits, *decided),
-            {"cutoff": row["cutoff"]},
-            row["seconds"],
-            row["correct"],
-            row["n"],
-            speedup=row["speedup"],
-        )
-        for row in rows
-    ]
-
-
-def calibrated_candidates(calibration: pa.Table, decided: Decided) -> list[Candidate]:
-    """Every calibrated set of thresholds, with its figures on the whole validation split;
-    ``decided`` is the `decided_by` of its scores."""
-    rows = [row for row in calibration.to_pylist() if row["split"] == "val"]
-    exits = max(row["exit"] for row in rows)
-    candidates = []
-    for overall in range(0, len(rows), exits + 1):
-        row = rows[overall]
-        thresholds = tuple(r["threshold"] for r in rows[overall + 1 : overall + exits])
-        policy = Policy(decided.criterion, thresholds, decided.temperatures, decided.weights)
-        origin = {key: row[key] for key in ("calibrated_on", "target", "method")}
-        figures = row["seconds"], row["correct"], row["n"]
-        candidates.append(Candidate(policy, origin, *figures, speedup=row["speedup"]))
-    return candidates
-
-
-def candidate_on(
-    scores: np.ndarray,
-    correct: np.ndarray,
-    policy: Policy,
-    model: TimeModel,
-    origin: dict[str, Any],
-) -> Candidate:
-    """A policy with all its figures on validation data, scores float64 (N, K) and correct bool
-    (N, K)."""
-    found = evaluate(scores, correct, policy, model)
-    figures = float(found["seconds"][0]), 0, len(correct)
-    speedup = float(found["speedup"])
-    return judged(Candidate(policy, origin, *figures, speedup=speedup), scores, correct)
-
-
-def judged(candidate: Candidate, scores: np.ndarray, correct: np.ndarray) -> Candidate:
-    """The candidate with what it has right, loses and gains against the full network on those
-    samples of the validation split, ``scores`` float64 (N, K) and ``correct`` bool (N, K), that did
-    not fit it: all, or the second half where the first did."""
-    taken = exits_of(scores, candidate.policy.thresholds)
-    right, full = correct[np.arange(len(correct)), taken - 1], correct[:, -1]
-    lost, gained = full & ~right, right & ~full
-    on_half = candidate.origin.get("calibrated_on") == "val_half"
-    fitted = fitting_part(len(scores)) if on_half else 0
-    return candidate._replace(
-        correct=int(right[fitted:].sum()),
-        n=len(right) - fitted,
-        lost=int(lost[fitted:].sum()),
-        gained=int(gained[fitted:].sum()),
-        changed=int((lost | gained)[:fitted].sum()),
-    )
-
-
-def _describe(
-    candidate: Candidate, selection: dict[str, Any], optimism: float = 0.0, **about: float
-) -> tuple[Policy, dict]:
-    return candidate.policy, {
-        "origin": candidate.origin,
-        "selection": selection,
-        "expected": {
-            "split": "val",
-            "n": candidate.n,
-            "lost": candidate.lost,
-            "gained": candidate.gained,
-            "accuracy": candidate.accuracy - optimism,
-            "optimism": optimism,
-            "seconds": candidate.seconds,
-            **about,
-        },
-    }

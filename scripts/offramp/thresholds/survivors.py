@@ -25,8 +25,8 @@ def largest_threshold(scores: np.ndarray, correct: np.ndarray, passes: Passes) -
     """
     order = np.argsort(scores, kind="stable")
     ordered = scores[order]
-    good = passes(correct[order].cumsum(), np.arange(1, len(ordered) + 1))
-    places = np.flatnonzero(ends_of_ties(ordered) & good)
+    passed = passes(correct[order].cumsum(), np.arange(1, len(ordered) + 1))
+    places = np.flatnonzero(ends_of_ties(ordered) & passed)
     return float(ordered[places[-1]]) if len(places) else None
 
 
@@ -38,9 +38,9 @@ def largest_thresholds(scores: np.ndarray, correct: np.ndarray, passes: Passes) 
     survivors = np.arange(len(scores))
     thresholds: list[float | None] = []
     for k in range(scores.shape[1] - 1):
-        here = scores[survivors, k]
-        threshold = largest_threshold(here, correct[survivors, k], passes)
+        exit_scores = scores[survivors, k]
+        threshold = largest_threshold(exit_scores, correct[survivors, k], passes)
         thresholds.append(threshold)
         if threshold is not None:
-            survivors = survivors[here > threshold]
+            survivors = survivors[exit_scores > threshold]
     return tuple(thresholds)

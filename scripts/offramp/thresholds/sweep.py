@@ -72,13 +72,15 @@ def departures(scores: np.ndarray, cutoffs: np.ndarray) -> np.ndarray:
     M where no cutoff is large enough; column K is 0 throughout, since exit K takes all who remain.
     """
     minima = np.minimum.accumulate(scores[:, :-1], axis=1)
-    first = np.searchsorted(cutoffs, minima.ravel(), side="left").reshape(minima.shape)
-    return np.hstack([first, np.zeros((len(scores), 1), dtype=first.dtype)])
+    departure = np.searchsorted(cutoffs, minima.ravel(), side="left").reshape(minima.shape)
+    return np.hstack([departure, np.zeros((len(scores), 1), dtype=departure.dtype)])
 
 
-def count_by_cutoff(first: np.ndarray, cutoffs: int, group: np.ndarray, groups: int) -> np.ndarray:
-    """How many samples of each group have ``first`` <= m, for m = 0..M-1: int64 (groups, M)."""
-    cell = group * (cutoffs + 1) + first
+def count_by_cutoff(
+    departure: np.ndarray, cutoffs: int, group: np.ndarray, groups: int
+) -> np.ndarray:
+    """How many samples of each group have ``departure`` <= m, m = 0..M-1: int64 (groups, M)."""
+    cell = group * (cutoffs + 1) + departure
     counts = np.bincount(cell, minlength=groups * (cutoffs + 1)).reshape(groups, cutoffs + 1)
     return counts[:, :-1].cumsum(axis=1)
 
@@ -96,41 +98,45 @@ def sweep_split(
     that leave at each exit, ``seconds`` float64 (M, K) of each stage, ``full`` seconds (1,).
     """
     samples, exits = scores.shape
-    first = departures(scores, cutoffs)
+    departure = departures(scores, cutoffs)
     n, right = (np.zeros((len(cutoffs), exits), dtype=np.int64) for _ in range(2))
-    one = np.zeros(samples, dtype=np.int64)
-    before = np.full(samples, len(cutoffs))  # nobody has left before exit 1
+    one_group = np.zeros(samples, dtype=np.int64)
+    departure_before = np.full(samples, len(cutoffs))  # nobody has left before exit 1
     for k in range(exits):
-        hit = correct[:, k]
-        # Leaving at k: gone by k, and not yet gone by k-1.
-        for total, mask in ((n, slice(None)), (right, hit)):
-            by_now = count_by_cutoff(first[mask, k], len(cutoffs), one[mask], 1)
-            by_then = np.zeros_like(by_now)
+        right_at_k = correct[:, k]
+        # Leaving at k: left by k, and not yet left by k-1.
+        for counts, rows in ((n, slice(None)), (right, right_at_k)):
+            left_by_k = count_by_cutoff(departure[rows, k], len(cutoffs), one_group[rows], 1)
+            left_before = np.zeros_like(left_by_k)
             if k:
-                by_then = count_by_cutoff(before[mask], len(cutoffs), one[mask], 1)
-            total[:, k] = (by_now - by_then)[0]
-        before = first[:, k]
+                left_before = count_by_cutoff(
+                    departure_before[rows], len(cutoffs), one_group[rows], 1
+                )
+            counts[:, k] = (left_by_k - left_before)[0]
+        departure_before = departure[:, k]
     return {
         "n": n,
         "correct": right,
-        "seconds": _sweep_seconds(first, cutoffs, model),
+        "seconds": _sweep_seconds(departure, cutoffs, model),
         "full": np.array([full_network_seconds(model, samples)]),
     }
 
 
-def _sweep_seconds(first: np.ndarray, cutoffs: np.ndarray, model: TimeModel) -> np.ndarray:
+def _sweep_seconds(departure: np.ndarray, cutoffs: np.ndarray, model: TimeModel) -> np.ndarray:
     """Seconds (M, K) of each stage, from the real batches."""
-    samples, exits = first.shape
+    samples, exits = departure.shape
     batch = batch_of(samples, model.batch_size)
     sizes = np.bincount(batch)
     everywhere = np.ones((2, exits), dtype=bool)
-    gone = [count_by_cutoff(first[:, k], len(cutoffs), batch, len(sizes)) for k in range(exits - 1)]
+    left_by_exit = [
+        count_by_cutoff(departure[:, k], len(cutoffs), batch, len(sizes)) for k in range(exits - 1)
+    ]
     seconds = np.empty((len(cutoffs), exits))
     for start in range(0, len(cutoffs), CHUNK):
-        some = slice(start, start + CHUNK)
-        reached = [np.broadcast_to(sizes[:, None], (len(sizes), len(cutoffs[some])))]
-        reached += [sizes[:, None] - left[:, some] for left in gone]
-        seconds[some] = stage_seconds(model, np.stack(reached, axis=-1).swapaxes(0, 1), everywhere)
+        chunk = slice(start, start + CHUNK)
+        reached = [np.broadcast_to(sizes[:, None], (len(sizes), len(cutoffs[chunk])))]
+        reached += [sizes[:, None] - left[:, chunk] for left in left_by_exit]
+        seconds[chunk] = stage_seconds(model, np.stack(reached, axis=-1).swapaxes(0, 1), everywhere)
     return seconds
 
 

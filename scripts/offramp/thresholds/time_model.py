@@ -60,8 +60,8 @@ def fit_time_model(timings: pa.Table, batch_size: int | None = None) -> TimeMode
 
 def _of_part(rows: dict[str, np.ndarray], part: str, exit_: int, size: int) -> np.ndarray:
     """Seconds of a part at an exit on batches of one size."""
-    here = (rows["part"] == part) & (rows["exit"] == exit_) & (rows["batch_size"] == size)
-    return rows["seconds"][here]
+    chosen = (rows["part"] == part) & (rows["exit"] == exit_) & (rows["batch_size"] == size)
+    return rows["seconds"][chosen]
 
 
 def _probed(
@@ -69,24 +69,24 @@ def _probed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The probed batch sizes of a part, int64 (sizes,), and its seconds there, float64 (sizes,):
     the typical full batch times the median share of it that a size takes in the same round."""
-    here = (rows["part"] == part) & (rows["exit"] == exit_)
-    size, round_, seconds = (rows[name][here] for name in ("batch_size", "repeat", "seconds"))
+    chosen = (rows["part"] == part) & (rows["exit"] == exit_)
+    size, round_, seconds = (rows[name][chosen] for name in ("batch_size", "repeat", "seconds"))
     full = {r: np.median(seconds[(size == largest) & (round_ == r)]) for r in np.unique(round_)}
-    whole = np.array([full[r] for r in round_])
+    full_then = np.array([full[r] for r in round_])
     # Own costs may be 0, and have no share then.
-    shares = np.divide(seconds, whole, out=np.zeros_like(seconds), where=whole > 0)
+    shares = np.divide(seconds, full_then, out=np.zeros_like(seconds), where=full_then > 0)
     sizes = np.unique(size)
     typical = np.median(list(full.values()))
     return sizes, typical * np.array([np.median(shares[size == n]) for n in sizes])
 
 
 def _fit_removal(rows: dict[str, np.ndarray], exit_: int) -> np.ndarray:
-    here = (rows["part"] == "remove") & (rows["exit"] == exit_)
-    if not here.any():  # nor has their removal a cost
+    removals = (rows["part"] == "remove") & (rows["exit"] == exit_)
+    if not removals.any():  # nor has their removal a cost
         return np.zeros(3)
-    pairs = np.stack([rows["batch_size"][here], rows["kept"][here]], axis=1).astype(np.int64)
+    size, kept, seconds = (rows[name][removals] for name in ("batch_size", "kept", "seconds"))
+    pairs = np.stack([size, kept], axis=1).astype(np.int64)
     cases, case_of = np.unique(pairs, axis=0, return_inverse=True)
-    seconds = rows["seconds"][here]
     medians = np.array([np.median(seconds[case_of == i]) for i in range(len(cases))])
     design = np.column_stack([np.ones(len(cases)), cases])
     return np.linalg.lstsq(design / medians[:, None], np.ones(len(cases)), rcond=None)[0]
