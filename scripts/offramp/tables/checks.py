@@ -52,8 +52,8 @@ def problems(
 
 
 def _columns(table: pa.Table, schema: pa.Schema, noted: Mapping[str, Any]) -> Iterator[str]:
-    wanted = noted.get("columns", schema.names)
-    for column in [*wanted, *schema.names]:
+    written = noted.get("columns", schema.names)
+    for column in [*written, *schema.names]:
         if column not in table.column_names:
             yield f"column {column} is missing"
     for column in table.column_names:
@@ -62,9 +62,9 @@ def _columns(table: pa.Table, schema: pa.Schema, noted: Mapping[str, Any]) -> It
     if table.column_names != schema.names:
         yield f"columns {table.column_names}, where {schema.names} are wanted"
     for field in schema:
-        found = table.schema.field(field.name).type
-        if found != field.type:
-            yield f"column {field.name} holds {found}, where {field.type} is wanted"
+        kind = table.schema.field(field.name).type
+        if kind != field.type:
+            yield f"column {field.name} holds {kind}, where {field.type} is wanted"
 
 
 def _values(column: pa.ChunkedArray, field: pa.Field) -> Iterator[str]:
@@ -107,10 +107,10 @@ def _noted(origin: Mapping[str, str]) -> dict[str, Any]:
     if CONTENT not in origin:
         return {}
     try:
-        found = json.loads(origin[CONTENT])
+        note = json.loads(origin[CONTENT])
     except ValueError:
-        found = None
-    return found if isinstance(found, dict) else {"origin": "none that could be read"}
+        note = None
+    return note if isinstance(note, dict) else {"origin": "none that could be read"}
 
 
 def _counted(origin: Mapping[str, str]) -> dict[str, str]:

@@ -54,14 +54,14 @@ def commit_of(root: Path) -> str:
 def _git(folder: Path, *arguments: str) -> str:
     """What git says, without what the environment says of another repository; empty if it fails.
     Of a folder that is somebody else's, too: whoever runs the code in it trusts it already."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         return subprocess.run(
             ["git", "-c", f"safe.directory={folder}", "--no-optional-locks", *arguments],
             capture_output=True,
             text=True,
             cwd=folder,
-            env=own,
+            env=environment,
         ).stdout.strip()
     except OSError:  # no git
         return ""
@@ -99,9 +99,9 @@ class TableWriter:
         sample_id: np.ndarray | None = None,
     ):
         self.file = replacing(path)
-        about = {**origin, "schema": name, "schema_version": VERSION}
-        about[CONTENT] = content_of(schema, about, rows, sample_id)
-        self.schema = schema.with_metadata(about)
+        metadata = {**origin, "schema": name, "schema_version": VERSION}
+        metadata[CONTENT] = content_of(schema, metadata, rows, sample_id)
+        self.schema = schema.with_metadata(metadata)
 
     def __enter__(self) -> "TableWriter":
         with ExitStack() as stack:
@@ -133,9 +133,9 @@ def read(path: str | Path, name: str) -> pa.Table:
         table = pq.read_table(path, page_checksum_verification=True)
         origin = _metadata(table.schema)
     except (OSError, ValueError, MemoryError, pa.ArrowException) as error:
-        first = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise OfframpError(
-            f"{path}: not a readable Parquet table ({first}); delete it and rerun"
+            f"{path}: not a readable Parquet table ({reason}); delete it and rerun"
         ) from None
     if (origin.get("schema"), origin.get("schema_version")) != (name, VERSION):
         raise OfframpError(
@@ -143,12 +143,12 @@ def read(path: str | Path, name: str) -> pa.Table:
             f"version {origin.get('schema_version')}; delete it and rerun"
         )
     schema = schema_of(name, table.schema, origin.get("criterion", "entropy"))
-    found = next(problems(table, name, schema, origin), None)
+    problem = next(problems(table, name, schema, origin), None)
     stem = Path(path).stem
-    if found is None and stem in PARTS and origin.get("split", stem) != stem:
-        found = f"a table of {origin['split']}, not of {stem}"
-    if found:
-        raise OfframpError(f"{path}: {found}; delete it and rerun")
+    if problem is None and stem in PARTS and origin.get("split", stem) != stem:
+        problem = f"a table of {origin['split']}, not of {stem}"
+    if problem:
+        raise OfframpError(f"{path}: {problem}; delete it and rerun")
     return table
 
 
@@ -164,13 +164,13 @@ def _metadata(schema: pa.Schema) -> dict[str, str]:
 
 def same_weights(inputs: Iterable[pa.Table]) -> str:
     """The sha256 of the weights that all tables share; OfframpError when they differ."""
-    found = {origin_of(table).get("weights_sha256", "none") for table in inputs}
-    if len(found) != 1:
+    digests = {origin_of(table).get("weights_sha256", "none") for table in inputs}
+    if len(digests) != 1:
         raise OfframpError(
-            f"tables of different weights can't be combined (sha256 {sorted(found)}); "
+            f"tables of different weights can't be combined (sha256 {sorted(digests)}); "
             "rerun with --forceall"
         )
-    return found.pop()
+    return digests.pop()
 
 
 class Logits(NamedTuple):

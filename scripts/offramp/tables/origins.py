@@ -17,6 +17,6 @@ def derived(config: Mapping[str, Any], tables: Sequence[pa.Table], split: str = 
 
     Raises OfframpError when they are of different weights.
     """
-    first = origin_of(tables[0])
-    passed_on = {key: first[key] for key in PASSED_ON if key in first}
+    of_timings = origin_of(tables[0])
+    passed_on = {key: of_timings[key] for key in PASSED_ON if key in of_timings}
     return provenance(config, same_weights(tables), split) | passed_on

@@ -41,9 +41,9 @@ def read_own(source: str | Mapping[str, str], split: str) -> Samples:
     for path in files_of(source):
         check_sum(path)
     if isinstance(source, str) and source.endswith(".parquet"):
-        found = read_logits(source)
-        check_samples(found.logits, found.label, source, source)
-        return Samples(found.sample_id, found.label, found.logits, origin_of(found.table))
+        stored = read_logits(source)
+        check_samples(stored.logits, stored.label, source, source)
+        return Samples(stored.sample_id, stored.label, stored.logits, origin_of(stored.table))
     if isinstance(source, str):
         arrays = read_npz(source)
         places = {key: f"{source}: {key}" for key in arrays}
@@ -65,14 +65,14 @@ def files_of(source: str | Mapping[str, str]) -> list[str]:
 
 def check_sum(path: str | Path) -> None:
     """Raise OfframpError where a file `SHA256SUMS` beside this one lists another sum for it."""
-    sums = Path(path).parent / SUMS
-    lines = sums.read_text().splitlines() if sums.exists() else []
+    sums_file = Path(path).parent / SUMS
+    lines = sums_file.read_text().splitlines() if sums_file.exists() else []
     pairs = [line.split(maxsplit=1) for line in lines if line.strip()]
     listed = {name.strip("* "): value for value, name in pairs}
-    wanted = listed.get(Path(path).name)
-    if wanted is not None and wanted != sha256(path):
+    listed_sum = listed.get(Path(path).name)
+    if listed_sum is not None and listed_sum != sha256(path):
         raise OfframpError(
-            f"{path}: damaged: its sha256 is not the one in {sums}; get the file again"
+            f"{path}: damaged: its sha256 is not the one in {sums_file}; get the file again"
         )
 
 
@@ -83,10 +83,10 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
         return {key: member(npz, path, key) for key in ("logits", "labels")}
 
 
-def check_samples(logits: np.ndarray, labels: np.ndarray, at: str, labels_at: str) -> None:
+def check_samples(logits: np.ndarray, labels: np.ndarray, logits_at: str, labels_at: str) -> None:
     """Raise OfframpError where these are no logits (N, K, C) of a K >= 2, C >= 2 with a label in
-    0..C-1 for each sample; ``at`` and ``labels_at`` say where they come from."""
-    _check_logits(logits, at)
+    0..C-1 for each sample; ``logits_at`` and ``labels_at`` say where they come from."""
+    _check_logits(logits, logits_at)
     samples, _, classes = logits.shape
     if labels.dtype.kind not in "iu":
         raise OfframpError(f"{labels_at}: want whole numbers (int64), found {labels.dtype}")
@@ -108,38 +108,39 @@ def check_samples(logits: np.ndarray, labels: np.ndarray, at: str, labels_at: st
         )
 
 
-def _check_logits(logits: np.ndarray, at: str) -> None:
+def _check_logits(logits: np.ndarray, source: str) -> None:
     if logits.dtype.kind not in "fiu":
-        raise OfframpError(f"{at}: want numbers (float32), found {logits.dtype}")
+        raise OfframpError(f"{source}: want numbers (float32), found {logits.dtype}")
     if logits.ndim != 3 or 0 in logits.shape:
         raise OfframpError(
-            f"{at}: want shape (samples, exits, classes), none of them 0, found {logits.shape}"
+            f"{source}: want shape (samples, exits, classes), none of them 0, found {logits.shape}"
         )
     _, exits, classes = logits.shape
     if exits < 2:
         raise OfframpError(
-            f"{at}: 1 exit, shape {logits.shape}: without a side exit nothing can be decided; want "
-            "at least 2 exits, the final one last"
+            f"{source}: 1 exit, shape {logits.shape}: without a side exit nothing can be decided; "
+            "want at least 2 exits, the final one last"
         )
     if classes < 2:
-        raise OfframpError(f"{at}: 1 class, shape {logits.shape}; want logits of at least 2")
+        raise OfframpError(f"{source}: 1 class, shape {logits.shape}; want logits of at least 2")
     with np.errstate(over="ignore"):
-        wrong = ~np.isfinite(logits.astype(np.float32))
-    if wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        unfit = ~np.isfinite(logits.astype(np.float32))
+    if unfit.any():
+        index = tuple(int(i) for i in np.argwhere(unfit)[0])
         raise OfframpError(
-            f"{at}: {logits[place]} at index {place} (sample, exit, class); want finite float32"
+            f"{source}: {logits[index]} at index {index} (sample, exit, class); want finite float32"
         )
     if (logits >= 0).all() and (np.abs(logits.sum(axis=2, dtype=np.float64) - 1) < ROUNDING).all():
         raise OfframpError(
-            f"{at}: probabilities, it seems: every row sums to 1; give logits, or np.log of these"
+            f"{source}: probabilities, it seems: every row sums to 1; give logits, or np.log of "
+            "these"
         )
 
 
 def check_splits(splits: Mapping[str, Samples]) -> None:
     """Raise OfframpError where splits differ in exits or classes, two are the same samples, or a
     table holds another split than it is taken for."""
-    shapes = {name: known.logits.shape[1:] for name, known in splits.items()}
+    shapes = {name: samples.logits.shape[1:] for name, samples in splits.items()}
     for name, shape in shapes.items():
         if shape != shapes["val"]:
             raise OfframpError(
@@ -147,13 +148,13 @@ def check_splits(splits: Mapping[str, Samples]) -> None:
                 f"{shapes['val'][0]} and {shapes['val'][1]}"
             )
     seen: dict[str, str] = {}
-    for name, known in splits.items():
-        stated = known.origin.get("split", name)
+    for name, samples in splits.items():
+        stated = samples.origin.get("split", name)
         if stated != name:
             raise OfframpError(
                 f"logits.{name}: a logits table of the split {stated}; name that of {name}"
             )
-        digest = hashlib.sha256(np.sort(known.logits.sum(axis=(1, 2))).tobytes()).hexdigest()
+        digest = hashlib.sha256(np.sort(samples.logits.sum(axis=(1, 2))).tobytes()).hexdigest()
         if digest in seen:
             raise OfframpError(
                 f"logits.{name}: the same samples as logits.{seen[digest]}; what is chosen on "
@@ -165,7 +166,7 @@ def check_splits(splits: Mapping[str, Samples]) -> None:
 def own_weights(splits: Mapping[str, Samples]) -> str:
     """What stands for the sha256 of the weights: that which the splits' tables state, or one over
     all arrays. Raises OfframpError for tables of different weights."""
-    stated = {known.origin.get("weights_sha256") for known in splits.values()}
+    stated = {samples.origin.get("weights_sha256") for samples in splits.values()}
     if len(stated) > 1:
         raise OfframpError(
             "logits: tables of different weights, or tables beside arrays; want all of one network"
@@ -174,20 +175,20 @@ def own_weights(splits: Mapping[str, Samples]) -> str:
     if weights is not None:
         return weights
     digest = hashlib.sha256()
-    for _, known in sorted(splits.items()):
-        for array in known[:3]:
+    for _, samples in sorted(splits.items()):
+        for array in samples[:3]:
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 
-def own_table(known: Samples) -> pa.Table:
+def own_table(split: Samples) -> pa.Table:
     """The logits table of a split."""
-    exits, classes = known.logits.shape[1:]
+    exits, classes = split.logits.shape[1:]
     lists = [
-        pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(known.logits[:, k]).ravel(), classes)
+        pa.FixedSizeListArray.from_arrays(np.ascontiguousarray(split.logits[:, k]).ravel(), classes)
         for k in range(exits)
     ]
-    columns = [pa.array(known.sample_id), pa.array(known.label), *lists]
+    columns = [pa.array(split.sample_id), pa.array(split.label), *lists]
     return pa.Table.from_arrays(columns, schema=logits_schema(exits, classes))
 
 
@@ -227,7 +228,7 @@ def read_costs(path: str, exits: int) -> pa.Table:
     """A timings table that a user names. Raises OfframpError where it has other exits."""
     check_sum(path)
     timings = read(path, "timings")
-    found = max(timings["exit"].to_pylist(), default=0)
-    if found != exits:
-        raise OfframpError(f"{path}: times of {found} exits, where the logits have {exits}")
+    timed_exits = max(timings["exit"].to_pylist(), default=0)
+    if timed_exits != exits:
+        raise OfframpError(f"{path}: times of {timed_exits} exits, where the logits have {exits}")
     return timings

@@ -283,17 +283,18 @@ EXPORT = pa.schema(
 
 def logits_schema(exits: int, classes: int) -> pa.Schema:
     """One row a sample: sample_id, label, and ``exit_1`` .. ``exit_K`` lists of C float32."""
-    found = {"sample_id": pa.int64(), "label": pa.int64()}
-    each = pa.list_(pa.float32(), classes)
-    return _schema(found | {f"exit_{k}": each for k in range(1, exits + 1)})
+    columns = {"sample_id": pa.int64(), "label": pa.int64()}
+    logits = pa.list_(pa.float32(), classes)
+    return _schema(columns | {f"exit_{k}": logits for k in range(1, exits + 1)})
 
 
 def scores_schema(exits: int, criterion: str) -> pa.Schema:
     """One row a sample: sample_id, the criterion's score (``entropy_k``, in nats, say) and
     ``correct_k`` for every exit."""
     numbers = range(1, exits + 1)
-    found = {"sample_id": pa.int64()} | {f"{criterion}_{k}": pa.float64() for k in numbers}
-    return _schema(found | {f"correct_{k}": pa.bool_() for k in numbers})
+    scores = {f"{criterion}_{k}": pa.float64() for k in numbers}
+    correct = {f"correct_{k}": pa.bool_() for k in numbers}
+    return _schema({"sample_id": pa.int64(), **scores, **correct})
 
 
 SCHEMAS = {
@@ -319,13 +320,13 @@ SCHEMAS = {
 }
 
 
-def schema_of(name: str, found: pa.Schema, criterion: str) -> pa.Schema:
+def schema_of(name: str, stored: pa.Schema, criterion: str) -> pa.Schema:
     """The schema that a table of this name should have. How many exits and classes a table of
-    samples has, it says itself, by its columns ``found``; so it does for the criterion."""
+    samples has, it says itself, by its ``stored`` columns; so it does for the criterion."""
     if name == "logits":
-        exits = sum(column.startswith("exit_") for column in found.names)
-        kind = found.field("exit_1").type if "exit_1" in found.names else pa.null()
+        exits = sum(column.startswith("exit_") for column in stored.names)
+        kind = stored.field("exit_1").type if "exit_1" in stored.names else pa.null()
         return logits_schema(exits, kind.list_size if pa.types.is_fixed_size_list(kind) else 1)
     if name == "scores":
-        return scores_schema(sum(c.startswith("correct_") for c in found.names), criterion)
+        return scores_schema(sum(c.startswith("correct_") for c in stored.names), criterion)
     return SCHEMAS[name]
