@@ -69,28 +69,28 @@ def look_at_arrays(data: Mapping[str, Any]) -> Dataset:
 
     Raises OfframpError that names file and place of what is wrong.
     """
-    looks = {pool: look(source) for pool, source in pools_of(data["files"]).items()}
-    forms = {pool: form_of(found) for pool, found in looks.items()}
-    first = next(iter(forms))
+    looks = {pool: look_at_pool(source) for pool, source in pools_of(data["files"]).items()}
+    forms = {pool: form_of(look) for pool, look in looks.items()}
+    first_pool = next(iter(forms))
     for pool, form in forms.items():
-        if form != forms[first]:
-            said = [f"{' x '.join(map(str, s))} in {d}" for s, d in (form, forms[first])]
+        if form != forms[first_pool]:
+            texts = [f"{' x '.join(map(str, s))} in {d}" for s, d in (form, forms[first_pool])]
             raise OfframpError(
-                f"{looks[pool].inputs_at}: samples of {said[0]}, where those of "
-                f"{looks[first].inputs_at} are {said[1]}"
+                f"{looks[pool].inputs_at}: samples of {texts[0]}, where those of "
+                f"{looks[first_pool].inputs_at} are {texts[1]}"
             )
-    shape, dtype = forms[first]
+    shape, dtype = forms[first_pool]
     return Dataset(
         name="",
         names=class_names(list(looks.values()), data.get("classes")),
-        pools={pool: found.shape[0] for pool, found in looks.items()},
+        pools={pool: look.shape[0] for pool, look in looks.items()},
         test=TEST_SHARE if "all" in looks else 0.0,
         shape=shape,
         dtype=dtype,
     )
 
 
-def look(source: Source) -> Look:
+def look_at_pool(source: Source) -> Look:
     """A pool's header and labels, checked against each other."""
     if isinstance(source, str):
         places, labels = (f"{source}: inputs", f"{source}: labels"), _labels_of_npz(source)
@@ -99,67 +99,70 @@ def look(source: Source) -> Look:
         places = source["inputs"], source["labels"]
         shape, dtype = header(source["inputs"])
         labels = read_array(source["labels"])
-    found = Look(*places, shape, dtype, labels)
-    _check(found)
-    return found._replace(labels=labels.astype(np.int64))
+    look = Look(*places, shape, dtype, labels)
+    _check_look(look)
+    return look._replace(labels=labels.astype(np.int64))
 
 
-def _check(found: Look) -> None:
-    if len(found.shape) < 2 or 0 in found.shape:
+def _check_look(look: Look) -> None:
+    if len(look.shape) < 2 or 0 in look.shape:
         raise OfframpError(
-            f"{found.inputs_at}: shape {found.shape}: want samples on the first axis, at least one "
+            f"{look.inputs_at}: shape {look.shape}: want samples on the first axis, at least one "
             "more axis, and none of length 0"
         )
-    labels, at = found.labels, found.labels_at
+    labels, labels_at = look.labels, look.labels_at
     if labels.dtype.kind not in "iu":
-        raise OfframpError(f"{at}: {labels.dtype}: want whole numbers (int64), from 0 on")
+        raise OfframpError(f"{labels_at}: {labels.dtype}: want whole numbers (int64), from 0 on")
     if labels.ndim != 1:
-        raise OfframpError(f"{at}: shape {labels.shape}: want one label a sample, on one axis")
-    if len(labels) != found.shape[0]:
         raise OfframpError(
-            f"{at}: {len(labels):,} labels, where {found.inputs_at} has {found.shape[0]:,} samples"
+            f"{labels_at}: shape {labels.shape}: want one label a sample, on one axis"
+        )
+    if len(labels) != look.shape[0]:
+        raise OfframpError(
+            f"{labels_at}: {len(labels):,} labels, where {look.inputs_at} has {look.shape[0]:,} "
+            "samples"
         )
     if labels.min() < 0:
         place = int(labels.argmin())
-        raise OfframpError(f"{at}: {labels[place]} at index {place}: labels count from 0")
-    if labels.max() >= found.shape[0]:
+        raise OfframpError(f"{labels_at}: {labels[place]} at index {place}: labels count from 0")
+    if labels.max() >= look.shape[0]:
         place = int(labels.argmax())
         raise OfframpError(
-            f"{at}: {labels[place]} at index {place}: not each of so many classes can have one of "
-            f"{found.shape[0]:,} samples; number the classes from 0 on"
+            f"{labels_at}: {labels[place]} at index {place}: not each of so many classes can have "
+            f"one of {look.shape[0]:,} samples; number the classes from 0 on"
         )
 
 
 def class_names(looks: Sequence[Look], names: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the classes, numbers where there are none; every label has one."""
-    highest = max(looks, key=lambda found: int(found.labels.max()))
+    highest = max(looks, key=lambda look: int(look.labels.max()))
     place = int(highest.labels.argmax())
-    label, at = int(highest.labels[place]), highest.labels_at
+    label, labels_at = int(highest.labels[place]), highest.labels_at
     if names is not None and label >= len(names):
         raise OfframpError(
-            f"{at}: {label} at index {place}, outside 0..{len(names) - 1} for the "
+            f"{labels_at}: {label} at index {place}, outside 0..{len(names) - 1} for the "
             f"{len(names)} names in dataset.classes"
         )
     if label == 0 and (names is None or len(names) < 2):
-        raise OfframpError(f"{at}: all samples are of class 0; want at least two classes")
+        raise OfframpError(f"{labels_at}: all samples are of class 0; want at least two classes")
     return tuple(names) if names is not None else tuple(map(str, range(label + 1)))
 
 
-def form_of(found: Look) -> tuple[tuple[int, ...], str]:
+def form_of(look: Look) -> tuple[tuple[int, ...], str]:
     """Shape and dtype of one sample as it is stored here. Raises OfframpError for what is neither
     numbers nor pictures."""
-    (_, *shape), dtype = found.shape, found.dtype
+    (_, *shape), dtype = look.shape, look.dtype
     if dtype == np.uint8 and len(shape) in (2, 3):
         picture = picture_shape(shape)
         if picture is None:
             raise OfframpError(
-                f"{found.inputs_at}: uint8 of {' x '.join(map(str, shape))} are no pictures of 1 "
+                f"{look.inputs_at}: uint8 of {' x '.join(map(str, shape))} are no pictures of 1 "
                 "or 3 channels; save other numbers as float32 or int64"
             )
         return picture, "uint8"
     if dtype.kind not in "fiu":
         raise OfframpError(
-            f"{found.inputs_at}: {dtype}: want numbers: float32, int64, or uint8 for pictures"
+            f"{look.inputs_at}: {dtype}: want numbers: float32, int64, or uint8 for pictures"
         )
     return tuple(shape), "float32" if dtype.kind == "f" else "int64"
 
@@ -181,18 +184,18 @@ def own_arrays(data: Mapping[str, Any], dataset: Dataset) -> dict[str, np.ndarra
     """
     arrays = {}
     for pool, source in pools_of(data["files"]).items():
-        found = look(source)
+        look = look_at_pool(source)
         if isinstance(source, str):
             with load(source) as npz:
                 values = member(npz, source, "inputs")
         else:
             values = read_array(source["inputs"])
-        arrays[f"{pool}_{inputs(dataset)}"] = as_stored(values, dataset, found.inputs_at)
-        arrays[f"{pool}_labels"] = found.labels
+        arrays[f"{pool}_{inputs(dataset)}"] = as_stored(values, dataset, look.inputs_at)
+        arrays[f"{pool}_labels"] = look.labels
     return arrays
 
 
-def as_stored(values: np.ndarray, dataset: Dataset, at: str) -> np.ndarray:
+def as_stored(values: np.ndarray, dataset: Dataset, inputs_at: str) -> np.ndarray:
     """Inputs (N, ...) in the dataset's shape and dtype."""
     if dataset.pictures:
         if values.ndim == 4 and values.shape[3] not in CHANNELS:
@@ -200,16 +203,16 @@ def as_stored(values: np.ndarray, dataset: Dataset, at: str) -> np.ndarray:
         return np.ascontiguousarray(values.reshape(len(values), *dataset.shape))
     if dataset.dtype == "int64":
         outside = values > np.iinfo(np.int64).max if values.dtype == np.uint64 else None
-        stored, wrong = values.astype(np.int64), outside
+        stored, unfit = values.astype(np.int64), outside
     else:
         with np.errstate(over="ignore"):
             stored = values.astype(np.float32)
-        wrong = ~np.isfinite(stored)
-    if wrong is not None and wrong.any():
-        place = tuple(int(i) for i in np.argwhere(wrong)[0])
+        unfit = ~np.isfinite(stored)
+    if unfit is not None and unfit.any():
+        place = tuple(int(i) for i in np.argwhere(unfit)[0])
         raise OfframpError(
-            f"{at}: {values[place]} at index {place} (the sample first): want finite numbers that "
-            f"fit into {dataset.dtype}"
+            f"{inputs_at}: {values[place]} at index {place} (the sample first): want finite "
+            f"numbers that fit into {dataset.dtype}"
         )
     return stored
 

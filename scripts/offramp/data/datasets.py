@@ -101,9 +101,9 @@ def dataset_of(known: str) -> Dataset:
     if known in DATASETS:
         return DATASETS[known]
     try:
-        found = json.loads(known)
-        lists = {key: tuple(value) for key, value in found.items() if isinstance(value, list)}
-        return Dataset(**{**found, **lists})
+        fields = json.loads(known)
+        lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
+        return Dataset(**{**fields, **lists})
     except (ValueError, TypeError, AttributeError):
         raise OfframpError(
             f"dataset {known!r}: none of those here: {', '.join(DATASETS)}"
@@ -169,8 +169,8 @@ def split_sizes(known: str, validation: int | None) -> dict[str, int]:
     dataset = dataset_of(known)
     if "val" in dataset.pools:
         return {split: dataset.pools[split] for split in SPLITS}
-    first = next(iter(dataset.pools.values()))
-    test = round(dataset.test * first) if dataset.test else dataset.pools["test"]
-    left = first - test if dataset.test else first
-    held_out = validation or dataset.validation or round(0.1 * first)
+    samples = next(iter(dataset.pools.values()))
+    test = round(dataset.test * samples) if dataset.test else dataset.pools["test"]
+    left = samples - test if dataset.test else samples
+    held_out = validation or dataset.validation or round(0.1 * samples)
     return {"train": left - held_out, "val": held_out, "test": test}

@@ -178,24 +178,24 @@ def official_arrays(
         *(official.addresses if sources is None else sources),
     ]:
         try:
-            _take(official, source, scratch)
+            _take_and_check_sums(official, source, scratch)
             return official.read(scratch)
         except (OSError, OfframpError, tarfile.TarError, EOFError, *DAMAGED) as error:
             failures.append(f"  {source}: {reason_of(error)}")
             shutil.rmtree(scratch / official.folder, ignore_errors=True)
     tried = "\n".join(failures) or "  (dataset.sources is empty)"
-    one = "that file" if official.file else "one of these"
+    any_file = "that file" if official.file else "one of these"
     raise OfframpError(
         f"{official.title} could not be had. Tried:\n{tried}\n"
         f"Three ways out; for the first two, download {official.wanted} by hand, on any machine:\n"
-        f"  1. name {one}, or a folder that holds it or what is unpacked from it, in the "
+        f"  1. name {any_file}, or a folder that holds it or what is unpacked from it, in the "
         "config: dataset.sources\n"
         "  2. set the environment variable OFFRAMP_DATA to one of these\n"
         "  3. run `make demo`, which needs no download"
     )
 
 
-def _take(official: Official, source: str, scratch: Path) -> None:
+def _take_and_check_sums(official: Official, source: str, scratch: Path) -> None:
     """Put the official files into their folder in ``scratch``, and check them."""
     source = source.removeprefix("file://")
     folder = scratch / official.folder
@@ -209,10 +209,10 @@ def _take(official: Official, source: str, scratch: Path) -> None:
         archive.unlink()
     else:
         _take_local(official, Path(source).expanduser(), scratch)
-    _check(official, folder)
+    _check_sums(official, folder)
 
 
-def _check(official: Official, folder: Path) -> None:
+def _check_sums(official: Official, folder: Path) -> None:
     """Before torchvision unpickles them: all files are there, and the official ones."""
     for name, wanted in official.sums.items():
         if not (folder / name).exists():
@@ -249,10 +249,10 @@ def _local_file(path: Path, name: str, official: Official) -> Path:
         path = path.parent
     names = (name, name.removesuffix(".gz"))
     places = [path / inner / each for inner in ("", official.folder, "raw") for each in names]
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
+    file = next((place for place in places if place.is_file()), None)
+    if file is None:
         raise OfframpError(f"no {name} there")
-    return found
+    return file
 
 
 def _take_local(official: Official, path: Path, scratch: Path) -> None:
@@ -266,15 +266,15 @@ def _take_local(official: Official, path: Path, scratch: Path) -> None:
     stem = official.file.removesuffix(".tar.gz")
     places = [path / official.file, path / official.folder, path / official.mark]
     places += path.glob(f"{stem}*.t*")
-    found = next((place for place in places if place.exists()), None)
-    if found is None:
+    place = next((place for place in places if place.exists()), None)
+    if place is None:
         raise OfframpError(
             f"holds neither {official.file} nor {official.folder}/ nor the files of that folder"
         )
-    if found.is_file() and found.name != official.mark:
-        extract(official, found, scratch)
+    if place.is_file() and place.name != official.mark:
+        extract(official, place, scratch)
         return
-    folder = found if found.is_dir() else path
+    folder = place if place.is_dir() else path
     for name in official.sums:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, scratch / official.folder / name)

@@ -33,18 +33,18 @@ def described(data: Mapping[str, Any]) -> Dataset:
     if name == "arrays":
         if data.get("files") is None:
             raise OfframpError("dataset.files: missing; name them: {train: a.npz, test: b.npz}")
-        found = look_at_arrays(data)
-        found = found._replace(name=f"{name}-{digest_of_arrays(data['files'])}")
+        dataset = look_at_arrays(data)
+        dataset = dataset._replace(name=f"{name}-{digest_of_arrays(data['files'])}")
     elif name == "folder":
         if data.get("path") is None:
             raise OfframpError("dataset.path: missing; name the folder that holds one per class")
-        found = look_at_folder(data)
-        found = found._replace(name=f"{name}-{digest_of_folder(data['path'], found)}")
+        dataset = look_at_folder(data)
+        dataset = dataset._replace(name=f"{name}-{digest_of_folder(data['path'], dataset)}")
     else:
-        found = DATASETS[name]
-    if "val" in found.pools and data.get("validation") is not None:
+        dataset = DATASETS[name]
+    if "val" in dataset.pools and data.get("validation") is not None:
         raise OfframpError("dataset.validation: val has files of its own; leave this null")
-    return normalised(found, data.get("mean"), data.get("std"))
+    return normalised(dataset, data.get("mean"), data.get("std"))
 
 
 def digest_of_arrays(files: Any) -> str:
@@ -70,14 +70,14 @@ def digest_of_folder(path: str, dataset: Dataset) -> str:
 
     Raises OfframpError where two pools hold the same pictures.
     """
-    found = {pool: listed(place).files for pool, place in folders_of(path).items()}
-    sums = {pool: sums_of(files) for pool, files in found.items()}
+    pictures = {pool: listed(place).files for pool, place in folders_of(path).items()}
+    sums = {pool: sums_of(files) for pool, files in pictures.items()}
     if len({tuple(sorted(each)) for each in sums.values()}) < len(sums):
         raise OfframpError(
             f"{path}: {' and '.join(sums)} hold the same pictures; what is chosen on samples has "
             "to be reported on others"
         )
-    names = {pool: [os.path.relpath(f, path) for f in files] for pool, files in found.items()}
+    names = {pool: [os.path.relpath(f, path) for f in files] for pool, files in pictures.items()}
     return digest([names, sums, dataset.shape])
 
 

@@ -39,19 +39,19 @@ def look_at_folder(data: Mapping[str, Any]) -> Dataset:
     Raises OfframpError that names the folder or file that is wrong.
     """
     pools = {pool: listed(folder) for pool, folder in folders_of(data["path"]).items()}
-    first = next(iter(pools.values()))
-    for pool, found in pools.items():
-        for missing in sorted({*first.names} ^ {*found.names}):
-            here, there = ("train", pool) if missing in first.names else (pool, "train")
+    first_pool = next(iter(pools.values()))
+    for pool, pictures in pools.items():
+        for missing in sorted({*first_pool.names} ^ {*pictures.names}):
+            inside, outside = ("train", pool) if missing in first_pool.names else (pool, "train")
             raise OfframpError(
-                f"{data['path']}: class {missing} is in {here}, but not in {there}; want the same "
-                "folders in each"
+                f"{data['path']}: class {missing} is in {inside}, but not in {outside}; want the "
+                "same folders in each"
             )
-    height, width = size_of(data.get("size")) or opened(first.files[0]).size[::-1]
+    height, width = size_of(data.get("size")) or open_picture(first_pool.files[0]).size[::-1]
     return Dataset(
         name="",
-        names=first.names,
-        pools={pool: len(found.files) for pool, found in pools.items()},
+        names=first_pool.names,
+        pools={pool: len(pictures.files) for pool, pictures in pools.items()},
         test=TEST_SHARE if "all" in pools else 0.0,
         shape=(height, width, 3),
     )
@@ -91,14 +91,14 @@ def listed(path: str) -> Pictures:
         raise OfframpError(
             f"{path}: {len(names)} folders in it; want one per class, at least two classes"
         )
-    found = Pictures(tuple(names), [], [])
+    pictures = Pictures(tuple(names), [], [])
     for label, name in enumerate(names):
         files = pictures_in(f"{path}/{name}")
         if not files:
             raise OfframpError(f"{path}/{name}: no picture in it (want {' '.join(ENDINGS)})")
-        found.files.extend(files)
-        found.labels.extend([label] * len(files))
-    return found
+        pictures.files.extend(files)
+        pictures.labels.extend([label] * len(files))
+    return pictures
 
 
 def pictures_in(path: str) -> list[str]:
@@ -123,15 +123,15 @@ def size_of(size: int | Sequence[int] | None) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
-def opened(file: str) -> Image.Image:
+def open_picture(file: str) -> Image.Image:
     """A picture whose header was read. Raises OfframpError where that can't be."""
     try:
         return Image.open(file)
     except DAMAGED as error:
-        raise unreadable(file, error) from None
+        raise unreadable_picture(file, error) from None
 
 
-def unreadable(file: str, error: Exception) -> OfframpError:
+def unreadable_picture(file: str, error: Exception) -> OfframpError:
     """What to say of a picture that can't be read."""
     what = getattr(error, "strerror", None) or "no picture, or damaged"
     return OfframpError(f"{file}: not a readable picture ({what}); mend or delete it")
@@ -139,13 +139,13 @@ def unreadable(file: str, error: Exception) -> OfframpError:
 
 def pixels_of(file: str, shape: tuple[int, ...], resize: bool) -> np.ndarray:
     """A picture as uint8 (H, W, 3) of this ``shape``, brought to it if it may be."""
-    with opened(file) as picture:
+    with open_picture(file) as picture:
         if picture.mode.split(";")[0] in DEEP:
             raise OfframpError(f"{file}: {picture.mode} pixels of more than 8 bits; save it with 8")
         try:
             colours = picture.convert("RGB")
         except DAMAGED as error:
-            raise unreadable(file, error) from None
+            raise unreadable_picture(file, error) from None
     height, width, _ = shape
     if colours.size != (width, height):
         if not resize:
@@ -163,12 +163,12 @@ def write_pictures(data: Mapping[str, Any], dataset: Dataset, folder: Path) -> N
     Raises OfframpError that names the picture that is wrong.
     """
     for pool, place in folders_of(data["path"]).items():
-        found = listed(place)
+        pictures = listed(place)
         images = np.lib.format.open_memmap(
-            folder / f"{pool}_images.npy", "w+", np.uint8, (len(found.files), *dataset.shape)
+            folder / f"{pool}_images.npy", "w+", np.uint8, (len(pictures.files), *dataset.shape)
         )
-        for i in progress(range(len(found.files)), f"read {pool}", "picture"):
+        for i in progress(range(len(pictures.files)), f"read {pool}", "picture"):
             resize = data.get("size") is not None
-            images[i] = pixels_of(found.files[i], dataset.shape, resize)
+            images[i] = pixels_of(pictures.files[i], dataset.shape, resize)
         images.flush()
-        np.save(folder / f"{pool}_labels.npy", np.array(found.labels, dtype=np.int64))
+        np.save(folder / f"{pool}_labels.npy", np.array(pictures.labels, dtype=np.int64))

@@ -89,16 +89,16 @@ def open_split(folder: str | Path, known: str, split: str, validation: int | Non
     samples = dataset.pools[pool]
     path = Path(folder) / f"{pool}_labels.npy"
     file = Path(folder) / inputs_file(known, split)
-    images = _array(file, dataset.dtype, (samples, *dataset.shape))
-    labels = _array(path, "int64", (samples,))
+    images = _map_array(file, dataset.dtype, (samples, *dataset.shape))
+    labels = _map_array(path, "int64", (samples,))
     if labels.min() < 0 or labels.max() >= dataset.classes:
-        found = f"labels {labels.min()} to {labels.max()}"
-        raise _spoilt(path, f"{found}, want 0 to {dataset.classes - 1}")
+        span = f"labels {labels.min()} to {labels.max()}"
+        raise _spoilt(path, f"{span}, want 0 to {dataset.classes - 1}")
     _, index = split_indices(known, split, validation, labels)
-    opened = Split(images, np.array(labels[index]), index, dataset.mean, dataset.std)
+    opened_split = Split(images, np.array(labels[index]), index, dataset.mean, dataset.std)
     if dataset.name not in DATASETS:
-        _check_classes(opened.labels, dataset, split)
-    return opened
+        _check_classes(opened_split.labels, dataset, split)
+    return opened_split
 
 
 def check_splits(folder: str | Path, known: str, validation: int | None) -> None:
@@ -112,15 +112,16 @@ def _check_classes(labels: np.ndarray, dataset: Dataset, split: str) -> None:
     if not len(missing):
         return
     label, more = int(missing[0]), f" (nor have {len(missing) - 1} more)" * (len(missing) > 1)
-    own = split in dataset.pools and "val" in dataset.pools
-    way_out = "add some to its files" if own else "add more, or give each split files of its own"
+    way_out = "add more, or give each split files of its own"
+    if split in dataset.pools and "val" in dataset.pools:
+        way_out = "add some to its files"
     raise OfframpError(
         f"{dataset.name}: class {label} ({dataset.names[label]}) has no sample among the "
         f"{len(labels):,} of the split {split}{more}; {way_out}"
     )
 
 
-def _array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+def _map_array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     """An array of a file, memory-mapped: of its size no more than the header is read."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -130,8 +131,8 @@ def _array(path: Path, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
     if not isinstance(array, np.ndarray):
         raise _spoilt(path, "not a .npy file")
     if (array.dtype, array.shape) != (np.dtype(dtype), shape):
-        found, wanted = (" x ".join(map(str, sides)) for sides in (array.shape, shape))
-        raise _spoilt(path, f"{found} in {array.dtype}, want {wanted} in {dtype}")
+        have, want = (" x ".join(map(str, sides)) for sides in (array.shape, shape))
+        raise _spoilt(path, f"{have} in {array.dtype}, want {want} in {dtype}")
     return array
 
 
