@@ -20,7 +20,8 @@ from offramp import OfframpError
 from offramp.common.files import check_room
 from offramp.networks.own.factory import factory_of, file_of, is_own
 from offramp.workflow.code import code_digest, factories_of, model_of
-from offramp.workflow.config import check_config, refuse, training_faults
+from offramp.workflow.config import check_config, refuse
+from offramp.workflow.faults import training_faults
 from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, dataset_of, inputs_file, known_of, pool_files
 from offramp.training.recipe import keep_once, mismatches_of, purpose_now

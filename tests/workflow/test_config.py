@@ -25,8 +25,10 @@ from workflow_helpers import (
 from offramp import OfframpError
 from offramp.networks.index import EXITS, recipe_of
 from offramp.networks.loading import NETWORKS, build
-from offramp.workflow.config import check_config, training_faults, twice
+from offramp.workflow.config import check_config
+from offramp.workflow.faults import training_faults
 from offramp.workflow.paths import OWN, normal
+from offramp.workflow.schema import keys_given_twice
 
 pytest_plugins = ["workflow_helpers"]
 
@@ -223,18 +225,18 @@ def test_a_batch_is_never_larger_than_the_largest_split(capsys):
 def test_a_key_written_twice_is_named_with_both_lines(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_text("sweep:\n  cutoffs: 5\n  cutoffs: 6\nbatch_size: 1\nsweep: {}\n")
-    found = list(twice(file))
+    found = list(keys_given_twice(file))
     assert found == [
         f"sweep: twice in {file}, in lines 1 and 5; keep one",
         f"sweep.cutoffs: twice in {file}, in lines 2 and 3; keep one",
     ]
     assert all(documented(line) for line in found)
     file.write_text("a: &x {b: 1}\nc: {<<: *x, d: *x}\n<<: *x\n")
-    assert list(twice(file)) == []
+    assert list(keys_given_twice(file)) == []
     file.write_text("a: [")
-    assert list(twice(file)) == []
+    assert list(keys_given_twice(file)) == []
     for shipped in [ROOT / "config.yaml", *(ROOT / "examples").glob("*.yaml")]:
-        assert list(twice(shipped)) == []
+        assert list(keys_given_twice(shipped)) == []
 
 
 # Paths

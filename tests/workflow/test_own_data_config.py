@@ -73,8 +73,7 @@ def test_what_a_network_here_can_not_take_is_refused(file, has):
 
 
 @pytest.mark.parametrize("key", ["shift", "cutout"])
-def test_an_augmentation_larger_than_the_pictures_is_refused(key, monkeypatch):
-    monkeypatch.setattr("offramp.workflow.config._shape_faults", lambda *_: ())
+def test_an_augmentation_larger_than_the_pictures_is_refused(key):
     sizes = np.zeros((300, 6, 28), np.uint8)
     np.savez("small.npz", inputs=sizes, labels=LABELS)
     lines = refusal(arrays("small.npz"), train={"shift": 0, "cutout": 0, key: 7})

@@ -55,12 +55,12 @@ def factory_files(model: str) -> frozenset[Path]:
     if factory.module and ("." in factory.module or start.name == "__init__.py"):
         package = start.parents[factory.module.count(".") - (start.name != "__init__.py")]
         return frozenset(package.rglob("*.py"))
-    found, waiting = {start}, {start} if factory.file else set()
+    files, waiting = {start}, {start} if factory.file else set()
     while waiting:
-        new = imported(waiting.pop(), start.parent, "") - found
-        found |= new
-        waiting |= new
-    return frozenset(found)
+        new_files = imported(waiting.pop(), start.parent, "") - files
+        files |= new_files
+        waiting |= new_files
+    return frozenset(files)
 
 
 def _digest_of_all(digests: Mapping[Path, str]) -> str:
@@ -74,7 +74,7 @@ def imported(file: Path, root: Path, top: str = "offramp") -> frozenset[Path]:
     """The modules that a Python file below ``root`` imports, by absolute or relative names, and the
     packages they lie in: those of the package ``top``, or, if that is empty, all below ``root``.
     None of a file that is no Python."""
-    here = file.relative_to(root).parts
+    file_parts = file.relative_to(root).parts
     names = set()
     try:
         tree = ast.parse(file.read_bytes())
@@ -84,13 +84,13 @@ def imported(file: Path, root: Path, top: str = "offramp") -> frozenset[Path]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            package = here[: -node.level] if node.level else ()
+            package = file_parts[: -node.level] if node.level else ()
             base = ".".join([*package, *filter(None, [node.module])])
             names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
-    found = set()
+    modules = set()
     for parts in (name.split(".") for name in names if top in ("", name.split(".")[0])):
         if "" in parts:
             continue
-        found.add(root / f"{'/'.join(parts)}.py")
-        found |= {root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)}
-    return frozenset(path for path in found if path.exists())
+        modules.add(root / f"{'/'.join(parts)}.py")
+        modules |= {root.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)}
+    return frozenset(path for path in modules if path.exists())

@@ -34,7 +34,7 @@ def own_faults(config: Mapping[str, Any]) -> Iterable[str]:
             yield f"costs: the timings of {logits} count; leave this out"
     else:
         for split in splits_of(logits):
-            yield from _split_faults(f"logits.{split}", logits[split])
+            yield from _samples_faults(f"logits.{split}", logits[split])
         if costs is None:
             yield "costs: missing; say what a sample costs: {up_to: [a number per exit], unit: s}"
         elif isinstance(costs, str):
@@ -46,8 +46,8 @@ def own_faults(config: Mapping[str, Any]) -> Iterable[str]:
 def compare_faults(config: Mapping[str, Any]) -> Iterable[str]:
     """Which of the results folders to compare are not those of finished runs, a line each."""
     for folder in config.get("compare") or ():
-        known = Path(folder, "summary.json").exists()
-        if not known and Path(folder).resolve() != Path(config["results"]).resolve():
+        finished = Path(folder, "summary.json").exists()
+        if not finished and Path(folder).resolve() != Path(config["results"]).resolve():
             yield f"compare: {folder} has no summary.json; run its config first"
 
 
@@ -58,13 +58,13 @@ def _run_faults(folder: str, results: str) -> Iterable[str]:
     if not Path(folder).is_dir():
         yield f"logits: no results folder {folder}; name the folder of a finished run, or files"
         return
-    wanted = ("logits/val.parquet", "logits/test.parquet", "timings.parquet")
-    missing = [name for name in wanted if not Path(folder, name).exists()]
+    needed = ("logits/val.parquet", "logits/test.parquet", "timings.parquet")
+    missing = [name for name in needed if not Path(folder, name).exists()]
     if missing:
         yield f"logits: {folder} has no {missing[0]}; run its config first"
 
 
-def _split_faults(key: str, source: str | Mapping[str, str]) -> Iterable[str]:
+def _samples_faults(key: str, source: str | Mapping[str, str]) -> Iterable[str]:
     if isinstance(source, str):
         what = "an .npz with logits and labels, or a logits table (.parquet)"
         yield from _file_faults(key, source, (".npz", ".parquet"), what)
@@ -75,8 +75,8 @@ def _split_faults(key: str, source: str | Mapping[str, str]) -> Iterable[str]:
 
 def _file_faults(key: str, path: str, endings: tuple[str, ...], what: str) -> Iterable[str]:
     if not path.endswith(endings):
-        two = "; two .npy are named {logits: …, labels: …}" if path.endswith(".npy") else ""
-        yield f"{key}: {path}: want {what}{two}"
+        hint = "; two .npy are named {logits: …, labels: …}" if path.endswith(".npy") else ""
+        yield f"{key}: {path}: want {what}{hint}"
     elif not Path(path).is_file():
         yield f"{key}: no file {path}"
 
@@ -91,10 +91,10 @@ def _cost_faults(costs: Mapping[str, Any]) -> Iterable[str]:
                 yield f"costs.{key}: {value} at index {place}; want finite numbers, none below 0"
                 return
     if "up_to" in costs:
-        for place, (before, value) in enumerate(pairwise([0, *costs["up_to"]])):
-            if value <= before:
+        for place, (previous, value) in enumerate(pairwise([0, *costs["up_to"]])):
+            if value <= previous:
                 yield (
-                    f"costs.up_to: {value:g} at index {place} isn't above the {before:g} before "
+                    f"costs.up_to: {value:g} at index {place} isn't above the {previous:g} before "
                     "it; each exit costs more than the one before"
                 )
                 return

@@ -69,7 +69,7 @@ def settle_paths(
         chosen = config[key]
         weights = chosen.get("weights") if isinstance(chosen, dict) else None
         if isinstance(weights, str) and (key != "model" or weights not in ("train", "none")):
-            chosen["weights"] = _found(normal(weights), prefixed)
+            chosen["weights"] = _where_weights_lie(normal(weights), prefixed)
     data = config["dataset"]
     if isinstance(data, dict) and isinstance(data.get("sources"), list):
         data["sources"] = [
@@ -120,7 +120,7 @@ def _normal_within(value: Any) -> Any:
     return normal(value) if isinstance(value, str) else value
 
 
-def _found(weights: str, prefixed: Callable[[str], str]) -> str:
+def _where_weights_lie(weights: str, prefixed: Callable[[str], str]) -> str:
     """Where a weights file lies, absolute only where it must be: inputs are known by their path, so
     that another one for the same file would have everything made again."""
     if unusable(weights):
@@ -149,9 +149,9 @@ def unusable(path: str) -> str | None:
 def path_faults(config: Mapping[str, Any], prefixed: Callable[[str], str]) -> Iterable[str]:
     """What is wrong with where results go, a line each."""
     results = config["results"]
-    wrong = unusable(results) or _harm(results, prefixed)
-    if wrong:
-        yield f"results: {wrong}; name a folder of its own, such as results/mine"
+    reason = unusable(results) or _harm(results, prefixed)
+    if reason:
+        yield f"results: {reason}; name a folder of its own, such as results/mine"
 
 
 def _harm(results: str, prefixed: Callable[[str], str]) -> str | None:
@@ -168,11 +168,12 @@ def _harm(results: str, prefixed: Callable[[str], str]) -> str | None:
     for folder in (data, Path(".snakemake"), *(PROJECT / name for name in sorted(OWN))):
         if place.is_relative_to(_real(folder)):
             return f"{results} is, or lies in, {folder.name}, which holds other things"
-    there = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
-    if not there.is_dir():
-        return f"{there} is a file"
+    nearest = next(folder for folder in (place, *place.parents) if os.path.lexists(folder))
+    if not nearest.is_dir():
+        return f"{nearest} is a file"
     # What is finished may well be read-only.
-    return None if there == place or os.access(there, os.W_OK) else f"{there} can't be written to"
+    writable = nearest == place or os.access(nearest, os.W_OK)
+    return None if writable else f"{nearest} can't be written to"
 
 
 def _real(path: str | Path) -> Path:
