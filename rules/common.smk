@@ -24,7 +24,7 @@ from offramp.workflow.config import check_config, refuse
 from offramp.workflow.faults import training_faults
 from offramp.workflow.own import splits_of
 from offramp.data.datasets import SPLITS, dataset_of, inputs_file, known_of, pool_files
-from offramp.training.recipe import keep_once, mismatches_of, purpose_now
+from offramp.training.purpose import keep_once, mismatches_of, purpose_now
 from offramp.tables.files import sha256
 
 # Beside the scripts, except where the pipeline was installed without a clone.

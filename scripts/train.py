@@ -9,7 +9,7 @@ from offramp.data.splits import open_split
 from offramp.inference.machine import prepare
 from offramp.networks.loading import save
 from offramp.tables.files import provenance, sha256, write
-from offramp.training.recipe import PURPOSE, keep_trained, purpose_now, put_back
+from offramp.training.purpose import PURPOSE, keep_trained, purpose_now, put_back
 from offramp.training.resuming import sole_trainer
 from offramp.training.training import precision, train
 from offramp.workflow.job import job_log

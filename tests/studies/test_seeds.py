@@ -14,7 +14,7 @@ from offramp.networks.index import EXITS, recipe_of
 from offramp.networks.loading import load
 from offramp.studies.seeds import settings_of
 from offramp.tables.files import origin_of, read
-from offramp.training.recipe import PURPOSE, purpose
+from offramp.training.purpose import PURPOSE, purpose
 
 
 @pytest.fixture(scope="module")

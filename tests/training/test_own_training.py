@@ -12,7 +12,7 @@ from offramp import OfframpError
 from offramp.data.datasets import DATASETS, text_of
 from offramp.data.splits import Split
 from offramp.networks.loading import load, save
-from offramp.training.recipe import changes, purpose
+from offramp.training.purpose import changes, purpose
 from offramp.training.training import train
 from offramp.workflow import code
 

@@ -12,7 +12,7 @@ from workflow_helpers import ROOT, config_file, copy_tree, succeed
 
 from offramp import OfframpError
 from offramp.tables.files import read_logits
-from offramp.training.recipe import changes, purpose_now
+from offramp.training.purpose import changes, purpose_now
 from offramp.workflow.code import model_of
 from offramp.workflow.config import check_config
 

@@ -16,7 +16,7 @@ from workflow_helpers import ROOT, config_file, copy_tree, snakemake, succeed
 from offramp.commands import answers, picture
 from offramp.data.datasets import dataset_of_tables
 from offramp.tables.files import origin_of
-from offramp.training.recipe import purpose_of
+from offramp.training.purpose import purpose_of
 
 pytest_plugins = ["workflow_helpers"]
 

@@ -10,7 +10,7 @@ from workflow_helpers import ROOT, config_file, copy_tree, snakemake, succeed
 
 from offramp.networks.multiexit import MultiExit
 from offramp.tables.files import origin_of, read
-from offramp.training.recipe import purpose_of
+from offramp.training.purpose import purpose_of
 
 pytest_plugins = ["workflow_helpers"]
 

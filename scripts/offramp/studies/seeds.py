@@ -19,7 +19,7 @@ from offramp.inference.machine import prepare
 from offramp.networks.index import EXITS, recipe_of
 from offramp.networks.loading import save
 from offramp.tables.files import origin_of, provenance, read, sha256, write
-from offramp.training.recipe import PURPOSE, purpose
+from offramp.training.purpose import PURPOSE, purpose
 from offramp.training.resuming import sole_trainer
 from offramp.training.training import precision, train
 

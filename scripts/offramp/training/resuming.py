@@ -15,7 +15,7 @@ import torch
 from offramp import OfframpError
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.training.optimisers import Optimisers
-from offramp.training.recipe import changes
+from offramp.training.purpose import changes
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from offramp.tables.schemas import TRAINING
 from offramp.training.augmentation import augmented_batches
 from offramp.training.evaluation import correct_of
 from offramp.training.optimisers import Optimisers
-from offramp.training.recipe import purpose
+from offramp.training.purpose import purpose
 from offramp.training.resuming import restore, store
 
 WARM_UP_SHARE = 0.05

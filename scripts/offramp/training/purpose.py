@@ -38,13 +38,13 @@ def purpose(
     ``settings`` is the config's ``train``."""
     return {
         **_of_model({"name": model} if isinstance(model, str) else model),
-        "dataset.name": _seen(dataset),
+        "dataset.name": _dataset_as_seen(dataset),
         "training samples": split_sizes(dataset, validation)["train"],
         **{f"train.{key}": value for key, value in sorted(settings.items())},
     }
 
 
-def _seen(known: str) -> str:
+def _dataset_as_seen(known: str) -> str:
     """The dataset as a training sees it."""
     dataset = dataset_of(known)
     if dataset.mean is None or dataset.std is None:
@@ -55,7 +55,7 @@ def _seen(known: str) -> str:
 def _of_model(model: Mapping[str, Any]) -> dict[str, Any]:
     name = model["name"]
     if not is_own(name):
-        code = _code_digest(NETWORKS / NETWORK_FILES[name])
+        code = _statements_digest(NETWORKS / NETWORK_FILES[name])
         return {"model.name": name, "the network's code": code}
     of_factory = {key: value for key, value in model.items() if key not in ("weights", "code")}
     digests: list[str] = []
@@ -63,7 +63,7 @@ def _of_model(model: Mapping[str, Any]) -> dict[str, Any]:
         files = sorted(factory_files(factory), key=lambda file: file.name)
         # Of a whole package, which may be large, every byte counts.
         whole = factory_of(factory).module
-        digests += [factory_digest(factory)] if whole else map(_code_digest, files)
+        digests += [factory_digest(factory)] if whole else map(_statements_digest, files)
     noted = {f"model.{key}": value for key, value in of_factory.items()}
     return noted | {"the network's code": " ".join(digests)}
 
@@ -72,7 +72,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two purposes, a line a key; what ``then`` does not know is passed over,
     since older tables noted less."""
     return [
-        f"{key}: {_short(value)} then, {_short(now.get(key))} now"
+        f"{key}: {_short_json(value)} then, {_short_json(now.get(key))} now"
         for key, value in then.items()
         if value != now.get(key)
     ]
@@ -90,8 +90,8 @@ def purpose_of(curves: str | Path) -> dict[str, Any]:
     if PURPOSE.encode() in noted:
         return json.loads(noted[PURPOSE.encode()])
     # Written by 0.1.0.
-    recipe = json.loads(noted.get(b"recipe", b"{}"))
-    then = {f"train.{key}": value for key, value in sorted(recipe.items())}
+    settings = json.loads(noted.get(b"recipe", b"{}"))
+    then = {f"train.{key}": value for key, value in sorted(settings.items())}
     names = {"model.name": b"model", "dataset.name": b"dataset"}
     return then | {key: noted[name].decode() for key, name in names.items() if name in noted}
 
@@ -117,7 +117,7 @@ def keep_trained(weights: str | Path, curves: str | Path) -> None:
     kept.mkdir(exist_ok=True)
     (kept / Path(curves).name).unlink(missing_ok=True)
     for file in map(Path, (weights, curves)):
-        _copy(file, kept / file.name)
+        _copy_whole(file, kept / file.name)
 
 
 def keep_once(weights: str | Path, curves: str | Path) -> None:
@@ -133,18 +133,18 @@ def put_back(weights: str | Path, curves: str | Path, now: Mapping[str, Any]) ->
     if not all(file.exists() for file in files) or changes(purpose_of(files[1]), now):
         return False
     for file, place in zip(files, (weights, curves), strict=True):
-        _copy(file, Path(place))
+        _copy_whole(file, Path(place))
     return True
 
 
-def _copy(file: Path, place: Path) -> None:
+def _copy_whole(file: Path, place: Path) -> None:
     """A copy that is there whole or not at all."""
     part = place.with_name(f"{place.name}.part")
     shutil.copyfile(file, part)
     part.replace(place)
 
 
-def _code_digest(file: Path) -> str:
+def _statements_digest(file: Path) -> str:
     """sha256 of a module's statements; comments, docstrings and layout don't count, nor where the
     library's other modules lie."""
     try:
@@ -164,6 +164,6 @@ def _code_digest(file: Path) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
-def _short(value: Any) -> str:
+def _short_json(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) < 60 else text[:12] + '..."'

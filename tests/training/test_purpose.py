@@ -9,10 +9,10 @@ import pytest
 from offramp.networks.loading import NETWORKS
 from offramp.tables.files import write
 from offramp.tables.schemas import TRAINING
-from offramp.training import recipe
-from offramp.training.recipe import (
+from offramp.training.purpose import (
     NETWORK_FILES,
     PURPOSE,
+    _statements_digest,
     changes,
     keep_trained,
     mismatches_of,
@@ -66,7 +66,7 @@ def test_comments_docstrings_and_layout_are_no_other_network(tmp_path):
     moved = "from offramp.networks.multiexit import B"  # and where the library's modules lie
     two.write_text(f'"""New."""\n{moved}\nclass A:\n    # Wider once.\n    width   =   3\n')
     other.write_text("class A:\n    width = 4\n")
-    first, second, third = map(recipe._code_digest, (one, two, other))
+    first, second, third = map(_statements_digest, (one, two, other))
     assert first == second != third
 
 
