@@ -1,8 +1,8 @@
 # Logits and costs of the user's own in place of a network's.
-from offramp.tables.own import files_of
+from offramp.tables.own import own_files
 
 SOURCES = {split: OWN[split] for split in HERE}
-OWN_FILES = [file for source in SOURCES.values() for file in files_of(source)]
+OWN_FILES = [file for source in SOURCES.values() for file in own_files(source)]
 
 
 rule own_logits:

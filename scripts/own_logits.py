@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from offramp.tables.files import provenance, write
-from offramp.tables.own import OWN, check_splits, files_of, own_table, own_weights, read_own
+from offramp.tables.own import OWN, check_own_splits, own_files, own_table, own_weights, read_own
 from offramp.workflow.job import job_log
 
 if TYPE_CHECKING:
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     sources = snakemake.params.logits
     splits = {split: read_own(source, split) for split, source in sources.items()}
-    check_splits(splits)
+    check_own_splits(splits)
     weights = own_weights(splits)
-    listed = ", ".join(file for source in sources.values() for file in files_of(source))
+    listed = ", ".join(file for source in sources.values() for file in own_files(source))
     for path in snakemake.output:
         split = Path(path).stem
         known = splits[split]

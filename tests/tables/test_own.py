@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from offramp import OfframpError
 from offramp.tables.files import read_logits, write
 from offramp.tables.own import (
-    check_splits,
+    check_own_splits,
     own_costs,
     own_table,
     own_weights,
@@ -175,16 +175,18 @@ def test_a_file_is_held_against_the_sums_beside_it(tmp_path):
 def test_splits_must_fit_and_differ(tmp_path):
     val = read_own(saved(tmp_path), "val")
     test = read_own(saved(tmp_path, LOGITS[:, :2] + 1), "test")
-    found = message(check_splits, {"val": val, "test": test})
+    found = message(check_own_splits, {"val": val, "test": test})
     assert found == "logits.test: 2 exits and 4 classes, where logits.val has 3 and 4"
     assert documented(found)
     again = read_own(saved(tmp_path, LOGITS[::-1], LABELS[::-1]), "test")
-    found = message(check_splits, {"val": val, "test": again})
+    found = message(check_own_splits, {"val": val, "test": again})
     assert found.startswith("logits.test: the same samples as logits.val")
     assert documented(found)
     test = read_own(saved(tmp_path, LOGITS + 1), "test")
-    check_splits({"val": val, "test": test})
-    found = message(check_splits, {"val": val._replace(origin={"split": "train"}), "test": test})
+    check_own_splits({"val": val, "test": test})
+    found = message(
+        check_own_splits, {"val": val._replace(origin={"split": "train"}), "test": test}
+    )
     assert found == "logits.val: a logits table of the split train; name that of val"
     assert documented(found)
 

@@ -58,7 +58,7 @@ def pools_of(files: Source | Mapping[str, Source]) -> dict[str, Any]:
     return pools
 
 
-def files_of(source: Source) -> list[str]:
+def files_of_pool(source: Source) -> list[str]:
     """The files of a pool."""
     return [source] if isinstance(source, str) else [source["inputs"], source["labels"]]
 

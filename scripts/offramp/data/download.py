@@ -214,12 +214,12 @@ def _take_and_check_sums(official: Official, source: str, scratch: Path) -> None
 
 def _check_sums(official: Official, folder: Path) -> None:
     """Before torchvision unpickles them: all files are there, and the official ones."""
-    for name, wanted in official.sums.items():
+    for name, official_sum in official.sums.items():
         if not (folder / name).exists():
             raise OfframpError(f"lacks {name}: cut off, or another dataset")
-        kind = "md5" if len(wanted) == 32 else "sha256"
+        kind = "md5" if len(official_sum) == 32 else "sha256"
         with open(folder / name, "rb") as file:
-            if hashlib.file_digest(file, kind).hexdigest() != wanted:
+            if hashlib.file_digest(file, kind).hexdigest() != official_sum:
                 raise OfframpError(
                     f"its {name} is not the official one by its {kind}: damaged, or another dataset"
                 )
@@ -238,7 +238,7 @@ def _take_each(official: Official, source: str, folder: Path) -> None:
             continue
         with gzip.open(part) as packed, open(folder / name, "wb") as out:
             while piece := packed.read(1 << 20):
-                _keep_within(out.tell() + len(piece), part.name)
+                _check_unpacked_size(out.tell() + len(piece), part.name)
                 out.write(piece)
         part.unlink()
 
@@ -297,7 +297,7 @@ def extract(official: Official, archive: Path, scratch: Path) -> None:
 
         def read(size: int) -> bytes:
             shown.update(raw.tell() - shown.n)
-            _keep_within(unpacked.tell(), official.file)
+            _check_unpacked_size(unpacked.tell(), official.file)
             return unpacked.read(size)
 
         # As a stream, which only ever reads on: nothing that an archive says makes tar seek.
@@ -309,7 +309,7 @@ def extract(official: Official, archive: Path, scratch: Path) -> None:
         )
 
 
-def _keep_within(size: int, file: str | None) -> None:
+def _check_unpacked_size(size: int, file: str | None) -> None:
     if size > LARGEST_UNPACKED:
         raise OfframpError(
             f"unpacks to more than {LARGEST_UNPACKED:,} bytes, which {file} does not"
@@ -321,12 +321,12 @@ def _extract_member(
 ) -> bool:
     """Write a member into the folder if it is one of the dataset's files; is it?"""
     # Both are what the archive says of itself. A sparse file needs no bytes there to be large.
-    _keep_within(member.size, official.file)
-    _keep_within(tar.offset, official.file)
+    _check_unpacked_size(member.size, official.file)
+    _check_unpacked_size(tar.offset, official.file)
     path = PurePosixPath(member.name)
     inside = not path.is_absolute() and ".." not in path.parts
-    wanted = inside and path.name in official.sums and member.isfile()
-    source = tar.extractfile(member) if wanted else None
+    is_official = inside and path.name in official.sums and member.isfile()
+    source = tar.extractfile(member) if is_official else None
     if source is None:
         return False
     with source, open(scratch / official.folder / path.name, "wb") as out:

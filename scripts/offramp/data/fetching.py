@@ -62,17 +62,17 @@ def _save(address: str, path: Path) -> None:
         open(path, "wb") as out,
         bar(desc="download", total=total, unit="B", unit_scale=True) as shown,
     ):
-        _keep_within(total or 0)
+        _check_fetched_size(total or 0)
         due, goal = time.monotonic() + STALL_SECONDS, CHUNK
         while (chunk := _next(items, due, slow)) is not None:
             out.write(chunk)
             shown.update(len(chunk))
-            _keep_within(out.tell())
+            _check_fetched_size(out.tell())
             if out.tell() >= goal:
                 due, goal = time.monotonic() + STALL_SECONDS, out.tell() + CHUNK
 
 
-def _keep_within(size: int) -> None:
+def _check_fetched_size(size: int) -> None:
     if size > LARGEST:
         raise OfframpError(f"larger than {LARGEST:,} bytes, which the archive is not")
 

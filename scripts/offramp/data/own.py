@@ -12,7 +12,7 @@ from typing import Any
 
 from offramp import OfframpError
 from offramp.common.hashing import sums_of
-from offramp.data.arrays import files_of, look_at_arrays, pools_of
+from offramp.data.arrays import files_of_pool, look_at_arrays, pools_of
 from offramp.data.datasets import DATASETS, Dataset
 from offramp.data.pictures import folders_of, listed, look_at_folder
 
@@ -44,7 +44,7 @@ def described(data: Mapping[str, Any]) -> Dataset:
         dataset = DATASETS[name]
     if "val" in dataset.pools and data.get("validation") is not None:
         raise OfframpError("dataset.validation: val has files of its own; leave this null")
-    return normalised(dataset, data.get("mean"), data.get("std"))
+    return with_normalisation(dataset, data.get("mean"), data.get("std"))
 
 
 def digest_of_arrays(files: Any) -> str:
@@ -52,7 +52,7 @@ def digest_of_arrays(files: Any) -> str:
 
     Raises OfframpError where two pools are the same samples.
     """
-    sums = {pool: sums_of(files_of(source)) for pool, source in pools_of(files).items()}
+    sums = {pool: sums_of(files_of_pool(source)) for pool, source in pools_of(files).items()}
     seen: dict[str, str] = {}
     for pool, (inputs, *_) in sums.items():
         if inputs in seen:
@@ -86,7 +86,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:DIGITS]
 
 
-def normalised(
+def with_normalisation(
     dataset: Dataset, mean: float | list[float] | None, std: float | list[float] | None
 ) -> Dataset:
     """The dataset with what its pictures are normalised by."""

@@ -46,11 +46,11 @@ def split_indices(
     if dataset.name in DATASETS:
         return pool, order[rows]
     assert labels is not None
-    part = order[np.argsort(_shares(labels[order]), kind="stable")][rows]
+    part = order[np.argsort(_share_before(labels[order]), kind="stable")][rows]
     return pool, order[np.isin(order, part)]
 
 
-def _shares(labels: np.ndarray) -> np.ndarray:
+def _share_before(labels: np.ndarray) -> np.ndarray:
     """How much of its own class comes before each sample, and half of itself: float64 (N,)."""
     shares = np.empty(len(labels))
     for label in np.unique(labels):

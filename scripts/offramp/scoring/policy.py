@@ -117,11 +117,11 @@ def load_policy_and_origin(path: str | Path) -> tuple[Policy, dict[str, Any]]:
     """A policy, checked as `load_policy` does, and all that its file says of it."""
     content = _read_content(path)
     policy = Policy(
-        _criterion(path, content),
-        thresholds := _thresholds(path, content),
-        _temperatures(path, content, len(thresholds)),
-        _weights(path, content, len(thresholds)),
-        _network(path, content),
+        _read_criterion(path, content),
+        thresholds := _read_thresholds(path, content),
+        _read_temperatures(path, content, len(thresholds)),
+        _read_weights(path, content, len(thresholds)),
+        _read_network(path, content),
     )
     return policy, content
 
@@ -192,14 +192,14 @@ def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def _criterion(path: str | Path, content: dict[str, Any]) -> str:
+def _read_criterion(path: str | Path, content: dict[str, Any]) -> str:
     criterion = content.get("criterion")
     if criterion not in list(CRITERIA):
         raise OfframpError(f"{path}: criterion: {_brief(criterion)} is none of {sorted(CRITERIA)}")
     return criterion
 
 
-def _thresholds(path: str | Path, content: dict[str, Any]) -> tuple[float | None, ...]:
+def _read_thresholds(path: str | Path, content: dict[str, Any]) -> tuple[float | None, ...]:
     thresholds = content.get("thresholds")
     if not isinstance(thresholds, list) or not all(t is None or _finite(t) for t in thresholds):
         raise OfframpError(
@@ -208,7 +208,9 @@ def _thresholds(path: str | Path, content: dict[str, Any]) -> tuple[float | None
     return tuple(thresholds)
 
 
-def _temperatures(path: str | Path, content: dict[str, Any], side: int) -> tuple[float, ...] | None:
+def _read_temperatures(
+    path: str | Path, content: dict[str, Any], side: int
+) -> tuple[float, ...] | None:
     if "temperatures" not in content:
         raise OfframpError(f"{path}: temperatures: missing; want null or {side} positive numbers")
     temperatures = content["temperatures"]
@@ -226,7 +228,7 @@ def _temperatures(path: str | Path, content: dict[str, Any], side: int) -> tuple
     return tuple(temperatures)
 
 
-def _weights(path: str | Path, content: dict[str, Any], side: int) -> Weights | None:
+def _read_weights(path: str | Path, content: dict[str, Any], side: int) -> Weights | None:
     criterion, weights = content["criterion"], content.get("weights")
     if not CRITERIA[criterion].fitted:
         if weights is not None:
@@ -243,7 +245,7 @@ def _weights(path: str | Path, content: dict[str, Any], side: int) -> Weights | 
     return tuple(map(tuple, rows))
 
 
-def _network(path: str | Path, content: dict[str, Any]) -> Identity | None:
+def _read_network(path: str | Path, content: dict[str, Any]) -> Identity | None:
     network = content.get("network")
     if network is None:
         return None

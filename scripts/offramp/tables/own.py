@@ -38,7 +38,7 @@ def read_own(source: str | Mapping[str, str], split: str) -> Samples:
     are taken for random; ``sample_id`` is the row in the file. A logits table keeps its order.
     Raises OfframpError that names file, key and place of what is wrong.
     """
-    for path in files_of(source):
+    for path in own_files(source):
         check_sum(path)
     if isinstance(source, str) and source.endswith(".parquet"):
         stored = read_logits(source)
@@ -58,7 +58,7 @@ def read_own(source: str | Mapping[str, str], split: str) -> Samples:
     return Samples(order, labels[order].astype(np.int64), logits[order].astype(np.float32), {})
 
 
-def files_of(source: str | Mapping[str, str]) -> list[str]:
+def own_files(source: str | Mapping[str, str]) -> list[str]:
     """The files that a split's entry in the config names."""
     return [source] if isinstance(source, str) else [source["logits"], source["labels"]]
 
@@ -137,7 +137,7 @@ def _check_logits(logits: np.ndarray, source: str) -> None:
         )
 
 
-def check_splits(splits: Mapping[str, Samples]) -> None:
+def check_own_splits(splits: Mapping[str, Samples]) -> None:
     """Raise OfframpError where splits differ in exits or classes, two are the same samples, or a
     table holds another split than it is taken for."""
     shapes = {name: samples.logits.shape[1:] for name, samples in splits.items()}

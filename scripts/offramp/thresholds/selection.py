@@ -81,11 +81,11 @@ def choose_policies(
         ("best_train", by_family.get("train") or by_family.get("val_half", [])),
         ("best", shared + untouched),
     ):
-        policies[name] = _chosen(candidates, shared[0].policy, selection)
+        policies[name] = _choose(candidates, shared[0].policy, selection)
     return policies
 
 
-def _chosen(
+def _choose(
     candidates: Sequence[Candidate], like: Policy, selection: Mapping[str, Any]
 ) -> tuple[Policy, dict]:
     """The policy that the rule takes of the candidates, or one like ``like`` with all exits
@@ -233,10 +233,10 @@ def _surely(
     passed: list[Candidate] = []
     for family in families(candidates).values():
         passed += takewhile(lambda c: passes(c, each), sorted(family, key=caution))
-    return _faster(min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None))
+    return _if_faster(min(passed, key=lambda c: (c.seconds, -c.accuracy), default=None))
 
 
-def _faster(best: Candidate | None) -> Candidate | None:
+def _if_faster(best: Candidate | None) -> Candidate | None:
     """The one that a rule takes, unless the full network is as fast. Asked after the choice, so
     that the tested samples' seconds have no say in the order of tests."""
     return best if best and best.speedup > 1 + SAME_TIME else None
@@ -265,7 +265,7 @@ def families(candidates: Sequence[Candidate]) -> dict[str, list[Candidate]]:
 
 def best_accuracy_per_second(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
     """The one with the most accuracy per second."""
-    return _faster(max(candidates, key=lambda c: c.accuracy / c.seconds, default=None))
+    return _if_faster(max(candidates, key=lambda c: c.accuracy / c.seconds, default=None))
 
 
 def knee(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
@@ -281,7 +281,7 @@ def knee(candidates: Sequence[Candidate], **_: float) -> Candidate | None:
     seconds = np.array([c.seconds for c in frontier])
     accuracy = np.array([c.accuracy for c in frontier])
     bend = KneeLocator(seconds, accuracy, curve="concave", direction="increasing").knee
-    return None if bend is None else _faster(frontier[int(np.abs(seconds - bend).argmin())])
+    return None if bend is None else _if_faster(frontier[int(np.abs(seconds - bend).argmin())])
 
 
 def pareto_frontier(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -13,7 +13,7 @@ from offramp.networks.own.factory import PAGE, fault, is_own
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.scores import LEAST
 from offramp.workflow.own import compare_faults, own_faults
-from offramp.workflow.paths import unusable
+from offramp.workflow.paths import unusable_path
 
 # What is wrong with a config, a line each.
 Faults = Callable[[Mapping[str, Any]], Iterable[str]]
@@ -131,7 +131,7 @@ def _weights_faults(key: str, config: Mapping[str, Any]) -> Iterable[str]:
             "file of its own, train, or none where the factory loads them"
         )
         return
-    weights, harm = chosen["weights"], unusable(chosen["weights"])
+    weights, harm = chosen["weights"], unusable_path(chosen["weights"])
     way_out = "name a weights file, or train" if key == "model" else "name a weights file"
     if harm:
         yield f"{key}.weights: {harm}; {way_out}"

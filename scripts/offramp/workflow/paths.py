@@ -61,7 +61,7 @@ def settle_paths(
     model = config["model"]
     for key in ("name", "head"):
         if isinstance(model, dict) and isinstance(model.get(key), str):
-            by_hand = _named(given, key, model[key])
+            by_hand = _model_says(given, key, model[key])
             model[key] = _factory_from_here(key, model[key], () if by_hand else files)
     if isinstance(config["results"], str):
         config["results"] = normal(config["results"])
@@ -90,7 +90,7 @@ def _factory_from_here(key: str, name: str, files: Iterable[str | Path]) -> str:
         return name
     base = Path()
     for file in files:
-        if _named(_content(file), key, name):
+        if _model_says(_content(file), key, name):
             base = Path(file).parent  # the last one's value counts
     path = Path(normal(str(base / _with_home(source))))
     if path.is_absolute() and base.is_absolute() and path.is_relative_to(Path.cwd()):
@@ -106,7 +106,7 @@ def _content(file: str | Path) -> Any:
         return None
 
 
-def _named(config: Any, key: str, name: str) -> bool:
+def _model_says(config: Any, key: str, name: str) -> bool:
     model = config.get("model") if isinstance(config, Mapping) else None
     return isinstance(model, Mapping) and model.get(key) == name
 
@@ -123,14 +123,14 @@ def _normal_within(value: Any) -> Any:
 def _where_weights_lie(weights: str, prefixed: Callable[[str], str]) -> str:
     """Where a weights file lies, absolute only where it must be: inputs are known by their path, so
     that another one for the same file would have everything made again."""
-    if unusable(weights):
+    if unusable_path(weights):
         return weights
     if not Path(weights).is_file() and (PROJECT / weights).is_file():
         return str(PROJECT / weights)
     return weights if prefixed(weights) == weights != "train" else str(Path(weights).absolute())
 
 
-def unusable(path: str) -> str | None:
+def unusable_path(path: str) -> str | None:
     """What keeps a normal path from being used, None for nothing."""
     for pattern, what in UNUSABLE.items():
         if re.search(pattern, path):
@@ -149,7 +149,7 @@ def unusable(path: str) -> str | None:
 def path_faults(config: Mapping[str, Any], prefixed: Callable[[str], str]) -> Iterable[str]:
     """What is wrong with where results go, a line each."""
     results = config["results"]
-    reason = unusable(results) or _harm(results, prefixed)
+    reason = unusable_path(results) or _harm(results, prefixed)
     if reason:
         yield f"results: {reason}; name a folder of its own, such as results/mine"
 
