@@ -17,7 +17,7 @@ os.environ.update(PYTHONPATH=os.pathsep.join(filter(None, FOUND)), MPLBACKEND="a
 
 import offramp
 from offramp import OfframpError
-from offramp.common.files import check_room
+from offramp.common.files import check_room, check_wanted
 from offramp.networks.own.factory import factory_of, file_of, is_own
 from offramp.workflow.code import code_digest, factories_of, model_of
 from offramp.workflow.config import check_config, refuse
@@ -111,6 +111,15 @@ def the_dataset(wildcards):
     """What a script knows of the dataset. From a function, since it may hold braces, which Snakemake
     takes for wildcards in a text."""
     return DATASET
+
+
+def place_for_data(wildcards):
+    """No input, but a look whether the data can be put where they belong, once they have to be."""
+    try:
+        check_wanted(map(prefixed, DATA))
+    except OfframpError as error:
+        raise WorkflowError(str(error)) from None
+    return []
 
 
 def weights_input(wildcards):

@@ -4,6 +4,8 @@ localrules:
 
 rule download:
     """Get the dataset from the first source that serves it, checked, as plain arrays."""
+    input:
+        place_for_data,
     output:
         DATA,
     log:

@@ -10,7 +10,7 @@ from conftest import ORIGIN, documented
 
 from offramp import OfframpError
 from offramp.common import files
-from offramp.common.files import check_room, replacing, write_text
+from offramp.common.files import check_room, check_wanted, replacing, write_text
 from offramp.scoring.policy import Policy, save_policy
 from offramp.tables.files import TableWriter, write
 from offramp.tables.schemas import OPTIMISM
@@ -93,4 +93,17 @@ def test_a_folder_of_somebody_else_is_named(tmp_path, monkeypatch, there):
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != asked)
     with pytest.raises(OfframpError, match="work in a folder of your own") as caught:
         check_room(tmp_path)
+    assert documented(str(caught.value))
+
+
+def test_a_file_that_can_not_be_made_is_named_and_one_that_is_there_is_not(tmp_path, monkeypatch):
+    wanted = [tmp_path / "data/cifar10/train.npy", tmp_path / "data/there.npy"]
+    (tmp_path / "data").mkdir()
+    wanted[1].touch()
+    check_wanted(wanted)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path / "data")
+    check_wanted(wanted[1:])
+    with pytest.raises(OfframpError, match="has to be made, but") as caught:
+        check_wanted(wanted)
+    assert str(caught.value).startswith(str(wanted[0]))
     assert documented(str(caught.value))

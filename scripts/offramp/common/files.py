@@ -3,7 +3,7 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -76,6 +76,17 @@ def check_room(folder: str | Path) -> None:
             f"{notes.resolve()}: can't be written, and without it Snakemake doesn't run; mend its "
             "permissions, or work in a folder of your own, with snakemake -s and this Snakefile"
         )
+
+
+def check_wanted(files: Iterable[str | Path]) -> None:
+    """Raise OfframpError where one of these files has to be made and its folder can't be written."""
+    for path in map(Path, files):
+        folder = next(p for p in path.absolute().parents if p.exists())
+        if not path.exists() and not os.access(folder, os.W_OK):
+            raise OfframpError(
+                f"{path}: has to be made, but {folder} can't be written; mend its permissions, or "
+                "work in a folder of your own, with snakemake -s and this Snakefile"
+            )
 
 
 def room(path: str | Path) -> str:
