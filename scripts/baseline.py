@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from offramp.data.datasets import dataset_of
 from offramp.inference.baseline import compare
-from offramp.inference.opening import opened, ready
+from offramp.inference.opening import open_run, ready_network
 from offramp.scoring.policy import load_policy_for
 from offramp.tables.files import provenance, sha256, write
 from offramp.workflow.job import job_log
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
-    network, split, device, machine = opened(paths, params, "test")
-    baseline = ready(params.baseline["name"], paths.baseline, params, split, device)
+    network, split, device, machine = open_run(paths, params, "test")
+    baseline = ready_network(params.baseline["name"], paths.baseline, params, split, device)
     classes = dataset_of(params.dataset).classes
     policy = load_policy_for(paths.policy, len(network.heads), classes, network.identity)
     rows = compare(network, policy, baseline, split, params.batch_size, device)

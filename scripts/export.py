@@ -7,7 +7,7 @@ from offramp.data.datasets import dataset_of
 from offramp.data.splits import blank, open_split
 from offramp.inference.deployed import Cascade
 from offramp.inference.export import export
-from offramp.inference.exported import note, prove, race
+from offramp.inference.exported import note_measured, prove, time_export
 from offramp.inference.machine import prepare
 from offramp.networks.loading import build
 from offramp.networks.own.factory import is_own
@@ -31,7 +31,7 @@ with job_log(snakemake.log[0]):
     data = Path(snakemake.input.data[0]).parent
     split = open_split(data, params.dataset, "test", params.validation)
     proof = prove(folder, cascade, split, test.logits)
-    seconds = race(folder, cascade, split, int(machine["threads"]))
-    note(folder, proof, seconds, machine)
+    seconds = time_export(folder, cascade, split, int(machine["threads"]))
+    note_measured(folder, proof, seconds, machine)
     origin = provenance(snakemake.config, same_weights([test.table]), "test") | machine
     write(table, seconds, "export", origin)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from offramp.data.datasets import dataset_of
-from offramp.inference.opening import opened
+from offramp.inference.opening import open_run
 from offramp.inference.probe import probe
 from offramp.scoring.criteria import CRITERIA, FEATURES
 from offramp.scoring.policy import shared_cutoff
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
-    network, split, device, machine = opened(paths, params, "train")
+    network, split, device, machine = open_run(paths, params, "train")
     classes = dataset_of(params.dataset).classes
     side = len(network.heads) - 1
     # What is divided by and weighed takes no part in how long that takes.

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from offramp.inference.opening import opened
+from offramp.inference.opening import open_run
 from offramp.inference.verification import cases_of, check_logits, verify
 from offramp.tables.files import provenance, read, read_logits, same_weights, write
 from offramp.thresholds.time_model import fit_time_model
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
-    network, split, device, machine = opened(paths, params, "test")
+    network, split, device, machine = open_run(paths, params, "test")
     test = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
     check_logits(paths.logits, test, split, network)

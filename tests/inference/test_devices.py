@@ -10,7 +10,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from offramp import OfframpError
 from offramp.data import splits
 from offramp.inference import machine
-from offramp.inference.cascade import Samples, decide, decide_final, remove
+from offramp.inference.cascade import Notes, Samples, decide, decide_final, remove
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import Policy
 
@@ -30,20 +30,20 @@ def test_a_decision_stays_on_the_device(fake, criterion, temperatures):
     looks_back = CRITERIA[criterion].looks_back
     seen = [torch.empty(8, 10, device="cuda") for _ in range(3 if looks_back else 1)]
     index = torch.arange(8, device="cuda")
-    labels, exits = torch.empty_like(index), torch.empty_like(index)
-    stay = decide(seen, policy, 2, index, labels, exits)
+    notes = Notes(torch.empty_like(index), torch.empty_like(index))
+    stay = decide(seen, policy, 2, index, notes)
     assert stay.device.type == "cuda" and stay.dtype == torch.int64
-    here = Samples(torch.empty(8, 4, 16, 16, device="cuda"), index, tuple(seen))
-    x, places, logits = remove(here, index[:3])
+    samples = Samples(torch.empty(8, 4, 16, 16, device="cuda"), index, tuple(seen))
+    x, places, logits = remove(samples, index[:3])
     assert {part.device.type for part in (x, places, *logits)} == {"cuda"}
     assert {len(part) for part in (x, places, *logits)} == {3}
-    decide_final(seen[-1], 4, index, labels, exits)
+    decide_final(seen[-1], 4, index, notes)
 
 
 def test_mixed_devices_are_noticed_here(fake):
     index = torch.arange(8)
     with pytest.raises(RuntimeError, match="device"):
-        decide_final(torch.empty(8, 10, device="cuda"), 4, index, index, index)
+        decide_final(torch.empty(8, 10, device="cuda"), 4, index, Notes(index, index))
 
 
 def test_mps_is_not_asked_for_float64(monkeypatch):
@@ -59,7 +59,7 @@ def test_mps_is_not_asked_for_float64(monkeypatch):
 
     logits = torch.randn(5, 10).as_subclass(Logits)
     index = torch.arange(5)
-    decide([logits], Policy("entropy", (0.5,)), 0, index, index.clone(), index.clone())
+    decide([logits], Policy("entropy", (0.5,)), 0, index, Notes(index.clone(), index.clone()))
     assert asked == []
 
 

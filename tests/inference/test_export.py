@@ -270,14 +270,14 @@ def test_the_folder_is_proved_against_the_tables(toy, logits):
 def test_the_race_times_everyone_alike_and_the_manifest_takes_it(
     toy, logits, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(exported, "RACE", {1: 3, 16: 2})
-    seconds = exported.race(*toy, threads=1)
+    monkeypatch.setattr(exported, "TIMED_BATCHES", {1: 3, 16: 2})
+    seconds = exported.time_export(*toy, threads=1)
     rows = seconds.to_pylist()
     assert {row["contender"] for row in rows} == {"export", "torch", "full_onnx"}
     assert len(rows) == 3 * exported.REPEATS * (3 + 2)
     assert all(row["seconds"] > 0 for row in rows)
     other = with_policy(toy[0], toy[1].policy, tmp_path)
-    exported.note(other, {"n": 24}, seconds, {"threads": "1"})
+    exported.note_measured(other, {"n": 24}, seconds, {"threads": "1"})
     measured = json.loads((other / "manifest.json").read_text())["measured"]
     assert measured["n"] == 24 and measured["machine"] == {"threads": "1"}
     alone = [r["seconds"] for r in rows if (r["contender"], r["batch_size"]) == ("torch", 1)]

@@ -21,7 +21,7 @@ from offramp.inference.machine import prepare, timed
 from offramp.inference.probe import probe
 from offramp.inference.verification import (
     Case,
-    differences,
+    compared,
     fail_on_differences,
     run_interleaved,
     speedups,
@@ -122,11 +122,12 @@ def test_the_live_cascade_agrees_with_the_tables(bench):
     reached = np.concatenate([taken(bench, case.policy, BATCH) for case in cases])
     warm_up(bench.network, reached, load_images(bench.split, slice(0, BATCH), bench.device))
     outcomes, seconds = run_interleaved(bench.network, cases, bench.split, BATCH, bench.device)
-    fail_on_differences(cases, outcomes, bench.logits, bench.split.order)
-    excused = [
-        int(differences(c.policy, bench.logits, table(bench, c.policy), live)[1].sum())
-        for c, live in zip(cases, outcomes, strict=True)
+    comparisons = [
+        compared(case, bench.logits, table(bench, case.policy), live)
+        for case, live in zip(cases, outcomes, strict=True)
     ]
+    fail_on_differences(comparisons, bench.split.order)
+    excused = [int(comparison.excused.sum()) for comparison in comparisons]
     note(f"{bench.name}: decisions", len(cases) * len(bench.split.order))
     note(f"{bench.name}: excused by the float exceptions", sum(excused))
     assert (seconds > 0).all()
@@ -146,7 +147,8 @@ def test_regrouped_batches_agree_with_the_tables(bench):
     batches = [load_images(bench.split, rows, bench.device) for rows in bench.split.batches(BATCH)]
     labels, exits = run_cascade_regrouped(bench.network, case.policy, batches, BATCH)
     live = Outcome(exits.cpu().numpy(), labels.cpu().numpy())
-    fail_on_differences([case], [live], bench.logits, bench.split.order)
+    comparison = compared(case, bench.logits, table(bench, case.policy), live)
+    fail_on_differences([comparison], bench.split.order)
 
 
 def test_time_is_predicted_from_events(bench):
@@ -230,7 +232,9 @@ def test_compiled_parts_agree_with_the_tables(bench):
         bench.split.images, bench.split.labels[: 4 * BATCH], bench.split.order[: 4 * BATCH]
     )
     outcomes, _ = run_interleaved(compiled, [case], split, BATCH, bench.device)
-    fail_on_differences([case], outcomes, bench.logits[: 4 * BATCH], split.order)
+    logits = bench.logits[: 4 * BATCH]
+    table = outcome_of_tables(case.policy, logits)
+    fail_on_differences([compared(case, logits, table, *outcomes)], split.order)
 
 
 def test_tf32_is_off(bench):

@@ -25,7 +25,7 @@ from offramp.inference.cascade import (
 from offramp.inference.deployed import Cascade
 from offramp.inference.export import export
 from offramp.inference.forward import dump_split
-from offramp.inference.opening import ready
+from offramp.inference.opening import ready_network
 from offramp.inference.probe import probe
 from offramp.inference.runner import Runner
 from offramp.inference.verification import cases_of, verify
@@ -399,9 +399,9 @@ def test_a_factory_with_weights_of_its_own_gives_the_same_each_time(tmp_path, mo
     split = Split(np.ones((6, 3), np.float32), np.zeros(6, int), np.arange(6))
     params = SimpleNamespace(dataset=text_of(DATASET), backend="eager")
     with pytest.raises(OfframpError) as caught:
-        ready("net.py:net", None, params, split, CPU)
+        ready_network("net.py:net", None, params, split, CPU)
     assert documented(str(caught.value))
     (tmp_path / "net.py").write_text(
         text.replace("classes):", "classes):\n    torch.manual_seed(0)")
     )
-    assert ready("net.py:net", None, params, split, CPU).identity.weights == "none"
+    assert ready_network("net.py:net", None, params, split, CPU).identity.weights == "none"

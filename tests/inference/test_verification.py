@@ -12,6 +12,7 @@ from offramp.inference.verification import (
     Case,
     cases_of,
     check_logits,
+    compared,
     differences,
     fail_on_differences,
     run_interleaved,
@@ -93,12 +94,12 @@ def test_an_entropy_near_the_threshold_does_not_excuse_another_label():
 def test_an_unexcused_difference_fails_and_names_policy_and_sample():
     policy = shared_cutoff(0.0, 1)
     table = outcome_of_tables(policy, two_exit_logits())
-    cases = [Case("mine", policy, True)]
-    fail_on_differences(cases, [table], two_exit_logits(), np.array([10, 11, 12]))
+    case, sample_id = Case("mine", policy, True), np.array([10, 11, 12])
+    same = compared(case, two_exit_logits(), table, table)
+    fail_on_differences([same], sample_id)
+    other = compared(case, two_exit_logits(), table, live_like(table, exit=1))
     with pytest.raises(OfframpError, match=r"mine, sample 11: table exit 2 .* live exit 1"):
-        fail_on_differences(
-            cases, [live_like(table, exit=1)], two_exit_logits(), np.array([10, 11, 12])
-        )
+        fail_on_differences([same, other], sample_id)
 
 
 def toy_problem(exits: int, samples: int):

@@ -67,10 +67,10 @@ BACKENDS: dict[str, Callable[[MultiExitNetwork, Features | None], MultiExitNetwo
 
 def _assembled(network: MultiExitNetwork, blocks: Iterable[Any], heads: Iterable[Any]):
     """A network of these stages, which are the same ``network`` computed otherwise."""
-    made = MultiExitNetwork()
-    made.blocks, made.heads = tuple(blocks), tuple(heads)
-    made.identity, made.own = network.identity, network.own
-    return made
+    assembled = MultiExitNetwork()
+    assembled.blocks, assembled.heads = tuple(blocks), tuple(heads)
+    assembled.identity, assembled.own = network.identity, network.own
+    return assembled
 
 
 def onnx_bytes(part: nn.Module, x: Features, outputs: Sequence[str]) -> bytes:
@@ -131,15 +131,15 @@ def _session(part: nn.Module, x: Features, y: Features) -> Callable[[Any], Featu
     # Each session has its own threads; those that spin when done take the cores from the others.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    taken = {each.name for each in session.get_inputs()}  # not those that a part ignores
+    used = {taken.name for taken in session.get_inputs()}  # not those that a part ignores
 
-    def several(x: Any) -> Features:
-        given = zip(inputs, tensors_of(x), strict=True)
-        found = session.run(None, {n: t.contiguous().numpy() for n, t in given if n in taken})
-        tensors = tuple(map(torch.from_numpy, found))
-        return tensors[0] if isinstance(y, Tensor) else tensors
+    def of_tensors(x: Any) -> Features:
+        tensors = zip(inputs, tensors_of(x), strict=True)
+        arrays = session.run(None, {n: t.contiguous().numpy() for n, t in tensors if n in used})
+        outputs = tuple(map(torch.from_numpy, arrays))
+        return outputs[0] if isinstance(y, Tensor) else outputs
 
-    def one(x: Tensor) -> Tensor:
+    def of_a_tensor(x: Tensor) -> Tensor:
         return torch.from_numpy(session.run(None, {"inputs": x.contiguous().numpy()})[0])
 
-    return one if isinstance(x, Tensor) and isinstance(y, Tensor) else several
+    return of_a_tensor if isinstance(x, Tensor) and isinstance(y, Tensor) else of_tensors

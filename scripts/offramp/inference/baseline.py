@@ -41,7 +41,7 @@ def compare(
         "full": lambda x: run_full_network(network, x),
         "baseline": lambda x: run_full_network(baseline, x),
     }
-    right = {name: np.zeros(len(split.order), dtype=bool) for name in contestants}
+    correct = {name: np.zeros(len(split.order), dtype=bool) for name in contestants}
     seconds = {name: np.zeros(REPEATS + 1) for name in contestants}
     turns = [(0, "cascade"), (1, "full"), *product(range(1, REPEATS + 1), ("cascade", "baseline"))]
     for repeat, name in progress(turns, "against the baseline", "run"):
@@ -49,14 +49,14 @@ def compare(
             x = load_images(split, rows, device)
             labels, spent = timed(partial(contestants[name], x), device)
             seconds[name][repeat] += spent
-            right[name][rows] = labels.cpu().numpy() == split.labels[rows]
-    return pa.Table.from_pylist(_rows(right, seconds), schema=BASELINE)
+            correct[name][rows] = labels.cpu().numpy() == split.labels[rows]
+    return pa.Table.from_pylist(_rows(correct, seconds), schema=BASELINE)
 
 
-def _rows(right: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]) -> list[dict]:
+def _rows(correct: Mapping[str, np.ndarray], seconds: Mapping[str, np.ndarray]) -> list[dict]:
     rows = []
-    for name, hits in right.items():
-        difference, low, high = paired_difference(hits, right["cascade"])
+    for name, hits in correct.items():
+        difference, low, high = paired_difference(hits, correct["cascade"])
         for repeat in np.flatnonzero(seconds[name][1:]) + 1:
             rows.append(
                 {

@@ -29,6 +29,21 @@ class Samples(NamedTuple):
     seen: tuple[Tensor, ...] = ()
 
 
+class Notes(NamedTuple):
+    """What is noted of every sample of the input, by its place there: label and exit int64 (N,),
+    and, if wanted, score float64 (N,)."""
+
+    labels: Tensor
+    exits: Tensor
+    scores: Tensor | None = None
+
+
+def new_notes(samples: int, device: torch.device, scores: Tensor | None = None) -> Notes:
+    """Notes of so many samples, still to be filled, with ``scores`` if they are wanted."""
+    labels = torch.empty(samples, dtype=torch.int64, device=device)
+    return Notes(labels, torch.empty_like(labels), scores)
+
+
 def run_cascade(
     network: MultiExitNetwork, policy: Policy, images: Features, scores: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -53,15 +68,81 @@ def cascade(
 ) -> tuple[Tensor, Tensor]:
     """`run_cascade` without a look at what it is given."""
     n, device = count(images), first_of(images).device
-    labels = torch.empty(n, dtype=torch.int64, device=device)
-    exits = torch.empty_like(labels)
-    here = Samples(images, torch.arange(n, device=device))
+    notes = new_notes(n, device, scores)
+    samples = Samples(images, torch.arange(n, device=device))
     for k in range(len(network.blocks)):
-        stay = run_stage(network, policy, k, here, labels, exits, scores)
-        if stay is None:
+        survivors = run_stage(network, policy, k, samples, notes)
+        if survivors is None:
             break
-        here = stay
-    return labels, exits
+        samples = survivors
+    return notes.labels, notes.exits
+
+
+def run_stage(
+    network: MultiExitNetwork, policy: Policy, k: int, samples: Samples, notes: Notes
+) -> Samples | None:
+    """Block k (from 0), its head, decision and removal: fills the notes of those who leave, and
+    returns those who stay, None if nobody does."""
+    x = network.blocks[k](samples.x)
+    if k == len(policy.thresholds):
+        logits = network.heads[-1](x)
+        decide_final(logits, k + 1, samples.places, notes)
+        if notes.scores is not None:
+            notes.scores[samples.places] = final_score(policy.criterion, _precise(logits), torch)
+        return None
+    looks_back = CRITERIA[policy.criterion].looks_back
+    # `runs` only where it matters: asking costs as much as a small layer on one sample.
+    if policy.thresholds[k] is None and not (looks_back and policy.runs[0, k]):
+        return samples._replace(x=x)
+    logits = network.heads[k](x)
+    seen = (*samples.seen, logits) if looks_back else (logits,)
+    if policy.thresholds[k] is None:
+        return Samples(x, samples.places, seen)
+    stay = decide(seen, policy, k, samples.places, notes)
+    decided = Samples(x, samples.places, seen if looks_back else ())
+    if len(stay) == len(samples.places):
+        return decided
+    return remove(decided, stay) if len(stay) else None
+
+
+def decide(seen: Sequence[Tensor], policy: Policy, k: int, places: Tensor, notes: Notes) -> Tensor:
+    """Decide at side exit k (from 0) and return the rows that stay, int64 (kept,).
+
+    ``seen`` ends with this exit's logits (n, C); for a criterion that looks back, those of all
+    exits before it come first. The answer of this exit is noted for everyone here, by their
+    ``places`` in the input, int64 (n,); who stays is overwritten at a later exit, which costs less
+    than picking out those who leave. On an accelerator the host waits here, once an exit: how many
+    stay is the next block's batch size.
+    """
+    used = list(seen) if CRITERIA[policy.criterion].looks_back else [seen[-1]]
+    precise = _precise(torch.stack(used, 1))
+    if policy.temperatures is not None:
+        for column, exit_ in enumerate(range(k + 1 - len(used), k + 1)):
+            precise[:, column] /= policy.temperatures[exit_]
+    weights = policy.weights[k] if policy.weights is not None else None
+    score = score_at(policy.criterion, precise, torch, weights)
+    stays = score > policy.thresholds[k]
+    if notes.scores is not None:
+        notes.scores[places] = score
+    notes.labels[places] = seen[-1].argmax(1)
+    notes.exits[places] = k + 1
+    return stays.nonzero().squeeze(1)
+
+
+def decide_final(logits: Tensor, exit_: int, places: Tensor, notes: Notes) -> None:
+    """Note the answer of the final exit for all who remain."""
+    notes.labels[places] = logits.argmax(1)
+    notes.exits[places] = exit_
+
+
+def _precise(logits: Tensor) -> Tensor:
+    return logits if logits.device.type == "mps" else logits.double()  # mps has no float64
+
+
+def remove(samples: Samples, stay: Tensor) -> Samples:
+    """Those who stay, by their rows int64 (kept,)."""
+    seen = tuple(logits[stay] for logits in samples.seen)
+    return Samples(take(samples.x, stay), samples.places[stay], seen)
 
 
 def run_cascade_regrouped(
@@ -83,6 +164,57 @@ def run_cascade_regrouped(
     return cascade_regrouped(network, policy, batches, batch_size)
 
 
+@torch.inference_mode()
+def cascade_regrouped(
+    network: MultiExitNetwork, policy: Policy, batches: Sequence[Features], batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """`run_cascade_regrouped` without a look at what it is given."""
+    device, stages = first_of(batches[0]).device, len(network.blocks)
+    notes = new_notes(sum(map(count, batches)), device)
+    waiting: list[list[Samples]] = [[] for _ in range(stages)]
+
+    def advance(k: int, least: int) -> None:
+        while waiting[k] and sum(len(group.places) for group in waiting[k]) >= least:
+            batch, rest = _regrouped(waiting[k], batch_size)
+            waiting[k] = [rest] if len(rest.places) else []
+            survivors = run_stage(network, policy, k, batch, notes)
+            if survivors is not None:
+                waiting[k + 1].append(survivors)
+
+    start = 0
+    for images in batches:
+        places = torch.arange(start, start + count(images), device=device)
+        waiting[0].append(Samples(images, places))
+        start += count(images)
+        for k in range(stages):
+            advance(k, batch_size)
+    for k in range(stages):
+        advance(k, 1)
+    return notes.labels, notes.exits
+
+
+def _regrouped(groups: Sequence[Samples], size: int) -> tuple[Samples, Samples]:
+    """The first ``size`` samples of the groups together, and the rest."""
+    x, places, seen = groups[0]
+    if len(groups) > 1:
+        x, places = joined([g.x for g in groups]), torch.cat([g.places for g in groups])
+        seen = tuple(torch.cat(logits) for logits in zip(*(g.seen for g in groups), strict=True))
+    batch, rest = (
+        Samples(take(x, part), places[part], tuple(logits[part] for logits in seen))
+        for part in (slice(0, size), slice(size, None))
+    )
+    return batch, rest
+
+
+@torch.inference_mode()
+def run_full_network(network: MultiExitNetwork, images: Features) -> Tensor:
+    """Labels int64 (N,) of the full network: all blocks and only the final head."""
+    x = images
+    for block in network.blocks:
+        x = block(x)
+    return network.heads[-1](x).argmax(1)
+
+
 def check_images(network: MultiExitNetwork, images: Features) -> None:
     """Raise OfframpError where ``images`` are not what `run_cascade` takes."""
     weights = next(network.parameters(), None)
@@ -90,14 +222,14 @@ def check_images(network: MultiExitNetwork, images: Features) -> None:
         _check_inputs(images, weights)
         return
     if not isinstance(images, Tensor) or images.dtype != torch.float32:
-        found = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise OfframpError(f"images: want float32 in 0..1 (pixels / 255), not {found}")
+        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise OfframpError(f"images: want float32 in 0..1 (pixels / 255), not {given}")
     if images.shape[1:] != IMAGE_SHAPE:
-        wanted = ", ".join(map(str, IMAGE_SHAPE))
-        raise OfframpError(f"images: want shape (N, {wanted}), not {tuple(images.shape)}")
+        axes = ", ".join(map(str, IMAGE_SHAPE))
+        raise OfframpError(f"images: want shape (N, {axes}), not {tuple(images.shape)}")
     if weights is not None and weights.device != images.device:
         raise OfframpError(f"images: on {images.device}, where the network is on {weights.device}")
-    low, high = (end.item() for end in images.aminmax()) if len(images) else (0.0, 1.0)
+    low, high = (extreme.item() for extreme in images.aminmax()) if len(images) else (0.0, 1.0)
     if not 0 <= low <= high <= 1:
         raise OfframpError(
             f"images: want 0..1 (pixels / 255, not normalised), found {low:.3g} to {high:.3g}"
@@ -109,8 +241,8 @@ def _check_inputs(inputs: Any, weights: Tensor | None) -> None:
     tensors = inputs if isinstance(inputs, tuple) and inputs else (inputs,)
     for tensor in tensors:
         if not isinstance(tensor, Tensor) or not tensor.ndim:
-            found = f"a {type(tensor).__name__}" if not isinstance(tensor, Tensor) else "a number"
-            raise OfframpError(f"inputs: want a tensor or a tuple of tensors (N, ...), not {found}")
+            given = "a number" if isinstance(tensor, Tensor) else f"a {type(tensor).__name__}"
+            raise OfframpError(f"inputs: want a tensor or a tuple of tensors (N, ...), not {given}")
         if weights is not None and weights.device != tensor.device:
             raise OfframpError(
                 f"inputs: on {tensor.device}, where the network is on {weights.device}"
@@ -130,135 +262,3 @@ def check_policy(network: MultiExitNetwork, policy: Policy, images: Features) ->
         classes = len(policy.weights[0]) - FEATURES
     check_fits("the policy", policy, len(network.heads), classes)
     check_network("the policy", policy, network.identity)
-
-
-@torch.inference_mode()
-def cascade_regrouped(
-    network: MultiExitNetwork, policy: Policy, batches: Sequence[Features], batch_size: int
-) -> tuple[Tensor, Tensor]:
-    """`run_cascade_regrouped` without a look at what it is given."""
-    device, stages = first_of(batches[0]).device, len(network.blocks)
-    labels = torch.empty(sum(map(count, batches)), dtype=torch.int64, device=device)
-    exits = torch.empty_like(labels)
-    waiting: list[list[Samples]] = [[] for _ in range(stages)]
-
-    def advance(k: int, least: int) -> None:
-        while waiting[k] and sum(len(group.places) for group in waiting[k]) >= least:
-            here, rest = _first(waiting[k], batch_size)
-            waiting[k] = [rest] if len(rest.places) else []
-            stay = run_stage(network, policy, k, here, labels, exits)
-            if stay is not None:
-                waiting[k + 1].append(stay)
-
-    start = 0
-    for images in batches:
-        index = torch.arange(start, start + count(images), device=device)
-        waiting[0].append(Samples(images, index))
-        start += count(images)
-        for k in range(stages):
-            advance(k, batch_size)
-    for k in range(stages):
-        advance(k, 1)
-    return labels, exits
-
-
-def _first(groups: Sequence[Samples], size: int) -> tuple[Samples, Samples]:
-    """The first ``size`` samples of the groups together, and the rest."""
-    x, places, seen = groups[0]
-    if len(groups) > 1:
-        x, places = joined([g.x for g in groups]), torch.cat([g.places for g in groups])
-        seen = tuple(torch.cat(logits) for logits in zip(*(g.seen for g in groups), strict=True))
-    some, rest = (
-        Samples(take(x, part), places[part], tuple(z[part] for z in seen))
-        for part in (slice(0, size), slice(size, None))
-    )
-    return some, rest
-
-
-def run_stage(
-    network: MultiExitNetwork,
-    policy: Policy,
-    k: int,
-    here: Samples,
-    labels: Tensor,
-    exits: Tensor,
-    scores: Tensor | None = None,
-) -> Samples | None:
-    """Block k (from 0), its head, decision and removal: notes label and exit of those who leave in
-    ``labels`` and ``exits``, int64 (N,), their score in ``scores`` if wanted, and returns those who
-    stay, None if nobody does."""
-    x = network.blocks[k](here.x)
-    if k == len(policy.thresholds):
-        logits = network.heads[-1](x)
-        decide_final(logits, k + 1, here.places, labels, exits)
-        if scores is not None:
-            scores[here.places] = final_score(policy.criterion, _precise(logits), torch)
-        return None
-    looks_back = CRITERIA[policy.criterion].looks_back
-    # `runs` only where it matters: asking costs as much as a small layer on one sample.
-    if policy.thresholds[k] is None and not (looks_back and policy.runs[0, k]):
-        return here._replace(x=x)
-    logits = network.heads[k](x)
-    seen = (*here.seen, logits) if looks_back else (logits,)
-    if policy.thresholds[k] is None:
-        return Samples(x, here.places, seen)
-    stay = decide(seen, policy, k, here.places, labels, exits, scores)
-    kept = seen if looks_back else ()
-    if len(stay) == len(here.places):
-        return Samples(x, here.places, kept)
-    return remove(Samples(x, here.places, kept), stay) if len(stay) else None
-
-
-@torch.inference_mode()
-def run_full_network(network: MultiExitNetwork, images: Features) -> Tensor:
-    """Labels int64 (N,) of the full network: all blocks and only the final head."""
-    x = images
-    for block in network.blocks:
-        x = block(x)
-    return network.heads[-1](x).argmax(1)
-
-
-def decide(
-    seen: Sequence[Tensor],
-    policy: Policy,
-    k: int,
-    index: Tensor,
-    labels: Tensor,
-    exits: Tensor,
-    scores: Tensor | None = None,
-) -> Tensor:
-    """Decide at side exit k (from 0) and return the rows that stay, int64 (kept,).
-
-    ``seen`` ends with this exit's logits (n, C); for a criterion that looks back, those of all
-    exits before it come first. The answer of this exit is noted for everyone here; who stays is
-    overwritten at a later exit, which costs less than picking out those who leave. On an
-    accelerator the host waits here, once an exit: how many stay is the next block's batch size.
-    """
-    used = list(seen) if CRITERIA[policy.criterion].looks_back else [seen[-1]]
-    precise = _precise(torch.stack(used, 1))
-    if policy.temperatures is not None:
-        for place, exit_ in enumerate(range(k + 1 - len(used), k + 1)):
-            precise[:, place] /= policy.temperatures[exit_]
-    weights = policy.weights[k] if policy.weights is not None else None
-    score = score_at(policy.criterion, precise, torch, weights)
-    stays = score > policy.thresholds[k]
-    if scores is not None:
-        scores[index] = score
-    labels[index] = seen[-1].argmax(1)
-    exits[index] = k + 1
-    return stays.nonzero().squeeze(1)
-
-
-def _precise(logits: Tensor) -> Tensor:
-    return logits if logits.device.type == "mps" else logits.double()  # mps has no float64
-
-
-def decide_final(logits: Tensor, exit_: int, index: Tensor, labels: Tensor, exits: Tensor) -> None:
-    """Note the answer of the final exit for all who remain."""
-    labels[index] = logits.argmax(1)
-    exits[index] = exit_
-
-
-def remove(here: Samples, stay: Tensor) -> Samples:
-    """Those who stay, by their rows int64 (kept,)."""
-    return Samples(take(here.x, stay), here.places[stay], tuple(z[stay] for z in here.seen))

@@ -3,6 +3,7 @@
 Needs torch, numpy and safetensors, and nothing of the pipeline.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ class Cascade:
         Raises OfframpError when the policy can't be read, its weights are not found, those given
         are of another network, or the device is not there.
         """
-        decided = load_policy(policy)
+        loaded = load_policy(policy)
         chosen = chosen_for(policy, read_about(policy))
         if is_own(chosen.model) or network is not None:
             _check_own(policy, chosen, network)
@@ -88,22 +89,22 @@ class Cascade:
                 f"{policy}: chosen on the dataset {chosen.dataset!r}, which is none of those here: "
                 f"{', '.join(DATASETS)}"
             ) from None
-        names, where = dataset.names, choose_device(device)
-        fresh = build(chosen.model, len(names)) if network is None else taken(network)
-        found = None if chosen.file == NONE else find_weights(policy, chosen, weights)
-        network = filled(fresh, chosen.model, len(names), found, where)
+        names, torch_device = dataset.names, choose_device(device)
+        fresh = build(chosen.model, len(names)) if network is None else as_multi_exit(network)
+        file = None if chosen.file == NONE else find_weights(policy, chosen, weights)
+        network = filled(fresh, chosen.model, len(names), file, torch_device)
         if network.identity.weights_sha256 != chosen.sha256:
             raise OfframpError(
                 f"{policy}: chosen for {chosen.model} with other weights than this network has"
             )
-        if len(decided.thresholds) != len(network.heads) - 1:
+        if len(loaded.thresholds) != len(network.heads) - 1:
             raise OfframpError(
-                f"{policy}: {len(decided.thresholds)} thresholds, where {chosen.model} has "
+                f"{policy}: {len(loaded.thresholds)} thresholds, where {chosen.model} has "
                 f"{len(network.heads) - 1} side exits"
             )
-        if where.type == "cuda":
+        if torch_device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False
-        return cls(for_inference(network, "eager"), decided, names, where, dataset)
+        return cls(for_inference(network, "eager"), loaded, names, torch_device, dataset)
 
     def __call__(self, images: Any) -> Answers:
         """Where each image leaves, and as what.
@@ -113,17 +114,17 @@ class Cascade:
         which are normalised here if the dataset is. Of a dataset of other inputs: one of its shape,
         or a batch. Raises OfframpError, naming what is wrong, for any other.
         """
-        batch, one = prepared(images, self.device, self.dataset)
+        batch, single = prepared(images, self.device, self.dataset)
         check_policy(self.network, self.policy, batch)
         precision = torch.float32 if self.device.type == "mps" else torch.float64
         scores = torch.empty(len(batch), dtype=precision, device=self.device)
         labels, exits = cascade(self.network, self.policy, batch, scores)
-        found = labels, exits, scores
-        if one:
-            return Answers(*(value.item() for value in found))
+        answers = labels, exits, scores
+        if single:
+            return Answers(*(value.item() for value in answers))
         if isinstance(images, Tensor):
-            return Answers(*(value.to(images.device) for value in found))
-        return Answers(*(value.cpu().numpy() for value in found))
+            return Answers(*(value.to(images.device) for value in answers))
+        return Answers(*(value.cpu().numpy() for value in answers))
 
 
 def _check_own(policy: str | Path, chosen: ChosenFor, network: Any) -> None:
@@ -138,7 +139,7 @@ def _check_own(policy: str | Path, chosen: ChosenFor, network: Any) -> None:
         )
 
 
-def taken(network: Any) -> MultiExitNetwork:
+def as_multi_exit(network: Any) -> MultiExitNetwork:
     """A network as it is handed in, in the form that everything here expects. Raises OfframpError
     where it is none."""
     return network if isinstance(network, MultiExitNetwork) else own("network", network)
@@ -155,25 +156,25 @@ def prepared(
     x = _tensor(images)
     channels_first, channels_last = dataset.input_shape, dataset.shape
     if x.ndim not in (3, 4) or x.shape[-3:] not in (channels_first, channels_last):
-        wanted = " or ".join(" x ".join(map(str, each)) for each in (channels_last, channels_first))
+        shapes = " or ".join(map(_axes, (channels_last, channels_first)))
         raise OfframpError(
-            f"images: want one of {wanted}, or a batch of them, not {' x '.join(map(str, x.shape))}"
+            f"images: want one of {shapes}, or a batch of them, not {_axes(x.shape)}"
         )
     if x.shape[-3:] != channels_last:
         x = x.movedim(-3, -1)
-    one = x.ndim == 3
-    x = (x[None] if one else x).to(device)
+    single = x.ndim == 3
+    x = (x[None] if single else x).to(device)
     if x.dtype == torch.uint8:
         x = as_pictures(x, dataset.mean, dataset.std)
     else:
         x = x.permute(0, 3, 1, 2).to(torch.float32)
-        low, high = (end.item() for end in x.aminmax()) if len(x) else (0.0, 1.0)
+        low, high = (extreme.item() for extreme in x.aminmax()) if len(x) else (0.0, 1.0)
         if not 0 <= low <= high <= 1:  # nor with a nan
             raise OfframpError(
                 f"images: floats are wanted in 0..1 (pixels / 255), found {low:.3g} to {high:.3g}"
             )
         x = normalised(x, dataset.mean, dataset.std)
-    return x.contiguous(memory_format=torch.channels_last), one
+    return x.contiguous(memory_format=torch.channels_last), single
 
 
 def _other_inputs(inputs: Any, device: torch.device, dataset: Dataset) -> tuple[Tensor, bool]:
@@ -185,14 +186,20 @@ def _other_inputs(inputs: Any, device: torch.device, dataset: Dataset) -> tuple[
     whole = dataset.dtype == "int64"
     if x.is_complex() or x.dtype == torch.bool or (whole and x.is_floating_point()):
         raise OfframpError(f"inputs: want {dataset.dtype}, not {str(x.dtype).split('.')[1]}")
-    one = tuple(x.shape) == dataset.shape
-    if not one and tuple(x.shape[1:]) != dataset.shape:
-        wanted, found = (" x ".join(map(str, s)) for s in (dataset.shape, x.shape))
-        raise OfframpError(f"inputs: want one of {wanted}, or a batch of them, not {found}")
-    x = (x[None] if one else x).to(device, getattr(torch, dataset.dtype))
+    single = tuple(x.shape) == dataset.shape
+    if not single and tuple(x.shape[1:]) != dataset.shape:
+        raise OfframpError(
+            f"inputs: want one of {_axes(dataset.shape)}, or a batch of them, not {_axes(x.shape)}"
+        )
+    x = (x[None] if single else x).to(device, getattr(torch, dataset.dtype))
     if not x.isfinite().all():
         raise OfframpError("inputs: want finite numbers, found NaN or infinity")
-    return x, one
+    return x, single
+
+
+def _axes(shape: Sequence[int]) -> str:
+    """As 32 x 32 x 3."""
+    return " x ".join(map(str, shape))
 
 
 def _tensor(images: Any) -> Tensor:
@@ -201,7 +208,7 @@ def _tensor(images: Any) -> Tensor:
         x = images.detach()
         if x.dtype == torch.uint8 or x.is_floating_point():
             return x
-        found = str(x.dtype)
+        dtype = str(x.dtype)
     else:
         try:
             array = np.array(images)  # a copy: torch wants to be able to write
@@ -211,5 +218,5 @@ def _tensor(images: Any) -> Tensor:
             return torch.from_numpy(array.astype(np.float32))
         if array.dtype == np.uint8:
             return torch.from_numpy(array)
-        found = str(array.dtype)
-    raise OfframpError(f"images: want uint8 in 0..255 or floats in 0..1, not {found}")
+        dtype = str(array.dtype)
+    raise OfframpError(f"images: want uint8 in 0..255 or floats in 0..1, not {dtype}")

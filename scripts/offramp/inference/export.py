@@ -37,8 +37,8 @@ class Stage(nn.Module):
     def forward(self, x: Features) -> tuple[Tensor, ...]:
         """The outputs, in their order."""
         features = self.block(x)
-        made = tensors_of(features) if "features" in self.outputs else ()
-        return (*made, self.head(features)) if "logits" in self.outputs else made
+        passed_on = tensors_of(features) if "features" in self.outputs else ()
+        return (*passed_on, self.head(features)) if "logits" in self.outputs else passed_on
 
 
 class FullNetwork(nn.Module):
@@ -89,16 +89,16 @@ def export(
 
 def input_of(dataset: Dataset) -> dict[str, Any]:
     """What the manifest says of a sample, and what the runner does with it."""
-    found: dict[str, Any] = {"dtype": dataset.dtype, "shape": ["N", *dataset.shape]}
+    about: dict[str, Any] = {"dtype": dataset.dtype, "shape": ["N", *dataset.shape]}
     if not dataset.pictures:
-        return {**found, "preprocessing": "none"}
+        return {**about, "preprocessing": "none"}
     channels = dataset.shape[2]
-    found["channels"] = "RGB" if channels == 3 else "grey"
+    about["channels"] = "RGB" if channels == 3 else "grey"
     steps = "to float32, divided by 255"
     if dataset.mean is not None and dataset.std is not None:
-        found |= {"mean": [*dataset.mean], "std": [*dataset.std]}
+        about |= {"mean": [*dataset.mean], "std": [*dataset.std]}
         steps += ", less mean, divided by std"
-    return {**found, "preprocessing": f"{steps}, transposed to N x {channels} x H x W"}
+    return {**about, "preprocessing": f"{steps}, transposed to N x {channels} x H x W"}
 
 
 def make_room(folder: Path) -> None:
@@ -107,11 +107,11 @@ def make_room(folder: Path) -> None:
     Raises OfframpError when there are other files, or something else is called so.
     """
     try:
-        made = json.loads((folder / MANIFEST).read_text())
-        known = made["sha256"] if made["made_by"].startswith(MADE_BY) else {}
+        manifest = json.loads((folder / MANIFEST).read_text())
+        written = manifest["sha256"] if manifest["made_by"].startswith(MADE_BY) else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        known = {}
-    old = {MANIFEST, *known, "__pycache__"} if known else set()
+        written = {}
+    old = {MANIFEST, *written, "__pycache__"} if written else set()
     if folder.exists() and (not folder.is_dir() or {f.name for f in folder.iterdir()} - old):
         raise OfframpError(f"{folder}: holds other files; name a new folder for the export")
     shutil.rmtree(folder, ignore_errors=True)
@@ -136,15 +136,15 @@ def write_stages(cascade: Cascade, folder: Path) -> list[dict[str, Any]]:
         if not policy.runs[0, k]:
             outputs = ("features",)
         file, features = folder / f"stage_{k + 1}.onnx", block(x)
-        given = {"features": named("features", features), "logits": ["logits"]}
-        names = [name for output in outputs for name in given[output]]
+        names_of = {"features": named("features", features), "logits": ["logits"]}
+        names = [name for output in outputs for name in names_of[output]]
         file.write_bytes(onnx_bytes(Stage(block, head, outputs), x, names))
-        stages.append({"file": file.name, **checked(file)})
+        stages.append({"file": file.name, **checked_onnx(file)})
         x = features
     return stages
 
 
-def checked(file: Path) -> dict[str, Any]:
+def checked_onnx(file: Path) -> dict[str, Any]:
     """Input, outputs and opset of an ONNX file that `onnx.checker` finds nothing wrong with."""
     import onnx
 
@@ -152,11 +152,11 @@ def checked(file: Path) -> dict[str, Any]:
     onnx.checker.check_model(model, full_check=True)
     described = []
     for values in (model.graph.input, model.graph.output):
-        found = {}
+        tensors = {}
         for value in values:
             kind = value.type.tensor_type
             dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name
             shape = ["N" if axis.dim_param else axis.dim_value for axis in kind.shape.dim]
-            found[value.name] = {"dtype": dtype, "shape": shape}
-        described.append(found)
+            tensors[value.name] = {"dtype": dtype, "shape": shape}
+        described.append(tensors)
     return {"inputs": described[0], "outputs": described[1], "opset": model.opset_import[0].version}

@@ -1,5 +1,7 @@
 """The one pass: every exit's raw logits and every part's seconds, batch by batch."""
 
+from collections.abc import Sequence
+
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from offramp import OfframpError
 from offramp.common.progress import progress
 from offramp.data.splits import Split, load_images
-from offramp.inference.cascade import decide, decide_final
+from offramp.inference.cascade import Notes, Samples, decide, decide_final, new_notes
 from offramp.inference.machine import timed
 from offramp.networks.features import Features, count, first_of
 from offramp.networks.multiexit import MultiExitNetwork
@@ -49,31 +51,31 @@ class Stopwatch:
         return pa.Table.from_pylist(self.rows, schema=TIMINGS)
 
 
+def all_samples(x: Features) -> tuple[Samples, Notes]:
+    """A batch and its notes as the cascade begins with them."""
+    n, device = count(x), first_of(x).device
+    return Samples(x, torch.arange(n, device=device)), new_notes(n, device)
+
+
 def timed_stage(
     network: MultiExitNetwork,
     policy: Policy,
-    x: Features,
-    seen: list[Tensor],
-    notes: tuple,
+    samples: Samples,
+    notes: Notes,
     watch: Stopwatch,
     **row,
-) -> Features:
-    """The next block, head and decision on everyone; returns the features and appends the logits
-    to ``seen``, those of all exits before."""
-    k, n = len(seen), count(x)
-    features = watch.time("block", k + 1, n, lambda: network.blocks[k](x), **row)
-    seen.append(watch.time("head", k + 1, n, lambda: network.heads[k](features), **row))
+) -> Samples:
+    """The next block, head and decision on everyone: the same samples behind them, ``seen`` with
+    the logits of every exit so far, whatever the criterion looks at."""
+    k, n = len(samples.seen), count(samples.x)
+    x = watch.time("block", k + 1, n, lambda: network.blocks[k](samples.x), **row)
+    logits = watch.time("head", k + 1, n, lambda: network.heads[k](x), **row)
+    places, seen = samples.places, (*samples.seen, logits)
     if k == len(network.blocks) - 1:
-        watch.time("decide", k + 1, n, lambda: decide_final(seen[-1], k + 1, *notes), **row)
+        watch.time("decide", k + 1, n, lambda: decide_final(logits, k + 1, places, notes), **row)
     else:
-        watch.time("decide", k + 1, n, lambda: decide(seen, policy, k, *notes), **row)
-    return features
-
-
-def new_notes(x: Features) -> tuple[Tensor, Tensor, Tensor]:
-    """Positions, labels and exits of a batch, as the cascade keeps them."""
-    index = torch.arange(count(x), device=first_of(x).device)
-    return index, torch.empty_like(index), torch.empty_like(index)
+        watch.time("decide", k + 1, n, lambda: decide(seen, policy, k, places, notes), **row)
+    return Samples(x, places, seen)
 
 
 @torch.inference_mode()
@@ -97,24 +99,29 @@ def dump_split(
     schema = logits_schema(exits, classes)
     watch = Stopwatch(device, name)
     written = 0
-    for rows in list(split.batches(batch_size))[:WARM_UP]:
+    batches = list(split.batches(batch_size))
+    for rows in batches[:WARM_UP]:
         network(load_images(split, rows, device))
     with TableWriter(path, schema, "logits", origin, len(split.order), split.order) as writer:
-        batches = list(split.batches(batch_size))
-        for b, rows in enumerate(progress(batches, f"logits {name}", "batch")):
-            x: Features = load_images(split, rows, device)
-            notes = new_notes(x)
-            seen: list[Tensor] = []
+        for batch, rows in enumerate(progress(batches, f"logits {name}", "batch")):
+            samples, notes = all_samples(load_images(split, rows, device))
             for _ in range(exits):
-                x = timed_stage(network, policy, x, seen, notes, watch, batch=b)
-            columns = [_checked(logits, split, rows, k) for k, logits in enumerate(seen)]
-            ids = [pa.array(split.order[rows]), pa.array(split.labels[rows])]
-            lists = [pa.FixedSizeListArray.from_arrays(c.ravel(), classes) for c in columns]
-            writer.append(pa.Table.from_arrays(ids + lists, schema=schema))
-            written += len(ids[0])
+                samples = timed_stage(network, policy, samples, notes, watch, batch=batch)
+            table = _logits_rows(samples.seen, split, rows, schema)
+            writer.append(table)
+            written += table.num_rows
         if written != len(split.order):
             raise OfframpError(f"wrote {written} samples of {name}, which has {len(split.order)}")
     return watch.table()
+
+
+def _logits_rows(seen: Sequence[Tensor], split: Split, rows: slice, schema: pa.Schema) -> pa.Table:
+    """One batch of the logits table: ``seen`` are every exit's logits (n, C) of these rows."""
+    columns = [pa.array(split.order[rows]), pa.array(split.labels[rows])]
+    for k, logits in enumerate(seen):
+        values = _checked(logits, split, rows, k)
+        columns.append(pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1]))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _checked(logits: Tensor, split: Split, rows: slice, k: int):

@@ -71,7 +71,7 @@ def choose_device(name: str) -> torch.device:
         "cpu": True,
     }
     if name == "auto":
-        name = next(kind for kind, here in present.items() if here)
+        name = next(kind for kind, is_there in present.items() if is_there)
     kind, _, number = name.partition(":")  # cuda:1 is the second of several
     if kind not in present or not (number.isdecimal() or name == kind):
         raise OfframpError(f"device: {name!r} is none of auto, {', '.join(present)}")
@@ -110,7 +110,8 @@ def cpu_name() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [x for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        lines = cpuinfo.read_text().splitlines()
+        models = [line for line in lines if line.startswith("model name")]
         name = models[0].split(":", 1)[1].strip() if models else name
     return f"{name}, {usable_cores()} cores"
 

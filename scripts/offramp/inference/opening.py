@@ -27,36 +27,37 @@ class Opened(NamedTuple):
     machine: dict[str, str]
 
 
-def opened(paths: Any, params: Any, split: str) -> Opened:
+def open_run(paths: Any, params: Any, split: str) -> Opened:
     """All of it, from a rule's inputs ``data`` and ``weights`` and its parameters; call once,
     before anything large. Raises OfframpError as `load` and `prepare` do."""
     device, machine = prepare(params)
     samples = split_of(paths, params, split)
-    network = ready(params.model, paths.weights or None, params, samples, device)
+    network = ready_network(params.model, paths.weights or None, params, samples, device)
     return Opened(network, samples, device, machine)
 
 
-def ready(
+def ready_network(
     model: Model, weights: str | None, params: Any, split: Split, device: torch.device
 ) -> MultiExitNetwork:
     """This network with these weights, on the run's dataset, of which this is a split, and backend.
     One of one's own is tried on a few samples first, see `check_network`."""
-    classes, two = dataset_of(params.dataset).classes, np.arange(2) % len(split.order)
-    few = load_images(split, slice(0, TRIED), "cpu")
-    network = load(model, classes, weights, device, few)
+    classes = dataset_of(params.dataset).classes
+    samples = load_images(split, slice(0, TRIED), "cpu")
+    network = load(model, classes, weights, device, samples)
     if network.own:
         if weights is None:
-            _check_settled(network, model, classes, few)
-        check_network(network, name_of(model), few.to(device), classes)
-    return for_inference(network, params.backend, load_images(split, two, device))
+            _check_settled(network, model, classes, samples)
+        check_network(network, name_of(model), samples.to(device), classes)
+    example = load_images(split, np.arange(2) % len(split.order), device)
+    return for_inference(network, params.backend, example)
 
 
-def _check_settled(network: MultiExitNetwork, model: Model, classes: int, few: Tensor) -> None:
+def _check_settled(network: MultiExitNetwork, model: Model, classes: int, samples: Tensor) -> None:
     """Raise OfframpError where a factory that loads its own weights gives others each time: every
     job calls it anew."""
     assert network.identity is not None
-    known = network.identity.weights_sha256
-    if digest_of(build(model, classes, few).state_dict()) != known:
+    again = build(model, classes, samples)
+    if digest_of(again.state_dict()) != network.identity.weights_sha256:
         raise OfframpError(
             f"{name_of(model)} gives other weights each time it is called; let it load them, or "
             "draw them under a seed of its own, or name a file, or train, in model.weights"

@@ -6,13 +6,12 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from offramp.common.progress import progress
 from offramp.data.splits import Split, load_images
-from offramp.inference.cascade import Samples, remove
-from offramp.inference.forward import Stopwatch, new_notes, timed_stage
-from offramp.networks.features import Features, count, first_of, take
+from offramp.inference.cascade import remove
+from offramp.inference.forward import Stopwatch, all_samples, timed_stage
+from offramp.networks.features import Features, count, take
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.criteria import CRITERIA
 from offramp.scoring.policy import Policy
@@ -47,8 +46,9 @@ def descents(batch_size: int, exits: int) -> list[list[int]]:
     walks = [[batch_size] * exits] * WHOLE + [[n] for n in sizes[:-1]]
     for last in range(1, exits):
         for n in sizes[:-1]:
-            ideal = batch_size * (n / batch_size) ** (np.arange(last + 1) / last)
-            walks.append([sizes[np.abs(np.log(np.divide(sizes, each))).argmin()] for each in ideal])
+            ideals = batch_size * (n / batch_size) ** (np.arange(last + 1) / last)
+            distances = [np.abs(np.log(np.divide(sizes, ideal))) for ideal in ideals]
+            walks.append([sizes[distance.argmin()] for distance in distances])
     return walks
 
 
@@ -79,8 +79,8 @@ def probe_round(
 ) -> None:
     """All descents once, in a random order; ``images`` is a full batch."""
     walks = descents(count(images), len(network.heads))
-    for place in draw.permutation(len(walks)):
-        descend(network, policy, images, walks[place], watch, repeat, draw)
+    for i in draw.permutation(len(walks)):
+        descend(network, policy, images, walks[i], watch, repeat, draw)
 
 
 @torch.inference_mode()
@@ -95,16 +95,14 @@ def descend(
 ) -> None:
     """Time every part at every stage of one walk; who leaves in between is drawn at random."""
     looks_back = CRITERIA[policy.criterion].looks_back
-    x = take(images, slice(0, sizes[0]))
-    notes = new_notes(x)
-    seen: list[Tensor] = []
+    samples, notes = all_samples(take(images, slice(0, sizes[0])))
     for k, kept in enumerate([*sizes[1:], None], 1):
-        x = timed_stage(network, policy, x, seen, notes, watch, repeat=repeat)
-        n = count(x)
+        samples = timed_stage(network, policy, samples, notes, watch, repeat=repeat)
+        n = count(samples.x)
         if kept is not None and kept < n:
-            stay = torch.from_numpy(np.sort(draw.permutation(n)[:kept])).to(first_of(x).device)
-            here = Samples(x, notes[0], tuple(seen) if looks_back else ())
-            call = partial(remove, here, stay)
-            x, places, left = watch.time("remove", k, n, call, kept=kept, repeat=repeat)
-            notes = (places, *notes[1:])
-            seen = list(left) if looks_back else seen
+            stay = torch.from_numpy(np.sort(draw.permutation(n)[:kept])).to(samples.places.device)
+            # Earlier logits are removed, too, where the criterion will look back at them.
+            removed = samples if looks_back else samples._replace(seen=())
+            call = partial(remove, removed, stay)
+            survivors = watch.time("remove", k, n, call, kept=kept, repeat=repeat)
+            samples = survivors if looks_back else survivors._replace(seen=samples.seen)

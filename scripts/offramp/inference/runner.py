@@ -16,8 +16,8 @@ class Runner:
 
     def __init__(self, folder=Path(__file__).parent, threads=0):
         self.manifest = json.loads(Path(folder, "manifest.json").read_text())
-        for name, known in self.manifest["sha256"].items():
-            if hashlib.sha256(Path(folder, name).read_bytes()).hexdigest() != known:
+        for name, digest in self.manifest["sha256"].items():
+            if hashlib.sha256(Path(folder, name).read_bytes()).hexdigest() != digest:
                 raise ValueError(f"{Path(folder, name)}: not what was exported (by its sha256)")
         self.policy = json.loads(Path(folder, "policy.json").read_text())
         options = SessionOptions()
@@ -40,14 +40,15 @@ class Runner:
         return self.cascade(images)
 
     def cascade(self, x):
-        """The same of what the network takes, array or tuple (inputs_1, ...), stage by stage."""
+        """The same of what the network takes, one array or a tuple (inputs_1, ...), by stages."""
         x, n = (x, len(x[0])) if isinstance(x, tuple) else ((x,), len(x))
         labels, exits, scores = np.zeros(n, int), np.zeros(n, int), np.zeros(n)
         places, thresholds = np.arange(n), [*self.policy["thresholds"], np.inf]
         seen, looks_back = list[np.ndarray](), CRITERIA[self.policy["criterion"]].looks_back
-        for k, (stage, told) in enumerate(zip(self.stages, self.manifest["stages"], strict=True)):
-            x = stage.run(None, {name: x[int(name[7:] or 1) - 1] for name in told["inputs"]})
-            if "logits" in told["outputs"]:  # else nobody looks at them
+        for k, (stage, about) in enumerate(zip(self.stages, self.manifest["stages"], strict=True)):
+            arrays = {"inputs": x[0]} | {f"inputs_{i}": array for i, array in enumerate(x, 1)}
+            x = stage.run(None, {name: arrays[name] for name in about["inputs"]})
+            if "logits" in about["outputs"]:  # else nobody looks at them
                 seen = [*(seen if looks_back else []), x.pop()]
             if thresholds[k] is None:
                 continue
@@ -56,7 +57,7 @@ class Runner:
             if not (stay := score > thresholds[k]).any():
                 break
             if not stay.all():
-                x, seen, [places] = ([e[stay] for e in some] for some in (x, seen, [places]))
+                x, seen, places = [a[stay] for a in x], [a[stay] for a in seen], places[stay]
         return labels, exits, scores
 
     def score(self, k, logits):
@@ -64,8 +65,7 @@ class Runner:
         criterion, scale, weights = map(self.policy.get, ("criterion", "temperatures", "weights"))
         if k == len(self.stages) - 1:
             return final_score(criterion, logits[:, -1])
-        if scale:
-            logits /= np.array(scale[k + 1 - logits.shape[1] : k + 1])[:, None]
+        logits /= np.array(scale[k + 1 - logits.shape[1] : k + 1])[:, None] if scale else 1
         return score_at(criterion, logits, weights=weights and weights[k])
 
 

@@ -46,23 +46,34 @@ class Case(NamedTuple):
     chosen: bool
 
 
-def check_logits(path: str, known: Logits, split: Split, network: MultiExitNetwork) -> None:
-    """Raise OfframpError where the logits table ``known``, read from ``path``, is not of this split
-    and network, so that nothing live could agree with it."""
+class Comparison(NamedTuple):
+    """What the tables say of a case's policy and what came of it live; which samples differ, and
+    which of those are excused (see `differences`), bool (N,) each."""
+
+    case: Case
+    table: Outcome
+    live: Outcome
+    differ: np.ndarray
+    excused: np.ndarray
+
+
+def check_logits(path: str, dumped: Logits, split: Split, network: MultiExitNetwork) -> None:
+    """Raise OfframpError where the logits table ``dumped``, read from ``path``, is not of this
+    split and network, so that nothing live could agree with it."""
     if not (
-        np.array_equal(known.sample_id, split.order) and np.array_equal(known.label, split.labels)
+        np.array_equal(dumped.sample_id, split.order) and np.array_equal(dumped.label, split.labels)
     ):
         raise OfframpError(
-            f"{path}: {len(known.label)} samples that are not the split's {len(split.order)}, in "
+            f"{path}: {len(dumped.label)} samples that are not the split's {len(split.order)}, in "
             "its order and with its labels; delete it and rerun"
         )
-    if known.logits.shape[1] != len(network.heads):
+    if dumped.logits.shape[1] != len(network.heads):
         raise OfframpError(
-            f"{path}: {known.logits.shape[1]} exits, where the network has {len(network.heads)}; "
+            f"{path}: {dumped.logits.shape[1]} exits, where the network has {len(network.heads)}; "
             "delete it and rerun"
         )
-    found = origin_of(known.table).get("weights_sha256")
-    if network.identity and found != network.identity.weights_sha256:
+    weights_sha256 = origin_of(dumped.table).get("weights_sha256")
+    if network.identity and weights_sha256 != network.identity.weights_sha256:
         raise OfframpError(
             f"{path}: not made with {network.identity.weights} as it is now; delete it and rerun"
         )
@@ -80,11 +91,11 @@ def cases_of(
     exits, classes = logits.shape[1:]
     policies = [load_policy_for(path, exits, classes, network) for path in paths]
     cases = [Case(Path(p).stem, policy, True) for p, policy in zip(paths, policies, strict=True)]
-    like = cases[0].policy
-    ends = score_range(like.criterion, logits.shape[2], policy_scores(like, logits))
-    places = (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS
-    for cutoff in spread(like.criterion, ends, places).tolist():
-        policy = like._replace(thresholds=(cutoff,) * (exits - 1))
+    first = cases[0].policy
+    ends = score_range(first.criterion, classes, policy_scores(first, logits))
+    middles = (np.arange(OTHER_CUTOFFS) + 0.5) / OTHER_CUTOFFS
+    for cutoff in spread(first.criterion, ends, middles).tolist():
+        policy = first._replace(thresholds=(cutoff,) * (exits - 1))
         cases.append(Case(f"cutoff {cutoff:.4f}", policy, False))
     return cases
 
@@ -102,10 +113,10 @@ def differences(
     moved = table.exits != live.exits
     differ = moved | (table.labels != live.labels)
     excused = np.zeros_like(differ)
-    first = np.minimum(table.exits, live.exits) - 1
+    earlier = np.minimum(table.exits, live.exits) - 1
     scores, tolerance = policy_scores(policy, logits), CRITERIA[policy.criterion].tolerance
     for i in np.flatnonzero(differ):
-        k = first[i]
+        k = earlier[i]
         second, largest = np.sort(logits[i, : k + 1])[:, -2:].T
         tied = largest - second <= LOGIT_TOLERANCE
         if not moved[i]:
@@ -119,6 +130,12 @@ def differences(
     return differ, excused
 
 
+def compared(case: Case, logits: np.ndarray, table: Outcome, live: Outcome) -> Comparison:
+    """A case's two outcomes, ``table`` from these ``logits``, float32 (N, K, C), held against each
+    other."""
+    return Comparison(case, table, live, *differences(case.policy, logits, table, live))
+
+
 @torch.inference_mode()
 def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Features) -> None:
     """Run every block and head once on every batch size that it will meet, and on all ``images``.
@@ -130,11 +147,11 @@ def warm_up(network: MultiExitNetwork, reached: np.ndarray, images: Features) ->
     """
     sizes = [np.unique(stage[stage > 0])[::-1].tolist() for stage in reached.T]
     x = images
-    with bar(desc="warm-up", total=sum(map(len, sizes)), unit="size") as shown:
-        for block, head, met in zip(network.blocks, network.heads, sizes, strict=True):
-            for n in met:
+    with bar(desc="warm-up", total=sum(map(len, sizes)), unit="size") as progress_bar:
+        for block, head, stage_sizes in zip(network.blocks, network.heads, sizes, strict=True):
+            for n in stage_sizes:
                 head(block(take(x, slice(0, n))))
-                shown.update(1)
+                progress_bar.update(1)
             x = block(x)
             head(x)
 
@@ -167,7 +184,7 @@ def run_interleaved(
         for c in order.permutation(len(runs)):
             result, seconds[b, c] = timed(partial(runs[c], x), device)
             if c < len(cases):
-                labels, exits = (each.cpu() for each in result)
+                labels, exits = (answer.cpu() for answer in result)
                 outcomes[c].exits[batches[b]], outcomes[c].labels[batches[b]] = exits, labels
     return outcomes, seconds
 
@@ -183,39 +200,37 @@ def speedups(seconds: np.ndarray) -> np.ndarray:
 
 
 def verification_rows(
-    case: Case,
-    logits: np.ndarray,
+    comparison: Comparison,
     labels: np.ndarray,
-    live: Outcome,
     model: TimeModel,
     seconds: float,
     speedup: np.ndarray,
 ) -> list[dict]:
     """The rows of `verification.parquet` for one case: exit 0 (overall) to K.
 
-    ``seconds`` were measured; ``speedup`` (3,) is one column of `speedups`. Rows of exits count
-    differing samples by the exit the table gives them.
+    ``labels`` int64 (N,) are the true ones; ``seconds`` were measured; ``speedup`` (3,) is one
+    column of `speedups`. Rows of exits count differing samples by the exit the table gives them.
     """
-    exits = logits.shape[1]
-    table = outcome_of_tables(case.policy, logits)
-    differ, excused = differences(case.policy, logits, table, live)
+    case, table, live, differ, excused = comparison
+    exits, everyone = len(case.policy.thresholds) + 1, slice(None)
     reached = reached_by(table.exits, model.batch_size, exits)
     predicted = stage_seconds(model, reached, case.policy.runs)
     rows = []
     for k in range(exits + 1):
-        here, there = (table.exits == k, live.exits == k) if k else (slice(None), slice(None))
+        left_in_table = table.exits == k if k else everyone
+        left_live = live.exits == k if k else everyone
         rows.append(
             {
                 "policy": case.name,
                 "chosen": case.chosen,
                 "exit": k,
                 "threshold": case.policy.thresholds[k - 1] if 0 < k < exits else None,
-                "n_table": len(table.exits[here]),
-                "n_live": len(live.exits[there]),
-                "correct_table": int((table.labels == labels)[here].sum()),
-                "correct_live": int((live.labels == labels)[there].sum()),
-                "differ": int(differ[here].sum()),
-                "excused": int(excused[here].sum()),
+                "n_table": len(table.exits[left_in_table]),
+                "n_live": len(live.exits[left_live]),
+                "correct_table": int((table.labels == labels)[left_in_table].sum()),
+                "correct_live": int((live.labels == labels)[left_live].sum()),
+                "differ": int(differ[left_in_table].sum()),
+                "excused": int(excused[left_in_table].sum()),
                 "seconds_predicted": float(predicted[k - 1] if k else predicted.sum()),
             }
         )
@@ -247,39 +262,39 @@ def verify(
     batch_size = model.batch_size
     for case in cases:
         check_fits(case.name, case.policy, exits, classes)
-    taken = [outcome_of_tables(case.policy, logits).exits for case in cases]
-    taken.append(np.full(len(logits), exits))  # the full network
-    reached = np.concatenate([reached_by(each, batch_size, exits) for each in taken])
+    tables = [outcome_of_tables(case.policy, logits) for case in cases]
+    left_at = [table.exits for table in tables]
+    left_at.append(np.full(len(logits), exits))  # the full network
+    reached = np.concatenate([reached_by(run, batch_size, exits) for run in left_at])
     warm_up(network, reached, load_images(split, slice(0, batch_size), device))
     rounds = -(-LEAST_BATCHES // len(list(split.batches(batch_size))))
     outcomes, seconds = run_interleaved(network, cases, split, batch_size, device, rounds=rounds)
     if rounds > 1:  # halves of rounds, since batches of one round are few and unlike each other
         seconds = seconds.reshape(rounds, -1, seconds.shape[1]).sum(axis=1)
-    fail_on_differences(cases, outcomes, logits, split.order)
+    comparisons = [
+        compared(case, logits, table, live)
+        for case, table, live in zip(cases, tables, outcomes, strict=True)
+    ]
+    fail_on_differences(comparisons, split.order)
     faster = speedups(seconds)
     rows = [
         row
-        for c, (case, live) in enumerate(zip(cases, outcomes, strict=True))
+        for c, comparison in enumerate(comparisons)
         for row in verification_rows(
-            case, logits, split.labels, live, model, seconds[:, c].sum() / rounds, faster[:, c]
+            comparison, split.labels, model, seconds[:, c].sum() / rounds, faster[:, c]
         )
     ]
     return pa.Table.from_pylist(rows, schema=VERIFICATION)
 
 
-def fail_on_differences(
-    cases: Sequence[Case], outcomes: Sequence[Outcome], logits: np.ndarray, sample_id: np.ndarray
-) -> None:
+def fail_on_differences(comparisons: Sequence[Comparison], sample_id: np.ndarray) -> None:
     """Raise OfframpError that names the first samples on which live run and tables disagree."""
-    lines = []
-    for case, live in zip(cases, outcomes, strict=True):
-        table = outcome_of_tables(case.policy, logits)
-        differ, excused = differences(case.policy, logits, table, live)
-        lines += [
-            f"  {case.name}, sample {sample_id[i]}: table exit {table.exits[i]} label "
-            f"{table.labels[i]}, live exit {live.exits[i]} label {live.labels[i]}"
-            for i in np.flatnonzero(differ & ~excused)
-        ]
+    lines = [
+        f"  {case.name}, sample {sample_id[i]}: table exit {table.exits[i]} label "
+        f"{table.labels[i]}, live exit {live.exits[i]} label {live.labels[i]}"
+        for case, table, live, differ, excused in comparisons
+        for i in np.flatnonzero(differ & ~excused)
+    ]
     if lines:
         shown = "\n".join(lines[:10])
         raise OfframpError(

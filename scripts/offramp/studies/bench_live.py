@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from offramp.common.progress import progress
 from offramp.data.splits import Split, load_images
 from offramp.inference.cascade import cascade, cascade_regrouped, run_full_network
-from offramp.inference.forward import Stopwatch, new_notes, timed_stage
+from offramp.inference.forward import Stopwatch, all_samples, timed_stage
 from offramp.inference.machine import timed
 from offramp.inference.verification import differences
 from offramp.networks.features import Features
@@ -161,10 +161,9 @@ def overhead(
 
 @torch.inference_mode()
 def _time_parts(network: MultiExitNetwork, policy: Policy, x: Features, watch: Stopwatch) -> None:
-    notes = new_notes(x)
-    seen: list[Tensor] = []
+    samples, notes = all_samples(x)
     for _ in network.heads:
-        x = timed_stage(network, policy, x, seen, notes, watch)
+        samples = timed_stage(network, policy, samples, notes, watch)
 
 
 def peak(

@@ -12,7 +12,7 @@ from offramp import OfframpError
 from offramp.data.datasets import dataset_of
 from offramp.data.splits import Split, load_images
 from offramp.inference.backends import BACKENDS, for_inference
-from offramp.inference.opening import ready, split_of
+from offramp.inference.opening import ready_network, split_of
 from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, exits_of, load_policy_for
@@ -57,7 +57,7 @@ def subject_of(paths: Any, params: Any, device: torch.device) -> Subject:
     Raises OfframpError when the policy decides by anything but the entropy of raw logits.
     """
     test = split_of(paths, params, "test")
-    network = ready(params.model, paths.weights, params, test, device)
+    network = ready_network(params.model, paths.weights, params, test, device)
     policy = load_policy_for(
         paths.policy, len(network.heads), dataset_of(params.dataset).classes, network.identity
     )
