@@ -31,7 +31,7 @@ from offramp.inference.runner import Runner
 from offramp.inference.verification import cases_of, verify
 from offramp.networks.features import count, take
 from offramp.networks.identity import Identity
-from offramp.networks.loading import describe, digest_of, own, save
+from offramp.networks.loading import describe, digest_of, own_network, save
 from offramp.networks.own.trying import check_network
 from offramp.scoring.policy import Policy, load_policy, policy_scores, save_policy
 from offramp.tables.files import read_logits
@@ -87,7 +87,7 @@ def made(exits: int, classes: int, several: bool, seed: int = 0, one_input: bool
 
     network = Made()
     network.blocks, network.heads = blocks, heads
-    return own("made", network).eval()
+    return own_network("made", network).eval()
 
 
 def inputs(n: int, several: bool, seed: int = 0):
@@ -225,7 +225,7 @@ def trial(block=lambda x: x, head=lambda x: x[:, :4], x=None) -> str:
 
     x = torch.rand(4, 6) if x is None else x
     with pytest.raises(OfframpError) as caught:
-        check_network(own("net.py:Net", Net()).eval(), "net.py:Net", x, 4)
+        check_network(own_network("net.py:Net", Net()).eval(), "net.py:Net", x, 4)
     [line] = str(caught.value).splitlines()
     assert documented(line), line
     return line
@@ -293,7 +293,7 @@ def test_float_noise_is_no_fault():
         blocks = [nn.Sequential(wide, nn.BatchNorm1d(600))]  # noqa: RUF012
         heads = [nn.Linear(600, 4)]  # noqa: RUF012
 
-    check_network(own("net", Net()).eval(), "net", 100 * torch.rand(4, 600), 4)
+    check_network(own_network("net", Net()).eval(), "net", 100 * torch.rand(4, 600), 4)
 
 
 class Shipped(nn.Module):
@@ -342,7 +342,7 @@ DATASET = DATASETS["digits"]._replace(
 def policy_of(folder, network, criterion="entropy", weights="w.safetensors") -> str:
     """A policy file for a network, and its weights beside it."""
     if weights != "none":
-        save(own("net", network), folder / weights, {})
+        save(own_network("net", network), folder / weights, {})
         digest = sha256(folder / weights)
     else:
         digest = digest_of(network.state_dict())
@@ -364,7 +364,7 @@ def test_a_policy_for_it_wants_it_handed_in(tmp_path, weights):
     assert documented(str(caught.value))
     fresh = Shipped(seed=2 if weights != "none" else 1)
     found = Cascade.load(path, network=fresh)(x)
-    labels, exits = run_cascade(own("net", network).eval(), load_policy(path), x)
+    labels, exits = run_cascade(own_network("net", network).eval(), load_policy(path), x)
     assert torch.equal(found.label, labels) and torch.equal(found.exit, exits)
     assert len(set(exits.tolist())) == 2
     if weights == "none":

@@ -85,7 +85,7 @@ def test_its_weights_keep_the_names_that_it_gives_them():
         "first",
         "last",
     }
-    torch.save(network.made.state_dict(), "w.pt")
+    torch.save(network.holder.state_dict(), "w.pt")
     save(network, "w.safetensors", {})
     for path in ("w.pt", "w.safetensors"):
         loaded = load("net.py:Net", 5, path, CPU)

@@ -169,7 +169,7 @@ def test_what_is_wanted_past_a_cut_goes_along_in_a_tuple():
     assert widest_gap(network, whole, images()) <= 1e-5
     # The head looks at what the named submodule gave.
     own = whole.b(whole.a(images()))
-    assert torch.equal(network.heads[1](features), network.made["exits"][1].head(own))
+    assert torch.equal(network.heads[1](features), network.holder["exits"][1].head(own))
 
 
 def test_features_are_as_they_were_when_the_next_block_has_run():

@@ -18,7 +18,7 @@ from offramp.inference.backends import for_inference
 from offramp.inference.cascade import cascade, check_policy
 from offramp.inference.machine import choose_device
 from offramp.networks.finding import ChosenFor, chosen_for, find_weights, read_about
-from offramp.networks.loading import NETWORKS, NONE, build, filled, own
+from offramp.networks.loading import NETWORKS, NONE, build, filled, own_network
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.networks.own.factory import factory_of, is_own
 from offramp.scoring.policy import Policy, load_policy
@@ -142,7 +142,7 @@ def _check_own(policy: str | Path, chosen: ChosenFor, network: Any) -> None:
 def as_multi_exit(network: Any) -> MultiExitNetwork:
     """A network as it is handed in, in the form that everything here expects. Raises OfframpError
     where it is none."""
-    return network if isinstance(network, MultiExitNetwork) else own("network", network)
+    return network if isinstance(network, MultiExitNetwork) else own_network("network", network)
 
 
 def prepared(

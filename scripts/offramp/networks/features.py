@@ -23,11 +23,11 @@ def take(x: Features, rows: Tensor | slice) -> Features:
     return x[rows] if isinstance(x, Tensor) else tuple(t[rows] for t in x)
 
 
-def joined(several: Sequence[Features]) -> Features:
-    """The samples of several, one after the other."""
-    if isinstance(several[0], Tensor):
-        return torch.cat(several)  # type: ignore[arg-type] # all are tensors, or none
-    return tuple(map(torch.cat, zip(*several, strict=True)))
+def joined(batches: Sequence[Features]) -> Features:
+    """The samples of several batches, one after the other."""
+    if isinstance(batches[0], Tensor):
+        return torch.cat(batches)  # type: ignore[arg-type] # all are tensors, or none
+    return tuple(map(torch.cat, zip(*batches, strict=True)))
 
 
 def tensors_of(x: Features) -> tuple[Tensor, ...]:

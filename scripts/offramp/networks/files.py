@@ -56,10 +56,10 @@ def _unusable_zip(path: str | Path) -> str | None:
     except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return "is cut off or damaged (a zip archive without its end); copy or download it again"
     # Those of torch lie in one folder, of any name.
-    ends = {name.partition("/")[2] for name in names}
-    if "constants.pkl" in ends:
+    inner = {name.partition("/")[2] for name in names}
+    if "constants.pkl" in inner:
         return f"is a TorchScript archive, which holds a program; {SAVE_THERE}"
-    if "data.pkl" in ends:
+    if "data.pkl" in inner:
         return None
     listed = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
     return f"is a zip archive that torch did not save (it holds {listed or 'nothing'}); {UNPACK}"

@@ -34,19 +34,19 @@ def chosen_for(path: str | Path, about: dict[str, Any]) -> ChosenFor:
     Raises OfframpError when it does not say so.
     """
     origin, network = about.get("provenance") or {}, about.get("network") or {}
-    found: dict[str, Any] = {
+    said: dict[str, Any] = {
         "model": network.get("name", origin.get("model")),
         "dataset": origin.get("dataset"),
         "sha256": network.get("weights_sha256", origin.get("weights_sha256")),
     }
-    missing = [name for name, value in found.items() if not isinstance(value, str)]
+    missing = [name for name, value in said.items() if not isinstance(value, str)]
     if missing:
         raise OfframpError(
             f"{path}: provenance: does not say the {missing[0]} that the policy was chosen for; "
             "take a policy that a run wrote"
         )
     file, options = network.get("weights"), network.get("options")
-    return ChosenFor(**found, file=file, known=origin.get("known"), options=options)
+    return ChosenFor(**said, file=file, known=origin.get("known"), options=options)
 
 
 def find_weights(policy: str | Path, chosen: ChosenFor, given: str | Path | None) -> Path:
@@ -69,13 +69,13 @@ def find_weights(policy: str | Path, chosen: ChosenFor, given: str | Path | None
 def _checked(policy: str | Path, chosen: ChosenFor, given: Path) -> Path:
     if not given.is_file():
         raise OfframpError(f"{given}: no such file")
-    found = sha256(given)
-    if found != chosen.sha256:
-        listed = read_index(given.parent / INDEX).values()
-        model = next((entry["model"] for entry in listed if entry["sha256"] == found), None)
+    digest = sha256(given)
+    if digest != chosen.sha256:
+        entries = read_index(given.parent / INDEX).values()
+        model = next((entry["model"] for entry in entries if entry["sha256"] == digest), None)
         raise OfframpError(
             f"{policy}: chosen for {_named(chosen.model, chosen.sha256)}, not for {given} "
-            f"({_named(model, found)}); name the weights it was chosen for, or another policy"
+            f"({_named(model, digest)}); name the weights it was chosen for, or another policy"
         )
     return given
 

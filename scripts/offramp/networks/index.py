@@ -49,12 +49,12 @@ def mismatches(
     entry = read_index(weights.parent / INDEX).get(weights.name)
     if entry is None:
         return
-    for place, wanted, found in (
+    for config_key, listed, configured in (
         (name_key, entry["model"], model),
         ("dataset.name", entry["dataset"], dataset),
     ):
-        if wanted != found:
-            yield f"{place}: {weights} are of {wanted}, not of {found}"
+        if listed != configured:
+            yield f"{config_key}: {weights} are of {listed}, not of {configured}"
     if entry["dataset"] == dataset and validation > entry["validation"]:
         yield (
             f"dataset.validation: {validation} samples, but {weights} were trained on all except "

@@ -49,27 +49,27 @@ def build(model: Model, classes: int, like: Features | None = None) -> MultiExit
     if not is_own(name):
         network: MultiExitNetwork = NETWORKS[name](classes)
     else:
-        made = make(name, options, classes)
+        given = make(name, options, classes)
         exits = None if isinstance(model, str) else model.get("exits")
-        network = with_exits(made, model, classes, like) if exits else own(name, made)
+        network = with_exits(given, model, classes, like) if exits else own_network(name, given)
     lay_out(network)
     return network
 
 
-def with_exits(made: Any, model: Model, classes: int, like: Features | None) -> SplitNetwork:
+def with_exits(given: Any, model: Model, classes: int, like: Features | None) -> SplitNetwork:
     """What a factory gave, cut and given heads as ``model`` says."""
     assert isinstance(model, Mapping) and like is not None
-    if not isinstance(made, nn.Module):
+    if not isinstance(given, nn.Module):
         raise OfframpError(
-            f"model.exits: {name_of(model)} gave {_kind(made)}; want a torch.nn.Module to cut"
+            f"model.exits: {name_of(model)} gave {_type(given)}; want a torch.nn.Module to cut"
         )
     kind = model.get("head") or "pooled"
 
     def by_factory(shape: tuple, classes: int) -> nn.Module:
         return make(kind, {"shape": shape, "classes": classes}, classes, "model.head")
 
-    way = kind if kind in HEADS else by_factory
-    return split(made, model["exits"], like, partial(head_for, classes=classes, kind=way))
+    maker = kind if kind in HEADS else by_factory
+    return split(given, model["exits"], like, partial(head_for, classes=classes, kind=maker))
 
 
 def lay_out(network: nn.Module) -> None:
@@ -90,34 +90,32 @@ def _name_and_options(model: Model) -> tuple[str, Mapping[str, Any]]:
     return model["name"], model.get("options") or {}
 
 
-def own(what: str, made: Any) -> MultiExitNetwork:
+def own_network(what: str, given: Any) -> MultiExitNetwork:
     """Someone's network, which ``what`` gave, as one of ours.
 
     Raises OfframpError where it is none: see `offramp.networks.multiexit.MultiExit`.
     """
     parts = {}
     for name in ("blocks", "heads"):
-        found = getattr(made, name, None)
-        if not isinstance(found, Sequence | nn.ModuleList | nn.Sequential):
+        modules = getattr(given, name, None)
+        if not isinstance(modules, Sequence | nn.ModuleList | nn.Sequential):
             raise OfframpError(
-                f"{what} gave {_kind(made)} without a list of {name}; want an object with blocks "
+                f"{what} gave {_type(given)} without a list of {name}; want an object with blocks "
                 f"and heads, see {PAGE}; or name in model.exits where a module gets exits"
             )
-        parts[name] = list(found)
-        for place, part in enumerate(parts[name]):
+        parts[name] = list(modules)
+        for i, part in enumerate(parts[name]):
             if not isinstance(part, nn.Module):
-                raise OfframpError(
-                    f"{what}: {name}[{place}] is {_kind(part)}; want a torch.nn.Module"
-                )
+                raise OfframpError(f"{what}: {name}[{i}] is {_type(part)}; want a torch.nn.Module")
     blocks, heads = map(len, parts.values())
     if blocks != heads or not blocks:
         raise OfframpError(
             f"{what} gave {blocks} blocks and {heads} heads; want as many of each, a pair per exit"
         )
-    return OwnNetwork(made)
+    return OwnNetwork(given)
 
 
-def _kind(value: Any) -> str:
+def _type(value: Any) -> str:
     return "None" if value is None else f"an object of type {type(value).__name__}"
 
 
@@ -149,21 +147,21 @@ def filled(
     if weights is None:
         digest = digest_of(network.state_dict())
     else:
-        _take(network, name, weights, classes)
+        _load_weights(network, name, weights, classes)
         digest = sha256(weights)
     network.identity = Identity(name, str(weights or NONE), digest, dict(options) or None)
     return network.to(device).eval()
 
 
-def _take(network: MultiExitNetwork, name: str, weights: str | Path, classes: int) -> None:
+def _load_weights(network: MultiExitNetwork, name: str, weights: str | Path, classes: int) -> None:
     content = states.read(weights)
     try:
         state = states.fitting(
             weights, content, network.state_dict(), f"{name} with {classes} classes"
         )
     except OfframpError as error:
-        others = _whose(content, name, classes) or _uncut(content, network)
-        raise OfframpError(f"{error}{others}") from None
+        hint = _whose(content, name, classes) or _uncut(content, network)
+        raise OfframpError(f"{error}{hint}") from None
     network.load_state_dict(state, strict=True)
 
 
@@ -196,9 +194,9 @@ def _whose(content: Any, name: str, classes: int) -> str:
     """A line that says of which other network here the weights are, if of any."""
     for other in NETWORKS.keys() - {name}:
         with torch.device("meta"):
-            wanted = NETWORKS[other](classes).state_dict()
+            state = NETWORKS[other](classes).state_dict()
         with suppress(OfframpError):
-            states.fitting("", content, wanted, other)
+            states.fitting("", content, state, other)
             return f"\n  these are weights of {other}: name that network in the config"
     return ""
 
@@ -236,15 +234,15 @@ def describe(network: MultiExitNetwork, x: Features) -> "pa.Table":
 
     rows = []
     for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True), 1):
-        features, row = _look(block, x)
+        features, row = _described(block, x)
         rows.append({"part": "block", "exit": k, **row})
-        _, row = _look(head, features)
+        _, row = _described(head, features)
         rows.append({"part": "head", "exit": k, **row})
         x = features
     return pa.Table.from_pylist(rows, schema=NETWORK)
 
 
-def _look(part: nn.Module, x: Features) -> tuple[Features, dict]:
+def _described(part: nn.Module, x: Features) -> tuple[Features, dict]:
     with FlopCounterMode(display=False) as counter:
         y = part(x)
     return y, {

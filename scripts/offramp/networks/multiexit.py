@@ -64,22 +64,23 @@ class OwnNetwork(MultiExitNetwork):
 
     own = True
 
-    def __init__(self, made: MultiExit):
+    def __init__(self, network: MultiExit):
         super().__init__()
-        self.blocks, self.heads = tuple(made.blocks), tuple(made.heads)
-        parts = nn.ModuleDict({"blocks": nn.ModuleList(made.blocks)})
-        parts["heads"] = nn.ModuleList(made.heads)
-        whole = isinstance(made, nn.Module) and {*made.modules()} >= {*self.blocks, *self.heads}
+        self.blocks, self.heads = tuple(network.blocks), tuple(network.heads)
+        parts = nn.ModuleDict({"blocks": nn.ModuleList(network.blocks)})
+        parts["heads"] = nn.ModuleList(network.heads)
+        inside = {*network.modules()} if isinstance(network, nn.Module) else set()
         # Else a plain object, or a module that holds its parts in lists of Python's own.
-        self.made: nn.Module = cast(nn.Module, made) if whole else parts
+        complete = inside >= {*self.blocks, *self.heads}
+        self.holder: nn.Module = cast(nn.Module, network) if complete else parts
 
     def state_dict(self, *args, **kwargs):
         """That of the network as its author wrote it."""
-        return self.made.state_dict(*args, **kwargs)
+        return self.holder.state_dict(*args, **kwargs)
 
     def load_state_dict(self, *args, **kwargs):
         """Into the network as its author wrote it."""
-        return self.made.load_state_dict(*args, **kwargs)
+        return self.holder.load_state_dict(*args, **kwargs)
 
     def fold(self) -> None:
         """Nothing: what the parts call so is not known."""

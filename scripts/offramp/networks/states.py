@@ -49,16 +49,16 @@ def read(weights: str | Path) -> Any:
 
 
 def _refusal(error: Exception, weights: str | Path) -> str:
-    named = re.search(r"(?:GLOBAL|class) ([\w.]+\.[\w.]+)", str(error))
-    refused = named[1] if named else _first_type(weights)
+    match = re.search(r"(?:GLOBAL|class) ([\w.]+\.[\w.]+)", str(error))
+    refused = match[1] if match else _first_type(weights)
     if refused:
         return (
             f"holds an object of the type {refused}, and unpickling that could run any code, so "
             f"it is refused; {SAVE_THERE}"
         )
-    # The first sentence: torch goes on to recommend unpickling what may hold any code.
-    first = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
-    why = "" if first == "Weights only load failed" else f" ({first})"
+    # The first alone: torch goes on to recommend unpickling what may hold any code.
+    sentence = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
+    why = "" if sentence == "Weights only load failed" else f" ({sentence})"
     return f"not a readable weights file, neither safetensors nor what torch.save writes{why}"
 
 
@@ -89,10 +89,10 @@ def fitting(
     states = {place: _bare(state, wanted) for place, state in _states(content)}
     if not states:
         raise OfframpError(
-            f"{weights}: holds no state dict, tensors by name, but {_told(content)}; {SAVE_THERE}"
+            f"{weights}: holds no state dict, tensors by name, but {_held(content)}; {SAVE_THERE}"
         )
     problems = {place: list(_problems(state, wanted)) for place, state in states.items()}
-    good = [place for place, found in problems.items() if not found]
+    good = [place for place, lines in problems.items() if not lines]
     if len(good) > 1:
         raise OfframpError(
             f"{weights}: holds several state dicts of {network}, at {' and '.join(good)}; save the "
@@ -104,7 +104,7 @@ def fitting(
     what = f"its state dict at {best} is not" if best else "not"
     cause = _cause(states[best], wanted)
     if len(states) > 1 and not states[best].keys() & wanted.keys():
-        cause = f"\n  it holds {_told(content)}"
+        cause = f"\n  it holds {_held(content)}"
     raise OfframpError(f"{weights}: {what} weights of {network}:{cause}\n{_listed(problems[best])}")
 
 
@@ -127,10 +127,10 @@ def _states(
 def _bare(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state dict without what wrappers put before all its names."""
     bare = {key.replace(COMPILED, ""): v for key, v in state.items() if key != AVERAGED}
-    taken = {key.partition(".")[0] for key in wanted}
+    wanted_prefixes = {key.partition(".")[0] for key in wanted}
     while True:
-        first, *others = {key.partition(".")[0] for key in bare} or {""}
-        if not bare or others or first in taken or not all("." in key for key in bare):
+        prefix, *others = {key.partition(".")[0] for key in bare} or {""}
+        if not bare or others or prefix in wanted_prefixes or not all("." in key for key in bare):
             return bare
         bare = {key.partition(".")[2]: value for key, value in bare.items()}
 
@@ -175,7 +175,7 @@ def _cause(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def _told(content: Any) -> str:
+def _held(content: Any) -> str:
     if isinstance(content, dict) and content:
         keys = [str(key) for key in content]
         return f"the keys {', '.join(keys[:LISTED])}" + (", ..." if len(keys) > LISTED else "")

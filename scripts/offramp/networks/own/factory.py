@@ -128,8 +128,8 @@ def _missing(factory: Factory, names: set[str]) -> str:
     public = sorted(name for name in names if not name.startswith("_"))
     near = difflib.get_close_matches(factory.name, public, 1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    known = ", ".join(public[:10]) or "nothing"
-    return f"{factory.source} has no {factory.name}; it has {known}{hint}"
+    listed = ", ".join(public[:10]) or "nothing"
+    return f"{factory.source} has no {factory.name}; it has {listed}{hint}"
 
 
 def make(model: str, options: Mapping[str, Any], classes: int, key: str = "model.options") -> Any:
@@ -143,10 +143,10 @@ def make(model: str, options: Mapping[str, Any], classes: int, key: str = "model
     if problem:
         raise OfframpError(problem)
     with _importing_beside(factory.file):
-        found = _imported(factory)
-        if not hasattr(found, factory.name):
-            raise OfframpError(_missing(factory, set(vars(found))))
-        call = getattr(found, factory.name)
+        module = _imported(factory)
+        if not hasattr(module, factory.name):
+            raise OfframpError(_missing(factory, set(vars(module))))
+        call = getattr(module, factory.name)
         if not callable(call):
             raise OfframpError(f"{model} is of type {type(call).__name__}, not a function or class")
         arguments = _arguments(model, call, options, classes, key)
@@ -178,9 +178,9 @@ def _arguments(
         signature = inspect.signature(call)
     except (TypeError, ValueError):  # some that are written in C
         return dict(options)
-    takes = signature.parameters.get("classes")
+    parameter = signature.parameters.get("classes")
     arguments = dict(options)
-    if takes is not None and takes.kind != takes.POSITIONAL_ONLY:
+    if parameter is not None and parameter.kind != parameter.POSITIONAL_ONLY:
         arguments.setdefault("classes", classes)
     try:
         signature.bind(**arguments)
@@ -193,17 +193,17 @@ def _arguments(
 
 def _imported(factory: Factory) -> ModuleType:
     if factory.module:
-        module = factory.module
-        return guarded(f"importing {module} raised", lambda: importlib.import_module(module))
+        path = factory.module
+        return guarded(f"importing {path} raised", lambda: importlib.import_module(path))
     file = Path(str(factory.file)).absolute()
     digest = hashlib.sha256(str(file).encode()).hexdigest()[:8]
     name = f"own_{file.stem}_{digest}"  # no other module's
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None
-    module_ = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module_
-    guarded(f"importing {factory.file} raised", lambda: spec.loader.exec_module(module_))
-    return module_
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    guarded(f"importing {factory.file} raised", lambda: spec.loader.exec_module(module))
+    return module
 
 
 def guarded(what: str, call: Any) -> Any:
@@ -213,7 +213,7 @@ def guarded(what: str, call: Any) -> Any:
     except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)[2:]
         outside = [f for f in frames if "site-packages" not in f.filename and "<" not in f.filename]
-        place = (outside or frames)[-1:]
-        where = "".join(f" ({Path(f.filename).name}, line {f.lineno})" for f in place)
-        first = (str(error).strip() or "without a message").splitlines()[0]
-        raise OfframpError(f"{what} {type(error).__name__}: {first[:LONGEST]}{where}") from error
+        last = (outside or frames)[-1:]
+        place = "".join(f" ({Path(f.filename).name}, line {f.lineno})" for f in last)
+        words = (str(error).strip() or "without a message").splitlines()[0]
+        raise OfframpError(f"{what} {type(error).__name__}: {words[:LONGEST]}{place}") from error

@@ -17,7 +17,7 @@ class Pooled(nn.Module):
 
     def __init__(self, shape: Sequence[int], classes: int):
         super().__init__()
-        self.axes = _places(shape)
+        self.axes = _axes_of_places(shape)
         self.fc = nn.Linear(_channels(shape), classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,14 +35,14 @@ class Convolution(nn.Module):
                 f"model.head: convolution needs features (N, channels, height, width), not "
                 f"(N, {', '.join(map(str, shape))}); take pooled"
             )
-        self.last, channels = _last(shape), _channels(shape)
+        self.channels_last, channels = _channels_last(shape), _channels(shape)
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(channels)
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features to logits."""
-        x = x.permute(0, 3, 1, 2) if self.last else x
+        x = x.permute(0, 3, 1, 2) if self.channels_last else x
         return self.fc(torch.relu(self.bn(self.conv(x))).mean((2, 3)))
 
 
@@ -69,33 +69,33 @@ def head_for(x: Features, place: int, classes: int, kind: str | HeadFactory) -> 
     """
     if callable(kind):
         shapes = [tuple(t.shape[1:]) for t in tensors_of(x)]
-        made = kind(tuple(shapes) if isinstance(x, tuple) else shapes[0], classes)
-        if not isinstance(made, nn.Module):
+        head = kind(tuple(shapes) if isinstance(x, tuple) else shapes[0], classes)
+        if not isinstance(head, nn.Module):
             raise OfframpError(
-                f"model.head: the factory gave an object of type {type(made).__name__}; want a "
+                f"model.head: the factory gave an object of type {type(head).__name__}; want a "
                 "torch.nn.Module"
             )
-        return made
-    own = x[place] if isinstance(x, tuple) else x
-    if not own.is_floating_point() or own.ndim < 2:
+        return head
+    output = x[place] if isinstance(x, tuple) else x
+    if not output.is_floating_point() or output.ndim < 2:
         raise OfframpError(
             f"model.head: {kind} needs floating-point features of 2 axes or more, not "
-            f"{own.dtype} of shape (N, {', '.join(map(str, own.shape[1:]))}); name a factory"
+            f"{output.dtype} of shape (N, {', '.join(map(str, output.shape[1:]))}); name a factory"
         )
-    head = HEADS[kind](own.shape[1:], classes)
+    head = HEADS[kind](output.shape[1:], classes)
     return OfOne(place, head) if isinstance(x, tuple) else head
 
 
-def _last(shape: Sequence[int]) -> bool:
+def _channels_last(shape: Sequence[int]) -> bool:
     """Whether channels come last: by their places, since images here are nearly always square."""
     return len(shape) == 3 and shape[0] == shape[1] != shape[2]
 
 
 def _channels(shape: Sequence[int]) -> int:
-    return shape[-1] if len(shape) < 3 or _last(shape) else shape[0]
+    return shape[-1] if len(shape) < 3 or _channels_last(shape) else shape[0]
 
 
-def _places(shape: Sequence[int]) -> tuple[int, ...]:
-    if len(shape) < 3 or _last(shape):
+def _axes_of_places(shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) < 3 or _channels_last(shape):
         return tuple(range(1, len(shape)))
     return tuple(range(2, len(shape) + 1))

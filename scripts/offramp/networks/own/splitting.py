@@ -1,13 +1,11 @@
 """Exits on somebody's network: any torch module, cut after named submodules into blocks.
 
-torch.fx traces it and takes it apart. What is here says where, what crosses each cut (only tensors
-whose first axis is the batch may, since samples leave there), and proves that nothing else changed.
+torch.fx traces it and takes it apart. What is here says where, gives every cut its head, and proves
+that nothing else changed.
 """
 
 import difflib
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,15 +13,14 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.split_module import split_module
 
 from offramp import OfframpError
-from offramp.networks.features import Features, take, tensors_of
+from offramp.networks.features import Features, count, take, tensors_of
 from offramp.networks.multiexit import MultiExitNetwork, OwnNetwork
-from offramp.networks.own.crossings import Facts, of_shapes, settle_crossings
+from offramp.networks.own.crossings import settle_crossings
+from offramp.networks.own.tracing import SIZES, Given, Trace, facts_of, refused, traced
 
 # Makes the head of an exit of the features there, which may be several, and the place of the named
 # submodule's own output among them.
 HeadMaker = Callable[[Features, int], nn.Module]
-# Of how many samples the batches are that show what depends on their number.
-SIZES = (3, 2)
 TOLERANCE = 1e-5
 # Convolutions of batches of another size may sum in another order.
 LOOSE = 1e-3
@@ -35,7 +32,7 @@ class SplitNetwork(OwnNetwork):
 
     def __init__(self, trunk: nn.Module, blocks: Sequence["Block"], heads: Sequence[nn.Module]):
         MultiExitNetwork.__init__(self)
-        self.made = nn.ModuleDict({"trunk": trunk, "exits": nn.ModuleList(heads)})
+        self.holder = nn.ModuleDict({"trunk": trunk, "exits": nn.ModuleList(heads)})
         # In tuples, so that the state dict holds every layer once.
         self.blocks = self.pieces = tuple(blocks)
         # The last block gives logits: the trunk is timed as it is, whatever its last layers are.
@@ -44,7 +41,7 @@ class SplitNetwork(OwnNetwork):
     @property
     def trunk(self) -> nn.Module:
         """The network as it was."""
-        return self.made.get_submodule("trunk")
+        return self.holder.get_submodule("trunk")
 
     def _apply(self, fn, recurse=True):
         """What moves the weights moves what blocks hold of them."""
@@ -74,10 +71,10 @@ class Block(nn.Module):
         before = list(x) if isinstance(x, tuple) else [x]
         for place in self.changed:
             before[place] = before[place].clone()
-        made = self.piece(
+        results = self.piece(
             *[getattr(self, name) if isinstance(name, str) else before[name] for name in self.takes]
         )
-        after = tuple((*before, *made)[place] for place in self.gives)
+        after = tuple((*before, *results)[place] for place in self.gives)
         return after if len(after) > 1 else after[0]
 
     def hold(self, name: str, tensor: Tensor, place: str | None) -> None:
@@ -108,81 +105,35 @@ def split(
     Raises OfframpError that names the place where the network can't be cut, and what crosses it.
     """
     network.eval()
-    some = torch.arange(SIZES[0]) % len(tensors_of(example)[0])
-    inputs = [x[some] for x in tensors_of(example)]
+    rows = torch.arange(max(SIZES)) % count(example)
+    inputs = [x[rows] for x in tensors_of(example)]
     _check_names(network, exits)
     _check_runs(network, inputs)
-    tracer, graph = _traced(network, exits, inputs)
-    ends = [_end(tracer, name) for name in exits]
-    _check_order(exits, ends, graph)
-    parts = _parts(graph, [place for place, _ in ends])
-    whole = fx.GraphModule(tracer.root, graph)
-    facts = _facts(whole, inputs)
-    own = settle_crossings(graph, parts, facts, [value for _, value in ends], exits, SIZES)
+    trace = traced(network, exits, inputs)
+    given = [_given_once(trace, name) for name in exits]
+    ends = [exit_.end for exit_ in given]
+    _check_order(exits, ends, trace.graph)
+    parts = _parts(trace.graph, ends)
+    whole = fx.GraphModule(trace.root, trace.graph)
+    facts, values = facts_of(whole, inputs), [exit_.value for exit_ in given]
+    outputs = settle_crossings(trace.graph, parts, facts, values, exits)
     whole.recompile()
-    blocks, places = _blocks(whole, parts, own)
+    blocks, places = _blocks(whole, parts, outputs)
     with torch.no_grad():
         heads = _heads(blocks, places, exits, inputs, head)
-        made = SplitNetwork(network, blocks, heads).eval()
-        _check_same(made, exits, inputs)
-    return made
-
-
-class _Whole(nn.Module):
-    """A network as the only child of a root, so that it is called with its own defaults, and its
-    tensors have a path each."""
-
-    def __init__(self, network: nn.Module, inputs: int):
-        super().__init__()
-        self.network, self.inputs = network, inputs
-
-    def forward(self, x):
-        return self.network(*(x[i] for i in range(self.inputs)))
-
-
-class _Tracer(fx.Tracer):
-    """fx's tracer, which looks only into modules that an exit lies in, and notes what each exit
-    gave: after which node, and as what. ``answers`` are those to the first decisions in its way."""
-
-    def __init__(self, exits: Sequence[str], answers: Sequence[bool]):
-        super().__init__()
-        self.answers = iter(answers)
-        self.names = {f"network.{name}" for name in exits}
-        self.gave: dict[str, list[tuple[fx.Node, Any]]] = {name: [] for name in exits}
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether no exit lies inside."""
-        return not any(name.startswith(f"{module_qualified_name}.") for name in self.names)
-
-    def call_module(self, m, forward, args, kwargs):
-        """As fx does, with a note of what a named submodule gave."""
-        value = super().call_module(m, forward, args, kwargs)
-        for name in self.gave:
-            if self.root.get_submodule(f"network.{name}") is m:
-                last = next(iter(reversed(self.graph.nodes)))
-                self.gave[name].append((last, self.create_arg(value)))
-        return value
-
-    def to_bool(self, obj: fx.Proxy) -> bool:
-        """The next of the answers; without one, an end to the tracing."""
-        for answer in self.answers:
-            return answer
-        self.asked = obj.node
-        raise _Undecided("it decides by what it is given")
-
-
-class _Undecided(Exception):
-    """A decision met in tracing, which only a run can answer."""
+        cut = SplitNetwork(network, blocks, heads).eval()
+        _check_same(cut, exits, inputs)
+    return cut
 
 
 def _check_names(network: nn.Module, exits: Sequence[str]) -> None:
-    known = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
+    names = [name for name, _ in network.named_modules(remove_duplicate=False) if name]
     for name in exits:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 1)
             top = ", ".join(child for child, _ in network.named_children())
             hint = f"did you mean {near[0]}?" if near else f"it has {top or 'none'}"
-            raise _refused(f"{name} is no submodule of {type(network).__name__}; {hint}")
+            raise refused(f"{name} is no submodule of {type(network).__name__}; {hint}")
 
 
 @torch.no_grad()
@@ -207,86 +158,33 @@ def _check_runs(network: nn.Module, inputs: Sequence[Tensor]) -> None:
             )
 
 
-def _traced(
-    network: nn.Module, exits: Sequence[str], inputs: Sequence[Tensor]
-) -> tuple[_Tracer, fx.Graph]:
-    """The network's graph, with a placeholder per input, and what traced it."""
-    answers: list[bool] = []
-    while True:
-        tracer = _Tracer(exits, answers)
-        try:
-            graph = tracer.trace(_Whole(network, len(inputs)))
-            break
-        # Whatever code of others makes of fx's stand-ins for tensors.
-        except Exception as error:
-            answer = _by_shapes(tracer, inputs) if isinstance(error, _Undecided) else None
-            if answer is None:
-                raise _refused(_where(error)) from None
-            answers.append(answer)
-    _take_apart(graph, len(inputs))
-    return tracer, graph
-
-
-def _by_shapes(tracer: _Tracer, inputs: Sequence[Tensor]) -> bool | None:
-    """What was asked last, if shapes alone decide it, alike for every number of samples."""
-    graph, asked = tracer.graph, tracer.asked
-    graph.output(asked)
-    facts = _facts(fx.GraphModule(tracer.root, graph), [tuple(inputs)])
-    first, second = facts[asked]
-    settled = of_shapes(asked, facts) and isinstance(first, bool) and first == second
-    return first if settled else None
-
-
-def _where(error: Exception) -> str:
-    ours = {Path(fx.__file__).parent, Path(__file__).parent}
-    frames = traceback.extract_tb(error.__traceback__)
-    place = [frame for frame in frames if Path(frame.filename).parent not in ours][-1]
-    why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return (
-        f"{place.filename}:{place.lineno}: `{place.line}` can't be traced ({why}); name only "
-        f"submodules that lie outside of what `{place.name}` runs there, or write that line "
-        "without a decision that depends on its input"
-    )
-
-
-def _take_apart(graph: fx.Graph, inputs: int) -> None:
-    """Give a graph, which takes all inputs as one tuple, a placeholder for each."""
-    [joined] = [node for node in graph.nodes if node.op == "placeholder"]
-    with graph.inserting_after(joined):
-        single = [graph.placeholder(f"input_{i}") for i in reversed(range(inputs))][::-1]
-    for node in list(joined.users):
-        node.replace_all_uses_with(single[node.args[1]])
-        graph.erase_node(node)
-    graph.erase_node(joined)
-
-
-def _end(tracer: _Tracer, name: str) -> tuple[fx.Node, Any]:
-    """After which node an exit lies, and what its submodule gave."""
-    gave = tracer.gave[name]
+def _given_once(trace: Trace, name: str) -> Given:
+    """What an exit's submodule gave in its only run."""
+    gave = trace.gave[name]
     if not gave:
-        raise _refused(
+        raise refused(
             f"{name} does not run in inference mode (nothing calls it); name one that does"
         )
     if len(gave) > 1:
-        raise _refused(
+        raise refused(
             f"{name} runs {len(gave)} times in one pass, so it is no one place; name a submodule "
             "that runs once, before or after it"
         )
     return gave[0]
 
 
-def _check_order(exits: Sequence[str], ends: Sequence[tuple[fx.Node, Any]], graph: fx.Graph):
+def _check_order(exits: Sequence[str], ends: Sequence[fx.Node], graph: fx.Graph) -> None:
     position = {node: i for i, node in enumerate(graph.nodes)}
-    places = [position[node] for node, _ in ends]
+    places = [position[node] for node in ends]
     for earlier, later in zip(range(len(exits)), range(1, len(exits)), strict=False):
         if places[earlier] == places[later]:
-            raise _refused(
+            raise refused(
                 f"{exits[earlier]} and {exits[later]} end at the same place; name one of them"
             )
     order = sorted(range(len(exits)), key=places.__getitem__)
     if order != list(range(len(exits))):
         listed = ", ".join(exits[i] for i in order)
-        raise _refused(f"want the order in which they run: [{listed}]")
+        raise refused(f"want the order in which they run: [{listed}]")
 
 
 def _parts(graph: fx.Graph, ends: Sequence[fx.Node]) -> dict[fx.Node, int]:
@@ -298,47 +196,21 @@ def _parts(graph: fx.Graph, ends: Sequence[fx.Node]) -> dict[fx.Node, int]:
     return parts
 
 
-def _facts(whole: fx.GraphModule, inputs: Sequence[Features]) -> Facts:
-    """What each node gives for a batch of each of the SIZES, tensors without their values."""
-    runs = [_Noting(whole), _Noting(whole)]
-    with torch.no_grad():
-        for run, size in zip(runs, SIZES, strict=True):
-            run.run(*(_last(x, size) for x in inputs))
-    return {node: (runs[0].noted[node], runs[1].noted[node]) for node in runs[0].noted}
-
-
-def _last(x: Features, samples: int) -> Features:
-    """A copy of the last few samples."""
-    return take(x, torch.arange(-samples, 0))
-
-
-class _Noting(fx.Interpreter):
-    def __init__(self, whole: fx.GraphModule):
-        super().__init__(whole)
-        self.noted: dict[fx.Node, Any] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        self.noted[n] = fx.node.map_aggregate(
-            value, lambda v: v.to("meta") if isinstance(v, Tensor) else v
-        )
-        return value
-
-
 def _blocks(
-    whole: fx.GraphModule, parts: dict[fx.Node, int], own: Sequence[fx.Node]
+    whole: fx.GraphModule, parts: dict[fx.Node, int], outputs: Sequence[fx.Node]
 ) -> tuple[list[Block], list[int]]:
-    """The blocks, and the place of each side exit's own output among its features."""
-    made = split_module(
+    """The blocks, and the place of each side exit's own output, one of ``outputs``, among its
+    features."""
+    cut = split_module(
         whole, whole, parts.__getitem__, keep_original_node_name=True, tuple_return=True
     )
-    calls = [_call(made, f"submod_{k}") for k in range(len(own) + 1)]
-    last = made.graph.output_node().args[0]
-    before = [node for node in made.graph.nodes if node.op == "placeholder"]
+    calls = [_call(cut, f"submod_{k}") for k in range(len(outputs) + 1)]
+    last = cut.graph.output_node().args[0]
+    before = [node for node in cut.graph.nodes if node.op == "placeholder"]
     names = {node: node.name for node in before}
     blocks, places = [], []
     for k, call in enumerate(calls):
-        piece: Any = made.get_submodule(call.target)
+        piece: Any = cut.get_submodule(call.target)
         results = sorted(call.users, key=lambda user: user.args[1])
         names |= dict(
             zip(results, [n.name for n in piece.graph.output_node().args[0]], strict=True)
@@ -351,14 +223,14 @@ def _blocks(
         for node in call.args:
             if node.op == "get_attr":
                 _hold(blocks[-1], node, whole)
-        if k < len(own):
-            places.append([names[node] for node in after].index(own[k].name))
+        if k < len(outputs):
+            places.append([names[node] for node in after].index(outputs[k].name))
         before = after
     return blocks, places
 
 
-def _call(made: fx.GraphModule, name: str) -> Any:
-    return next(node for node in made.graph.nodes if node.target == name)
+def _call(cut: fx.GraphModule, name: str) -> Any:
+    return next(node for node in cut.graph.nodes if node.target == name)
 
 
 def _hold(block: Block, node: Any, whole: fx.GraphModule) -> None:
@@ -403,27 +275,27 @@ def _changed(part: nn.Module, x: Features) -> list[int]:
     return [i for i, t in enumerate(copies) if t._version != versions[i]]
 
 
-def _check_same(made: SplitNetwork, exits: Sequence[str], inputs: Sequence[Tensor]) -> None:
+def _check_same(cut: SplitNetwork, exits: Sequence[str], inputs: Sequence[Tensor]) -> None:
     """Raise OfframpError where the blocks don't give what the network gives, all samples together,
     or when one leaves after the first block."""
-    trunk = made.trunk
-    want = trunk(*(t.clone() for t in inputs))
+    trunk = cut.trunk
+    uncut = trunk(*(t.clone() for t in inputs))
     for leaving, tolerance in ((0, TOLERANCE), (1, LOOSE)):
         x = _features(inputs)
-        for k, block in enumerate(made.blocks):
+        for k, block in enumerate(cut.blocks):
             x = block(x)
             if k == 0:
                 x = take(x, slice(leaving, None))
-        apart = (x - want[leaving:]).abs().max().item()
-        if apart > tolerance * max(1.0, want.abs().max().item()):
+        apart = (x - uncut[leaving:]).abs().max().item()
+        if apart > tolerance * max(1.0, uncut.abs().max().item()):
             again = trunk(*(t.clone() for t in inputs))
             why = (
                 "the network itself answers differently each time, in inference mode too"
-                if not torch.equal(again, want)
+                if not torch.equal(again, uncut)
                 else "in-place operations on what crosses a cut, or numbers of samples that were "
                 "made constant, could be why"
             )
-            raise _refused(
+            raise refused(
                 f"cut after {', '.join(exits)}, the network's own logits differ by {apart:.3g} "
                 f"from what they were ({'one sample left' if leaving else 'all samples'}); {why}; "
                 "cut elsewhere"
@@ -432,7 +304,3 @@ def _check_same(made: SplitNetwork, exits: Sequence[str], inputs: Sequence[Tenso
 
 def _features(tensors: Sequence[Tensor]) -> Features:
     return tuple(tensors) if len(tensors) > 1 else tensors[0]
-
-
-def _refused(what: str) -> OfframpError:
-    return OfframpError(f"model.exits: {what}")
