@@ -33,15 +33,15 @@ def augmented_batches(
     draw = _generator(settings["seed"], 1 + epoch)
     order = torch.randperm(len(images), generator=draw)
     batches = math.ceil(len(images) / settings["batch_size"])
-    on_device = order.to(images.device).tensor_split(batches)
-    for rows, here in zip(order.tensor_split(batches), on_device, strict=True):
+    moved = order.to(images.device).tensor_split(batches)
+    for rows, on_device in zip(order.tensor_split(batches), moved, strict=True):
         if not is_picture(images):
-            yield images[here], labels[here]
+            yield images[on_device], labels[on_device]
             continue
         mirrored = (halves[rows] ^ (epoch % 2 == 1)) if flip else torch.zeros(len(rows)).bool()
-        moved = shift_and_mirror(images[here], mirrored, settings["shift"], draw)
-        x = cut_out(as_pictures(moved), settings["cutout"], draw)
-        yield normalise(x), labels[here]
+        pixels = shift_and_mirror(images[on_device], mirrored, settings["shift"], draw)
+        x = cut_out(as_pictures(pixels), settings["cutout"], draw)
+        yield normalise(x), labels[on_device]
 
 
 def shift_and_mirror(images: Tensor, mirrored: Tensor, shift: int, draw: torch.Generator) -> Tensor:

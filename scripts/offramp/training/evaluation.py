@@ -13,9 +13,9 @@ BATCH = 500
 def correct_of(network: MultiExitNetwork, split: Split, device: torch.device) -> np.ndarray:
     """Which samples of a split each exit gets right, in evaluation mode: bool (N, K)."""
     network.eval()
-    found = np.zeros((len(split.order), len(network.heads)), dtype=bool)
+    correct = np.zeros((len(split.order), len(network.heads)), dtype=bool)
     for rows in split.batches(BATCH):
         labels = torch.from_numpy(split.labels[rows]).to(device)
         logits = network(load_images(split, rows, device))
-        found[rows] = torch.stack([z.argmax(1) == labels for z in logits], dim=1).cpu().numpy()
-    return found
+        correct[rows] = torch.stack([z.argmax(1) == labels for z in logits], dim=1).cpu().numpy()
+    return correct

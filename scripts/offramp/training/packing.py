@@ -44,7 +44,7 @@ def pack(folder: Path, packed: Path) -> None:
         part, room = 1, PART_BYTES
         with (
             ThreadPoolExecutor() as workers,
-            bar(desc=pool, total=len(sheets), unit="sheet") as shown,
+            bar(desc=pool, total=len(sheets), unit="sheet") as progress_bar,
         ):
             for number, data in enumerate(workers.map(_encoded, sheets)):
                 if number and room < len(data):
@@ -52,7 +52,7 @@ def pack(folder: Path, packed: Path) -> None:
                     (packed / f"{pool}_{part}").mkdir(exist_ok=True)
                 (packed / f"{pool}_{part}" / f"{number:04}.webp").write_bytes(data)
                 room -= len(data)
-                shown.update(1)
+                progress_bar.update(1)
         (first / labels.name).write_bytes(labels.read_bytes())
         contents = {
             "shape": array.shape,
@@ -70,14 +70,14 @@ def unpack(packed: Path, folder: Path) -> None:
     if not firsts:
         raise OfframpError(f"{packed}: nothing packed here (want folders like train_1)")
     folder.mkdir(parents=True, exist_ok=True)
-    for found in firsts:
-        pool = found.parent.name.removesuffix("_1")
-        contents = json.loads(found.read_text())
+    for file in firsts:
+        pool = file.parent.name.removesuffix("_1")
+        contents = json.loads(file.read_text())
         np.save(folder / f"{pool}_images.npy", _images(packed, pool, contents["shape"]))
         labels = f"{pool}_labels.npy"
-        (folder / labels).write_bytes((found.parent / labels).read_bytes())
-        for name, wanted in contents["sha256"].items():
-            if sha256(folder / name) != wanted:
+        (folder / labels).write_bytes((file.parent / labels).read_bytes())
+        for name, digest in contents["sha256"].items():
+            if sha256(folder / name) != digest:
                 raise OfframpError(f"{folder / name}: its sha256 is not that of what was packed")
 
 
@@ -89,9 +89,9 @@ def _images(packed: Path, pool: str, shape: list[int]) -> np.ndarray:
         if len(sheets) != 1:
             raise OfframpError(f"{packed}: {len(sheets)} sheets {number:04}.webp of {pool}, want 1")
         grid = np.asarray(Image.open(sheets[0])).reshape(-1, height, SIDE, width, channels)
-        laid = grid.swapaxes(1, 2).reshape(-1, height, width, channels)
+        in_order = grid.swapaxes(1, 2).reshape(-1, height, width, channels)
         stop = min(start + SIDE**2, count)
-        images[start:stop] = laid[: stop - start]
+        images[start:stop] = in_order[: stop - start]
     return images
 
 
@@ -113,5 +113,5 @@ if __name__ == "__main__":
     parser.add_argument("what", choices=["pack", "unpack"])
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    given = parser.parse_args()
-    {"pack": pack, "unpack": unpack}[given.what](given.source, given.target)
+    arguments = parser.parse_args()
+    {"pack": pack, "unpack": unpack}[arguments.what](arguments.source, arguments.target)

@@ -79,20 +79,19 @@ def restore(
     """
     if not path.exists():
         return []
-    state = _read(path)
-    reason = state if isinstance(state, str) else _fault(state, about, network, optimisers)
+    state = _read_state(path)
+    reason = state if isinstance(state, str) else _go_to(state, about, network, optimisers)
     if reason is None:
         print(f"going on after epoch {len(state['history'])}, from {path}", file=sys.stderr)
         return state["history"]
-    aside = next(
-        new for n in range(1, 1000) if not (new := path.with_name(f"{path.stem}.{n}.pt")).exists()
-    )
+    places = (path.with_name(f"{path.stem}.{n}.pt") for n in range(1, 1000))
+    aside = next(place for place in places if not place.exists())
     path.replace(aside)
     print(f"{path} {reason}; put aside as {aside.name}, training starts anew", file=sys.stderr)
     return []
 
 
-def _read(path: Path) -> Any:
+def _read_state(path: Path) -> Any:
     """What `store` wrote; words that say what else it is."""
     try:
         with path.open("rb") as file:
@@ -106,15 +105,15 @@ def _read(path: Path) -> Any:
         state = torch.load(path, weights_only=True, map_location="cpu")
     # Damaged bytes make the weights-only unpickler raise nearly anything.
     except Exception as error:
-        first = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
-        return f"is damaged ({'empty' if empty else first})"
-    parts = {"purpose", "network", "learners", "history"}
-    if not isinstance(state, dict) or not parts <= state.keys():
+        sentence = (str(error).strip() or repr(error)).splitlines()[0].split(". ")[0]
+        return f"is damaged ({'empty' if empty else sentence})"
+    keys = {"purpose", "network", "learners", "history"}
+    if not isinstance(state, dict) or not keys <= state.keys():
         return "is no state of a training"
     return state
 
 
-def _fault(
+def _go_to(
     state: Mapping[str, Any],
     about: Mapping[str, Any],
     network: MultiExitNetwork,

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+from tqdm import tqdm
 
 from offramp import OfframpError
 from offramp.common.progress import bar
@@ -30,6 +31,8 @@ from offramp.training.resuming import restore, store
 WARM_UP_SHARE = 0.05
 DISTILL_FROM = 0.3
 FIT_IMAGES = 5_000
+# Inputs and labels.
+Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 def train(
@@ -67,29 +70,14 @@ def train(
     about = purpose(model, dataset, len(validation.order), settings)
     settings = {**settings, "exit_weights": exit_weights}
     history = restore(Path(resume), about, network, optimisers)
-    images = torch.from_numpy(split.images[split.order]).to(device)
-    labels = torch.from_numpy(split.labels).to(device)
-    normalise = partial(normalised, mean=split.mean, std=split.std)
-    steps = math.ceil(len(images) / settings["batch_size"])
-    epochs = settings["epochs"]
     for epoch, result in enumerate(history):
         _report(result, epoch, settings["epochs"])
-    with bar(
-        desc="train", total=steps * epochs, initial=steps * len(history), unit="step"
-    ) as shown:
-        for epoch in range(len(history), epochs):
-            shown.set_description(f"train epoch {epoch + 1}/{epochs}")
-            start = time.perf_counter()
-            flip = dataset_of(dataset).flip
-            batches = augmented_batches(images, labels, flip, settings, epoch, normalise)
-            result = _epoch(network, optimisers, batches, settings, epoch * steps, shown)
-            _refuse_infinite(result["loss"], network, epoch, settings)
-            result["val_accuracy"] = correct_of(network, validation, device).mean(axis=0).tolist()
-            result["seconds"] = time.perf_counter() - start
-            history.append(result)
-            _report(result, epoch, epochs)
-            shown.set_postfix_str("val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"]))
-            store(Path(resume), about, network, optimisers, history)
+    batches_of = _augmented(split, dataset_of(dataset).flip, settings, device)
+    steps = math.ceil(len(split.order) / settings["batch_size"])
+    epochs = _epochs(network, optimisers, batches_of, steps, validation, settings, len(history))
+    for result in epochs:
+        history.append(result)
+        store(Path(resume), about, network, optimisers, history)
     return network.eval(), _curves(history)
 
 
@@ -106,15 +94,60 @@ def _exit_weights(settings: Mapping[str, Any], exits: int, model: Model) -> list
 
 def _fresh(model: Model, classes: int, split: Split) -> MultiExitNetwork:
     """The network before its first step, set from the training samples where it asks for that."""
-    few = load_images(split, slice(0, TRIED), "cpu")
-    network = build(model, classes, few)
+    samples = load_images(split, slice(0, TRIED), "cpu")
+    network = build(model, classes, samples)
     if network.own:
-        check_network(network.eval(), name_of(model), few, classes)
+        check_network(network.eval(), name_of(model), samples, classes)
     network.fit_to(load_images(split, slice(0, FIT_IMAGES), "cpu"))
     return network
 
 
-def _epoch(network, optimisers, batches, settings, steps_before, shown) -> dict:
+def _augmented(
+    split: Split, flip: bool, settings: Mapping[str, Any], device: torch.device
+) -> Callable[[int], Batches]:
+    """The batches of an epoch, by its number; all samples lie on the device."""
+    images = torch.from_numpy(split.images[split.order]).to(device)
+    labels = torch.from_numpy(split.labels).to(device)
+    normalise = partial(normalised, mean=split.mean, std=split.std)
+    return lambda epoch: augmented_batches(images, labels, flip, settings, epoch, normalise)
+
+
+def _epochs(
+    network: MultiExitNetwork,
+    optimisers: Optimisers,
+    batches_of: Callable[[int], Batches],
+    steps: int,
+    validation: Split,
+    settings: Mapping[str, Any],
+    done: int,
+) -> Iterator[dict]:
+    """What came of each epoch from the ``done``-th on, once the network has learnt it, in so many
+    ``steps`` each."""
+    epochs, device = settings["epochs"], next(network.parameters()).device
+    with bar(desc="train", total=steps * epochs, initial=steps * done, unit="step") as progress_bar:
+        for epoch in range(done, epochs):
+            progress_bar.set_description(f"train epoch {epoch + 1}/{epochs}")
+            start = time.perf_counter()
+            batches = _counted(batches_of(epoch), progress_bar)
+            result = _epoch(network, optimisers, batches, settings, epoch * steps, epochs * steps)
+            _refuse_infinite(result["loss"], network, epoch, settings)
+            result["val_accuracy"] = correct_of(network, validation, device).mean(axis=0).tolist()
+            result["seconds"] = time.perf_counter() - start
+            _report(result, epoch, epochs)
+            progress_bar.set_postfix_str(
+                "val " + " ".join(f"{a:.0%}" for a in result["val_accuracy"])
+            )
+            yield result
+
+
+def _counted(batches: Batches, progress_bar: tqdm) -> Batches:
+    """The batches, each counted on the progress bar once it is done."""
+    for batch in batches:
+        yield batch
+        progress_bar.update(1)
+
+
+def _epoch(network, optimisers, batches, settings, steps_before, all_steps) -> dict:
     """One pass over the training samples; mean loss and accuracy per exit while learning."""
     # Dropout draws from the global generator: seeded here for the sake of a resumed run.
     torch.manual_seed(settings["seed"] * 100_003 + steps_before)
@@ -126,7 +159,7 @@ def _epoch(network, optimisers, batches, settings, steps_before, shown) -> dict:
     # Summed where they are computed: looking at them would make the host wait at every step.
     (loss_sum, hits), samples = torch.zeros(2, exits, device=device), 0
     for step, (x, labels) in enumerate(batches):
-        progress = (steps_before + step) / shown.total
+        progress = (steps_before + step) / all_steps
         with torch.autocast(x.device.type, torch.bfloat16, enabled=half):
             logits = [z.float() for z in network(x)]
         losses = torch.stack([cross_entropy(z, labels) for z in logits])
@@ -135,7 +168,6 @@ def _epoch(network, optimisers, batches, settings, steps_before, shown) -> dict:
         loss_sum += losses.detach() * len(x)
         hits += torch.stack([(z.argmax(1) == labels).sum() for z in logits])
         samples += len(x)
-        shown.update(1)
     return {
         "loss": (loss_sum / samples).tolist(),
         "accuracy": (hits / samples).tolist(),
@@ -173,23 +205,25 @@ def joint_loss(
     loss = (weights * losses).sum()
     if len(logits) > 1 and settings["distillation"] and progress >= DISTILL_FROM:
         teacher = softmax(logits[-1].detach(), 1)
-        apart = [kl_div(log_softmax(z, 1), teacher, reduction="batchmean") for z in logits[:-1]]
-        loss = loss + settings["distillation"] * (weights[:-1] * torch.stack(apart)).sum()
+        divergences = torch.stack(
+            [kl_div(log_softmax(z, 1), teacher, reduction="batchmean") for z in logits[:-1]]
+        )
+        loss = loss + settings["distillation"] * (weights[:-1] * divergences).sum()
     return loss / weights.sum()
 
 
 def precision(device: torch.device, settings: Mapping[str, Any]) -> str:
     """bfloat16 or float32, as ``settings["precision"]`` says; auto is bfloat16 where an x86 CPU or
     a CUDA device computes it in hardware."""
-    wanted = settings["precision"]
-    if wanted == "auto":
-        wanted = "bf16" if HAS_BF16.get(device.type, lambda: False)() else "fp32"
-    return {"bf16": "bfloat16", "fp32": "float32"}[wanted]
+    name = settings["precision"]
+    if name == "auto":
+        name = "bf16" if HAS_BF16.get(device.type, lambda: False)() else "fp32"
+    return {"bf16": "bfloat16", "fp32": "float32"}[name]
 
 
 def _cpu_has_bf16() -> bool:
-    able = torch.cpu.get_capabilities()
-    return able.get("avx512_bf16", False) or able.get("amx_bf16", False)
+    capabilities = torch.cpu.get_capabilities()
+    return capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
 
 
 HAS_BF16 = {
@@ -206,9 +240,9 @@ def rate_factor(progress: float) -> float:
 
 
 def _report(result: dict, epoch: int, epochs: int) -> None:
-    for name, where in (("accuracy", "training"), ("val_accuracy", "validation")):
+    for name, data in (("accuracy", "training"), ("val_accuracy", "validation")):
         accuracy = " ".join(f"{a:.1%}" for a in result[name])
-        print(f"epoch {epoch + 1}/{epochs}: {where} accuracy per exit {accuracy}", file=sys.stderr)
+        print(f"epoch {epoch + 1}/{epochs}: {data} accuracy per exit {accuracy}", file=sys.stderr)
 
 
 def _curves(history: list[dict]) -> pa.Table:
