@@ -20,17 +20,21 @@ with job_log(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input
     timings = read(paths.timings, "timings")
     sweep, calibration = read(paths.sweep, "sweep"), read(paths.calibration, "calibration")
-    found = [read_scores(path) for path in (paths.val, paths.test)]
-    scores = np.concatenate([split.scores for split in found])
-    correct = np.concatenate([split.correct for split in found])
-    decided = decided_by(found[0].table)
-    known = [*shared_candidates(sweep, decided), *calibrated_candidates(calibration, decided)]
+    splits = [read_scores(path) for path in (paths.val, paths.test)]
+    scores = np.concatenate([split.scores for split in splits])
+    correct = np.concatenate([split.correct for split in splits])
+    decided = decided_by(splits[0].table)
+    candidates = [*shared_candidates(sweep, decided), *calibrated_candidates(calibration, decided)]
     network = Population(
         "network",
         CalibrationData(scores, correct),
         fit_time_model(timings, params.batch_size),
-        [(c.policy, c.origin) for c in known if c.origin.get("calibrated_on", "train") == "train"],
+        [
+            (candidate.policy, candidate.origin)
+            for candidate in candidates
+            if candidate.origin.get("calibrated_on", "train") == "train"
+        ],
     )
-    tables = [timings, sweep, calibration, *(split.table for split in found)]
+    tables = [timings, sweep, calibration, *(split.table for split in splits)]
     origin = derived(snakemake.config, tables, "val, test")
     write(snakemake.output[0], coverage(network, params.effort), "coverage", origin)

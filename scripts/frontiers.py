@@ -17,13 +17,13 @@ with job_log(snakemake.log[0]):
     timings, temperatures, deferral = tables = [read(getattr(paths, name), name) for name in names]
     splits = []
     for path in (paths.val, paths.test):
-        known = read_logits(path)
-        right = known.logits.argmax(axis=2) == known.label[:, None]
-        splits.append(SplitData(known.logits, known.label, right))
-        tables.append(known.table)
+        split = read_logits(path)
+        correct = split.logits.argmax(axis=2) == split.label[:, None]
+        splits.append(SplitData(split.logits, split.label, correct))
+        tables.append(split.table)
     model = fit_time_model(timings, snakemake.params.batch_size)
-    found = curves(*splits, temperatures["temperature"].to_pylist(), deferral, model)
+    all_curves = curves(*splits, temperatures["temperature"].to_pylist(), deferral, model)
     origin = derived(snakemake.config, tables, "test")
-    write(output.frontiers, frontiers_table(found), "frontiers", origin)
-    equal = equal_accuracy_table(found, splits[1].correct, model)
+    write(output.frontiers, frontiers_table(all_curves), "frontiers", origin)
+    equal = equal_accuracy_table(all_curves, splits[1].correct, model)
     write(output.equal_accuracy, equal, "equal_accuracy", origin)

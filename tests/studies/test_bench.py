@@ -208,7 +208,7 @@ def choosing():
     model = hand_made_model(EXITS, BATCH)
     model.parts[0] *= 1_000  # blocks dear, heads cheap: leaving early pays
     known = {"val": val, "test": test}
-    return bench_thresholds.given(logits, labels, new, known, MULTIPLY_ADDS, model)
+    return bench_thresholds.threshold_data(logits, labels, new, known, MULTIPLY_ADDS, model)
 
 
 def slow_multiply_adds(exits, runs):

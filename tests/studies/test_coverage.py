@@ -50,9 +50,9 @@ def test_a_choice_is_judged_by_a_slow_recount_of_the_population(populations):
 
 def test_the_page_says_what_every_promise_and_population_is(populations):
     effort = study.EFFORTS["full"]
-    cases = [*study.counted_cases(effort), *study.chosen_cases(populations[0], effort)]
-    assert all(promised(case.promise).endswith(".") for case in cases)
-    names = {case.population for case in cases}
+    trials = [*study.counted_trials(effort), *study.chosen_trials(populations[0], effort)]
+    assert all(promised(trial.promise).endswith(".") for trial in trials)
+    names = {trial.population for trial in trials}
     unnamed = {n for n in names - POPULATIONS.keys() if not any(word in n for word in POPULATIONS)}
     assert not unnamed
 

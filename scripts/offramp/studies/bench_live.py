@@ -75,8 +75,8 @@ def load_batches(split: Split, images: int, batch_size: int, device: torch.devic
     ends = [*range(batch_size, images, batch_size), images]
     starts = [0, *ends[:-1]]
     return [
-        load_images(split, slice(a, b), device).contiguous(memory_format=torch.channels_last)
-        for a, b in zip(starts, ends, strict=True)
+        load_images(split, slice(start, end), device).contiguous(memory_format=torch.channels_last)
+        for start, end in zip(starts, ends, strict=True)
     ]
 
 
@@ -128,9 +128,9 @@ def answers(
     table = outcome_of_tables(policy, logits)
     for backend, network in networks.items():
         live = Outcome(*np.zeros((2, len(split.order)), dtype=np.int64))
-        for b in progress(list(split.batches(batch_size)), f"answers of {backend}", "batch"):
-            labels, exits = cascade(network, policy, load_images(split, b, device))
-            live.exits[b], live.labels[b] = exits.cpu(), labels.cpu()
+        for batch in progress(list(split.batches(batch_size)), f"answers of {backend}", "batch"):
+            labels, exits = cascade(network, policy, load_images(split, batch, device))
+            live.exits[batch], live.labels[batch] = exits.cpu(), labels.cpu()
         differ, excused = differences(policy, logits, table, live)
         where = {"batch_size": batch_size, "images": len(split.order)}
         for what, count in (("differ", differ), ("not excused", differ & ~excused)):
@@ -196,9 +196,9 @@ def peak(
         name = f"convolution of {channels} channels, {side}x{side}"
         contenders[name], work[name] = _convolution(channels, side, device)
     rows = interleaved("peak", contenders, device, batch_size=batch_size)
-    for found in rows:
-        gflops = 2e-9 * work[found["contender"]] / found["value"]
-        found |= {"value": gflops, "unit": "Gflop/s"}
+    for timed_row in rows:
+        gflops = 2e-9 * work[timed_row["contender"]] / timed_row["value"]
+        timed_row |= {"value": gflops, "unit": "Gflop/s"}
     return rows
 
 
@@ -231,7 +231,7 @@ def profile(
         whole = seconds_of(run, device)
     spent: dict[str, float] = {}
     for operation in profiler.events():
-        name = _what(operation)
+        name = _part_of(operation)
         spent[name] = spent.get(name, 0.0) + operation.self_cpu_time_total / 1e6
     spent["Python and dispatch"] = whole - sum(spent.values()) + spent.pop("", 0.0)
     where = {"batch_size": batch_size, "images": sum(map(len, batches))}
@@ -250,13 +250,13 @@ def _labelled(network: MultiExitNetwork) -> MultiExitNetwork:
 
         return run
 
-    made = MultiExitNetwork()
-    made.blocks = tuple(marked(block, "blocks") for block in network.blocks)
-    made.heads = tuple(marked(head, "heads") for head in network.heads)
-    return made
+    labelled = MultiExitNetwork()
+    labelled.blocks = tuple(marked(block, "blocks") for block in network.blocks)
+    labelled.heads = tuple(marked(head, "heads") for head in network.heads)
+    return labelled
 
 
-def _what(operation: Any) -> str:
+def _part_of(operation: Any) -> str:
     """What an operation is part of; "" for the marks themselves."""
     if operation.name in ("blocks", "heads"):
         return ""
@@ -265,5 +265,7 @@ def _what(operation: Any) -> str:
         outside = outside.cpu_parent
     if outside is None:
         return "removal and notes" if "index" in operation.name else "entropy and decision"
-    kinds = (k for k, keys in OPERATIONS.items() if any(key in operation.name for key in keys))
+    kinds = (
+        kind for kind, keys in OPERATIONS.items() if any(key in operation.name for key in keys)
+    )
     return f"{outside.name}: {next(kinds, 'other')}"

@@ -45,8 +45,8 @@ def held_out_policies(scores: np.ndarray, seed: int = 1) -> dict[str, Policy]:
         for i in range(OF_EACH_KIND):
             levels = draw.uniform(0.05, 0.9, side)
             limits = [float(np.quantile(scores[:, k], levels[k])) for k in range(side)]
-            shut = draw.choice(side, min(disabled, side - 1), replace=False)
-            thresholds = tuple(None if k in shut else t for k, t in enumerate(limits))
+            off = draw.choice(side, min(disabled, side - 1), replace=False)
+            thresholds = tuple(None if k in off else t for k, t in enumerate(limits))
             policies[f"{kind} {i + 1}"] = Policy("entropy", thresholds)
     return policies
 
@@ -82,12 +82,12 @@ def predictions(
     """Seconds of a policy as time models (by name) and stand-ins see them; ``exits`` int (N,)."""
     reached = reached_by(exits, batch_size, len(policy.thresholds) + 1)
     total, runs = reached.sum(axis=0), policy.runs
-    found = {
+    seconds = {
         name: float(stage_seconds(model, reached, runs).sum()) for name, model in models.items()
     }
     for name, (block, head) in zip(STAND_INS, costs, strict=True):
-        found[name] = float((total * (block + head * runs[0])).sum())
-    return found
+        seconds[name] = float((total * (block + head * runs[0])).sum())
+    return seconds
 
 
 def time_model(
@@ -111,24 +111,24 @@ def time_model(
     for batch_size, images in IMAGES.items():
         if batch_size > pipelines_size:
             continue
-        some = Split(split.images, split.labels[:images], split.order[:images])
-        where = {"batch_size": batch_size, "images": len(some.order)}
+        part = Split(split.images, split.labels[:images], split.order[:images])
+        where = {"batch_size": batch_size, "images": len(part.order)}
         taken = {n: exits_of(scores[:images], p.thresholds) for n, p in policies.items()}
-        taken[FULL] = np.full(len(some.order), exits)
-        seconds, own = _run_and_probe(network, policies, taken, some, batch_size, device)
+        taken[FULL] = np.full(len(part.order), exits)
+        seconds, probed = _run_and_probe(network, policies, taken, part, batch_size, device)
         for c, name in enumerate(taken):
             for repeat, half in ((1, seconds[::2, c]), (2, seconds[1::2, c])):
-                spent = row("time model", "measured", repeat, half.sum(), "seconds", **where)
-                rows.append(spent | {"case": name})
-        models = {"time model, probed between the runs": own}
+                measured = row("time model", "measured", repeat, half.sum(), "seconds", **where)
+                rows.append(measured | {"case": name})
+        models = {"time model, probed between the runs": probed}
         if batch_size == pipelines_size:
             models["time model of the pipeline"] = model
-        costs = stand_ins(own, multiply_adds)
+        costs = stand_ins(probed, multiply_adds)
         all_off = Policy("entropy", (None,) * (exits - 1))
         for name, policy in {**policies, FULL: all_off}.items():
-            guesses = predictions(policy, taken[name], models, costs, batch_size)
-            for contender, guess in guesses.items():
-                rows.append(row("time model", contender, 1, guess, "seconds", case=name, **where))
+            predicted = predictions(policy, taken[name], models, costs, batch_size)
+            for contender, spent in predicted.items():
+                rows.append(row("time model", contender, 1, spent, "seconds", case=name, **where))
     return rows
 
 

@@ -100,12 +100,12 @@ PUBLISHED = {
 
 def published_points() -> dict[str, list[tuple[float, float]]]:
     """Multiply-adds an image and accuracy, by network, as published; those of ResNets counted."""
-    found = {name: [(1e6 * m, a) for m, a in points] for name, points in PUBLISHED.items()}
+    points = {name: [(1e6 * m, a) for m, a in curve] for name, curve in PUBLISHED.items()}
     for name, public in PUBLIC.items():
         parts = describe(built(name, torch.device("cpu")), torch.zeros(1, *IMAGE_SHAPE))
         counted = parts["multiply_adds"][0].as_py()
-        found.setdefault(name.split("-")[0].split(" ")[0], []).append((counted, public.accuracy))
-    return found
+        points.setdefault(name.split("-")[0].split(" ")[0], []).append((counted, public.accuracy))
+    return points
 
 
 def built(name: str, device: torch.device) -> MultiExitNetwork:
@@ -155,9 +155,11 @@ def against_public_networks(
         taken = exits_of(test[0], policy.thresholds) - 1
         heads = np.where(policy.runs[0], multiply_adds[1], 0)
         spent = (multiply_adds[0] + heads).cumsum()[taken].mean()
-        rows += _figures(name, _right(*test, policy.thresholds).mean(), spent, network)
+        rows += _figures(name, _right_where_left(*test, policy.thresholds).mean(), spent, network)
         rows.append(
-            _accuracy(name, _right(val.scores, val.correct, policy.thresholds).mean(), "on val")
+            _accuracy(
+                name, _right_where_left(val.scores, val.correct, policy.thresholds).mean(), "on val"
+            )
         )
     for name, accuracy in _crossed(val, model).items():
         rows.append(_accuracy(name, accuracy, "on val, crossed"))
@@ -180,7 +182,9 @@ def _accuracy(name: str, accuracy: float, case: str) -> dict:
     return row("public", name, 1, accuracy, "accuracy", case=case)
 
 
-def _right(values: np.ndarray, correct: np.ndarray, thresholds: Thresholds) -> np.ndarray:
+def _right_where_left(
+    values: np.ndarray, correct: np.ndarray, thresholds: Thresholds
+) -> np.ndarray:
     """Whether each sample is right where it leaves, bool (N,)."""
     return correct[np.arange(len(correct)), exits_of(values, thresholds) - 1]
 
@@ -189,10 +193,10 @@ def _frontier(data: CalibrationData, model: TimeModel) -> dict[str, Policy]:
     """Thresholds chosen jointly that are expected to lose so much on validation data."""
     timed = model._replace(batch_size=min(SIZE, model.parts.shape[2] - 1))
     targets = data.correct[:, -1].mean() - np.array(LOST)
-    found = thresholds_for({"method": "joint"}, data, targets, costs_of(timed))
+    fitted = thresholds_for({"method": "joint"}, data, targets, costs_of(timed))
     return {
         f"cascade, {100 * lost:g} points lost on val": Policy("entropy", thresholds)
-        for lost, thresholds in zip(LOST, found, strict=True)
+        for lost, thresholds in zip(LOST, fitted, strict=True)
     }
 
 
@@ -200,10 +204,10 @@ def _crossed(data: CalibrationData, model: TimeModel) -> dict[str, float]:
     """The accuracy on validation data of the same, by thresholds of the half without the sample."""
     halves = np.split(np.arange(len(data.scores)), [fitting_part(len(data.scores))])
     right: dict[str, list[np.ndarray]] = {}
-    for fitted, judged in (halves, halves[::-1]):
-        known = data.sample(judged)
-        for name, policy in _frontier(data.sample(fitted), model).items():
+    for fitting, judging in (halves, halves[::-1]):
+        half = data.sample(judging)
+        for name, policy in _frontier(data.sample(fitting), model).items():
             right.setdefault(name, []).append(
-                _right(known.scores, known.correct, policy.thresholds)
+                _right_where_left(half.scores, half.correct, policy.thresholds)
             )
     return {name: np.concatenate(parts).mean() for name, parts in right.items()}

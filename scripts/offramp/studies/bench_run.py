@@ -48,15 +48,15 @@ def cold_run(
         (tree / "cold.yaml").write_text(yaml.safe_dump(cold))
         seconds = _snakemake(tree, "all", "--cores", "4", "--configfile", "cold.yaml")
         rows = [row("run", "the whole run", 1, seconds, "seconds")]
-        for name, took in _account(tree / "results/benchmarks"):
+        for name, seconds in _account(tree / "results/benchmarks"):
             rule = name if name in files else name.rpartition("_")[0]
-            rows.append(row("run", name, 1, took, "seconds", case=files[rule]))
+            rows.append(row("run", name, 1, seconds, "seconds", case=files[rule]))
         (tree / "nothing.smk").write_text(NOTHING)
         (tree / "nothing.py").touch()
         targets = [f"nothing/{n}" for n in range(3)]
         _snakemake(tree, *targets, "--cores", "1", "--snakefile", "nothing.smk")
-        for n, (_, took) in enumerate(_account(tree / "nothing"), 1):
-            rows.append(row("run", "a rule that does nothing", n, took, "seconds"))
+        for n, (_, seconds) in enumerate(_account(tree / "nothing"), 1):
+            rows.append(row("run", "a rule that does nothing", n, seconds, "seconds"))
     return rows
 
 
@@ -66,16 +66,16 @@ def _snakemake(folder: Path, *arguments: str) -> float:
     places = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     program = shutil.which("snakemake", path=places) or "snakemake"
     start = time.perf_counter()
-    done = subprocess.run([program, *arguments], cwd=folder)
-    if done.returncode:
+    process = subprocess.run([program, *arguments], cwd=folder)
+    if process.returncode:
         raise OfframpError(f"`snakemake {' '.join(arguments)}` failed, as said above")
     return time.perf_counter() - start
 
 
 def _account(folder: Path) -> list[tuple[str, float]]:
     """Name and seconds of every job that Snakemake noted there."""
-    found = []
+    jobs = []
     for path in sorted(folder.glob("*.tsv")):
         with path.open() as file:
-            found += [(path.stem, float(job["s"])) for job in csv.DictReader(file, delimiter="\t")]
-    return found
+            jobs += [(path.stem, float(job["s"])) for job in csv.DictReader(file, delimiter="\t")]
+    return jobs

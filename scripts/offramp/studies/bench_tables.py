@@ -82,12 +82,12 @@ def _masks(values: np.ndarray, correct: np.ndarray, cutoffs: np.ndarray) -> np.n
     """n and correct of every cutoff and exit, as one writes it first."""
     counts = np.zeros((len(cutoffs), values.shape[1], 2), dtype=np.int64)
     for m, cutoff in enumerate(cutoffs):
-        here = np.ones(len(values), dtype=bool)
+        remain = np.ones(len(values), dtype=bool)
         for k in range(values.shape[1]):
             last = k == values.shape[1] - 1
-            leaves = here if last else here & (values[:, k] <= cutoff)
+            leaves = remain if last else remain & (values[:, k] <= cutoff)
             counts[m, k] = leaves.sum(), (leaves & correct[:, k]).sum()
-            here = here & ~leaves
+            remain = remain & ~leaves
     return counts
 
 
@@ -97,19 +97,19 @@ def dump_against_forward(
     """The pipeline's dump of logits and timings against a bare forward pass over the same images,
     loading them included on both sides."""
     images = min(DUMPED, len(split.order))
-    some = Split(split.images, split.labels[:images], split.order[:images])
+    part = Split(split.images, split.labels[:images], split.order[:images])
 
     @torch.inference_mode()
     def forward() -> None:
-        for rows in some.batches(batch_size):
-            for logits in network(load_images(some, rows, device)):
+        for rows in part.batches(batch_size):
+            for logits in network(load_images(part, rows, device)):
                 logits.cpu()
 
     with tempfile.TemporaryDirectory() as folder:
         contenders = {
             "bare forward pass": forward,
             "dump": lambda: dump_split(
-                network, some, "train", classes, batch_size, device, f"{folder}/logits.parquet", {}
+                network, part, "train", classes, batch_size, device, f"{folder}/logits.parquet", {}
             ),
         }
         where = {"images": images, "batch_size": batch_size}
@@ -120,10 +120,10 @@ def dump_memory(params: dict[str, Any], weights: str, data: str) -> list[dict]:
     """Peak memory of a dump of few and of many images, each in a process of its own."""
     rows = []
     for images in MEMORY_IMAGES:
-        asked = {"params": params, "weights": weights, "data": data, "images": images}
+        arguments = {"params": params, "weights": weights, "data": data, "images": images}
         peak = subprocess.run(
             [sys.executable, "-m", "offramp.studies.bench_tables"],
-            input=json.dumps(asked),
+            input=json.dumps(arguments),
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
             stdout=subprocess.PIPE,
             text=True,
@@ -139,13 +139,13 @@ def dump_peak(params: dict[str, Any], weights: str, data: str, images: int) -> f
     device, _ = prepare(params)
     classes = dataset_of(params["dataset"]).classes
     split = open_split(data, params["dataset"], "train", params["validation"])
-    loaded, two = load(params["model"], classes, weights, device), slice(0, 2)
-    network = for_inference(loaded, params["backend"], load_images(split, two, device))
-    again = np.arange(images) % len(split.order)
-    long = Split(split.images, split.labels[again], split.order[again])
+    loaded, example = load(params["model"], classes, weights, device), slice(0, 2)
+    network = for_inference(loaded, params["backend"], load_images(split, example, device))
+    rows = np.arange(images) % len(split.order)
+    repeated = Split(split.images, split.labels[rows], split.order[rows])
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/logits.parquet"
-        dump_split(network, long, "train", classes, params["batch_size"], device, path, {})
+        dump_split(network, repeated, "train", classes, params["batch_size"], device, path, {})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

@@ -50,7 +50,7 @@ RATIOS = np.geomspace(0.05, 20, 121)
 TURNS = 3
 
 
-class Given(NamedTuple):
+class ThresholdData(NamedTuple):
     """What thresholds are chosen from and judged by: ``logits`` float32 (N, K, C) and ``labels``
     int64 (N,) of the validation split; by criterion and split, ``scores`` float64 (N, K) and
     correctness bool (N, K); ``multiply_adds`` int (2, K) of blocks and heads; the time model."""
@@ -61,7 +61,7 @@ class Given(NamedTuple):
     multiply_adds: np.ndarray
     model: TimeModel
 
-    def data(self, criterion: str) -> CalibrationData:
+    def val(self, criterion: str) -> CalibrationData:
         """The validation data under a criterion."""
         return CalibrationData(*self.scores[criterion]["val"], self.logits, self.labels)
 
@@ -74,37 +74,37 @@ class Given(NamedTuple):
         }
 
 
-def given(
+def threshold_data(
     logits: np.ndarray,
     labels: np.ndarray,
     test_logits: np.ndarray,
     entropy: Mapping[str, tuple[np.ndarray, np.ndarray]],
     *rest: Any,
-) -> Given:
-    """All of `Given`, from the logits of val and test and the ``entropy`` and correctness of both.
+) -> ThresholdData:
+    """All of it, from the logits of val and test and the ``entropy`` and correctness of both.
 
     Max probability is what others go by. Deferral is fitted to validation data as rule `scores`
     does; ``like confidence``, PCEE's scores, to the same samples that it scores there.
     """
-    table, known = deferral_table(logits, labels), scores_of("max_probability", logits)
-    alike = reliability(known, entropy["val"][1])
-    new = scores_of("max_probability", test_logits)
-    found = {
+    table, val = deferral_table(logits, labels), scores_of("max_probability", logits)
+    diagrams = reliability(val, entropy["val"][1])
+    test = scores_of("max_probability", test_logits)
+    by_criterion = {
         "deferral": (
             scores_left_out(table, logits),
             scores_of("deferral", test_logits, weights=weights_of(table)),
         ),
-        "max_probability": (known, new),
-        "like confidence": (inaccuracy(known, alike), inaccuracy(new, alike)),
+        "max_probability": (val, test),
+        "like confidence": (inaccuracy(val, diagrams), inaccuracy(test, diagrams)),
     }
     scores = {
         criterion: {
             split: (values, entropy[split][1])
             for split, values in zip(("val", "test"), both, strict=True)
         }
-        for criterion, both in found.items()
+        for criterion, both in by_criterion.items()
     }
-    return Given(logits, labels, {"entropy": entropy, **scores}, *rest)
+    return ThresholdData(logits, labels, {"entropy": entropy, **scores}, *rest)
 
 
 class Way(NamedTuple):
@@ -114,107 +114,110 @@ class Way(NamedTuple):
     find: Callable[[], Thresholds]
 
 
-def ways(g: Given) -> dict[str, Way]:
+def ways(data: ThresholdData) -> dict[str, Way]:
     """Every way to choose thresholds that lose at most MAX_DROP: on the validation data (``on
     val``), or ``promised`` for new data with CONFIDENCE."""
-    found = {
+    all_ways = {
         "earlyon 0.3.0, on val": Way(
-            "entropy", partial(earlyon, g.logits, g.labels, g.multiply_adds, MAX_DROP)
+            "entropy", partial(earlyon, data.logits, data.labels, data.multiply_adds, MAX_DROP)
         ),
-        "MSDNet's geometric shares, on val": Way("max_probability", partial(_geometric, g)),
-        "PCEE, on val": Way("like confidence", partial(_shared, g, "like confidence")),
-        "RC-EENN, promised": Way("max_probability", partial(_risk_controlled, g)),
-        "Pareto Testing, promised": Way("entropy", partial(_pareto_tested, g)),
+        "MSDNet's geometric shares, on val": Way("max_probability", partial(_geometric, data)),
+        "PCEE, on val": Way("like confidence", partial(_shared, data, "like confidence")),
+        "RC-EENN, promised": Way("max_probability", partial(_risk_controlled, data)),
+        "Pareto Testing, promised": Way("entropy", partial(_pareto_tested, data)),
     }
-    for criterion, of in (("entropy", ""), ("deferral", " of deferral")):
+    for criterion, suffix in (("entropy", ""), ("deferral", " of deferral")):
         ours: dict[str, Callable[[], Thresholds]] = {
-            f"best shared cutoff{of}, on val": partial(_shared, g, criterion),
-            f"best shared cutoff{of}, promised": partial(_promised, g, criterion, None),
+            f"best shared cutoff{suffix}, on val": partial(_shared, data, criterion),
+            f"best shared cutoff{suffix}, promised": partial(_promised, data, criterion, None),
         }
-        for unit, costs in g.costs.items():
+        for unit, costs in data.costs.items():
+            promised = partial(_promised, data, criterion, costs)
             ours |= {
-                f"joint{of} by {unit}, on val": partial(_joint, g.data(criterion), costs),
-                f"that or joint{of} by {unit}, promised": partial(_promised, g, criterion, costs),
+                f"joint{suffix} by {unit}, on val": partial(_joint, data.val(criterion), costs),
+                f"that or joint{suffix} by {unit}, promised": promised,
             }
-        found |= {name: Way(criterion, find) for name, find in ours.items()}
-    return found
+        all_ways |= {name: Way(criterion, find) for name, find in ours.items()}
+    return all_ways
 
 
-def at_equal_promise(g: Given) -> list[dict]:
+def at_equal_promise(data: ThresholdData) -> list[dict]:
     """Seconds to find the thresholds of all `ways`, and what they do on test data."""
     import earlyon.core.thresholds  # noqa: F401 - its import is no part of what is timed
 
     rows = []
     for turn in progress(range(1, TURNS + 1), "thresholds", "turn"):
-        for name, (criterion, find) in ways(g).items():
+        for name, (criterion, find) in ways(data).items():
             start = time.perf_counter()
             thresholds = find()
             spent = time.perf_counter() - start
             rows.append(row("thresholds", name, turn, spent, "seconds", case="to find"))
             if turn == 1:
-                for case, (value, unit) in judged(thresholds, criterion, g).items():
+                for case, (value, unit) in judged(thresholds, criterion, data).items():
                     rows.append(row("thresholds", name, 1, value, unit, case=case))
     return rows
 
 
-def judged(thresholds: Thresholds, criterion: str, g: Given) -> dict[str, tuple[float, str]]:
+def judged(
+    thresholds: Thresholds, criterion: str, data: ThresholdData
+) -> dict[str, tuple[float, str]]:
     """What thresholds do: the loss on val and on test with its paired 95 % interval, and on test
     the speed-up over the full network, in predicted seconds and in multiply-adds, each with its 95
     % interval of the bootstrap over test samples."""
-    runs, found = Policy("entropy", thresholds).runs, {}
-    for split, (values, correct) in g.scores[criterion].items():
+    runs, figures = Policy("entropy", thresholds).runs, {}
+    for split, (values, correct) in data.scores[criterion].items():
         taken = exits_of(values, thresholds)
         right = correct[np.arange(len(correct)), taken - 1]
         drop = paired_difference(correct[:, -1], right)
         for end, value in zip(("", ", low", ", high"), drop, strict=True):
-            found[f"{split} loss{end}"] = 100 * value, "points"
-    for unit, cost in costs_each(g).items():
+            figures[f"{split} loss{end}"] = 100 * value, "points"
+    for unit, cost in costs_each(data).items():
         total = resamples(len(taken)) @ cost(taken, runs).astype(np.float32)
-        faster = full_cost(g, cost, len(taken)) / total
+        faster = full_cost(data, cost, len(taken)) / total
         for end, speedup in with_interval(f"in {unit}", faster).items():
             assert speedup is not None
-            found[end.replace("_", ", ")] = speedup, "speed-up"
-    return found
+            figures[end.replace("_", ", ")] = speedup, "speed-up"
+    return figures
 
 
-def costs_each(g: Given) -> dict[str, Cost]:
+def costs_each(data: ThresholdData) -> dict[str, Cost]:
     """What each sample costs, by unit."""
     return {
-        "predicted seconds": partial(seconds_each, g.model),
-        "multiply-adds": partial(multiply_adds_each, g.multiply_adds),
+        "predicted seconds": partial(seconds_each, data.model),
+        "multiply-adds": partial(multiply_adds_each, data.multiply_adds),
     }
 
 
-def full_cost(g: Given, cost: Cost, samples: int) -> float:
+def full_cost(data: ThresholdData, cost: Cost, samples: int) -> float:
     """What the full network costs for so many samples."""
-    exits = g.multiply_adds.shape[1]
+    exits = data.multiply_adds.shape[1]
     final = np.arange(exits) == exits - 1
     return float(cost(np.full(samples, exits), np.stack([final, final])).sum())
 
 
-def _joint(data: CalibrationData, costs: Costs) -> Thresholds:
+def _joint(val: CalibrationData, costs: Costs) -> Thresholds:
     """The fastest that neither is expected nor counted to lose more."""
-    least = _allowed(data.correct)
-    levels = np.arange(least, len(data.correct) + 1)
-    frontier = joint_frontier(data.scores, expected_of(data), costs, levels)
+    least = _least_correct(val.correct)
+    levels = np.arange(least, len(val.correct) + 1)
+    frontier = joint_frontier(val.scores, expected_of(val), costs, levels)
     for i in range(int(np.searchsorted(frontier.correct, least)), len(frontier.cost)):
-        if accuracy_drop(data.scores, data.correct, frontier.thresholds(i)) <= MAX_DROP:
+        if accuracy_drop(val.scores, val.correct, frontier.thresholds(i)) <= MAX_DROP:
             return frontier.thresholds(i)
-    return (None,) * (data.scores.shape[1] - 1)
+    return (None,) * (val.scores.shape[1] - 1)
 
 
-def _allowed(correct: np.ndarray) -> float:
+def _least_correct(correct: np.ndarray) -> float:
     return correct[:, -1].sum() - MAX_DROP * len(correct)
 
 
-def _shared(g: Given, criterion: str) -> Thresholds:
+def _shared(data: ThresholdData, criterion: str) -> Thresholds:
     """The fastest shared cutoff that is not counted to lose more."""
-    scores, correct = g.scores[criterion]["val"]
+    scores, correct = data.scores[criterion]["val"]
     cutoffs = np.unique(scores[:, :-1])
     cutoffs = cutoffs[:: max(1, len(cutoffs) // CUTOFFS)]
-    result = sweep_split(scores, correct, cutoffs, g.model)
+    result = sweep_split(scores, correct, cutoffs, data.model)
     total = np.where(
-        result["correct"].sum(axis=1) >= _allowed(correct),
+        result["correct"].sum(axis=1) >= _least_correct(correct),
         result["seconds"].sum(axis=1),
         np.inf,
     )
@@ -222,50 +225,50 @@ def _shared(g: Given, criterion: str) -> Thresholds:
     return (float(cutoffs[best]) if total[best] < np.inf else None,) * (scores.shape[1] - 1)
 
 
-def _geometric(g: Given) -> Thresholds:
+def _geometric(data: ThresholdData) -> Thresholds:
     """The fastest geometric shares that are not counted to lose more."""
-    scores, correct = g.scores["max_probability"]["val"]
+    scores, correct = data.scores["max_probability"]["val"]
     best, least = (None,) * (scores.shape[1] - 1), np.inf
     for thresholds in {geometric(scores, ratio) for ratio in RATIOS}:
         if accuracy_drop(scores, correct, thresholds) <= MAX_DROP:
             policy = Policy("max_probability", thresholds)
-            seconds = evaluate(scores, correct, policy, g.model)["seconds"][0]
+            seconds = evaluate(scores, correct, policy, data.model)["seconds"][0]
             if seconds < least:
                 best, least = thresholds, seconds
     return best
 
 
-def _risk_controlled(g: Given) -> Thresholds:
-    scores, correct = g.scores["max_probability"]["val"]
-    cutoffs = np.linspace(0, 1 - 1 / g.logits.shape[2], CUTOFFS)
+def _risk_controlled(data: ThresholdData) -> Thresholds:
+    scores, correct = data.scores["max_probability"]["val"]
+    cutoffs = np.linspace(0, 1 - 1 / data.logits.shape[2], CUTOFFS)
     return risk_controlled(scores, correct, cutoffs, MAX_DROP, CONFIDENCE)
 
 
-def _pareto_tested(g: Given) -> Thresholds:
-    scores, correct = g.scores["entropy"]["val"]
+def _pareto_tested(data: ThresholdData) -> Thresholds:
+    scores, correct = data.scores["entropy"]["val"]
     half = fitting_part(len(scores))
-    front = pareto_front(scores[:half], correct[:half], g.costs["seconds"], 2 * MAX_DROP)
+    front = pareto_front(scores[:half], correct[:half], data.costs["seconds"], 2 * MAX_DROP)
     return pareto_tested(front, scores[half:], correct[half:], MAX_DROP, CONFIDENCE)
 
 
-def _promised(g: Given, criterion: str, costs: Costs | None) -> Thresholds:
+def _promised(data: ThresholdData, criterion: str, costs: Costs | None) -> Thresholds:
     """Chosen as the pipeline does: of shared cutoffs, tested on all of the data, and, where there
     are ``costs``, of thresholds fitted jointly to one half of it and tested on the other."""
-    data = g.data(criterion)
-    scores, correct = data.scores, data.correct
-    top = np.log(g.logits.shape[2])  # of entropy; of the tested scores nothing is asked
-    made: list[tuple[Policy, dict[str, Any]]] = [
+    val = data.val(criterion)
+    scores, correct = val.scores, val.correct
+    top = np.log(data.logits.shape[2])  # of entropy; of the tested scores nothing is asked
+    policies: list[tuple[Policy, dict[str, Any]]] = [
         (shared_cutoff(c, scores.shape[1] - 1), {"cutoff": float(c)})
         for c in np.linspace(0, top, CUTOFFS)
     ]
     if costs:
-        half = data.sample(np.arange(fitting_part(len(scores))))
+        half = val.sample(np.arange(fitting_part(len(scores))))
         targets = half.correct[:, -1].mean() - np.linspace(-MAX_DROP, MAX_DROP, TARGETS)
-        found = thresholds_for({"method": "joint"}, half, targets, costs)
-        made += [
+        fitted = thresholds_for({"method": "joint"}, half, targets, costs)
+        policies += [
             (Policy("entropy", thresholds), {"calibrated_on": "val_half", "target": float(target)})
-            for target, thresholds in zip(targets, found, strict=True)
+            for target, thresholds in zip(targets, fitted, strict=True)
         ]
-    candidates = [candidate_on(scores, correct, policy, g.model, origin) for policy, origin in made]
+    candidates = [candidate_on(scores, correct, p, data.model, origin) for p, origin in policies]
     best = fastest_within_drop(candidates, max_drop=MAX_DROP, confidence=CONFIDENCE)
     return best.policy.thresholds if best else (None,) * (scores.shape[1] - 1)

@@ -27,7 +27,7 @@ from offramp.studies.bench_tables import (
     students_cascade,
     sweep_against_reruns,
 )
-from offramp.studies.bench_thresholds import at_equal_promise, given
+from offramp.studies.bench_thresholds import at_equal_promise, threshold_data
 from offramp.tables.files import read, read_logits
 from offramp.thresholds.calibration import CalibrationData
 from offramp.thresholds.time_model import TimeModel, fit_time_model
@@ -85,10 +85,11 @@ def _time_model(s: Subject) -> list[dict]:
 
 def _backends(s: Subject) -> list[dict]:
     """Speed and answers on every backend that is installed and runs on the device."""
-    networks, two = {s.params.backend: s.network}, load_images(s.test, slice(0, 2), s.device)
+    networks, example = {s.params.backend: s.network}, load_images(s.test, slice(0, 2), s.device)
     for backend in BACKENDS.keys() - {s.params.backend}:
         try:
-            networks[backend] = for_inference(_loaded(s.paths, s.params, s.device), backend, two)
+            loaded = _loaded(s.paths, s.params, s.device)
+            networks[backend] = for_inference(loaded, backend, example)
         except OfframpError as error:
             print(f"without {backend}: {error}")
     logits = read_logits(s.paths.logits[1]).logits
@@ -116,10 +117,10 @@ def _tables(s: Subject) -> list[dict]:
 
 def _thresholds(s: Subject) -> list[dict]:
     val, test = map(read_logits, s.paths.logits)
-    known = val.logits, val.label, test.logits, s.scores
-    all_given = given(*known, s.multiply_adds, s.model)
+    logits = val.logits, val.label, test.logits
+    data = threshold_data(*logits, s.scores, s.multiply_adds, s.model)
     published = published_points() if s.params.dataset == "cifar10" else {}
-    return at_equal_promise(all_given) + over_the_range(all_given, published)
+    return at_equal_promise(data) + over_the_range(data, published)
 
 
 def _student(s: Subject) -> list[dict]:
@@ -128,13 +129,10 @@ def _student(s: Subject) -> list[dict]:
 
 
 def _public(s: Subject) -> list[dict]:
-    known = _known(s), s.scores["test"], s.multiply_adds, s.model
-    return against_public_networks(s.network, s.policy, *known, s.test, s.device)
-
-
-def _known(s: Subject) -> CalibrationData:
-    found = read_logits(s.paths.logits[0])
-    return CalibrationData(*s.scores["val"], found.logits, found.label)
+    logits = read_logits(s.paths.logits[0])
+    val = CalibrationData(*s.scores["val"], logits.logits, logits.label)
+    tables = val, s.scores["test"], s.multiply_adds, s.model
+    return against_public_networks(s.network, s.policy, *tables, s.test, s.device)
 
 
 PARTS: dict[str, Callable[[Subject], list[dict]]] = {

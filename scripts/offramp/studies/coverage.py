@@ -66,7 +66,7 @@ class Population(NamedTuple):
     name: str
     data: CalibrationData
     model: TimeModel
-    known: Sequence[tuple[Policy, dict[str, Any]]]
+    policies: Sequence[tuple[Policy, dict[str, Any]]]
 
     @property
     def exits(self) -> int:
@@ -75,58 +75,62 @@ class Population(NamedTuple):
 
 
 # Whether the promise was broken, and the speed-up of what was chosen, nan where nothing was.
-Outcome = tuple[bool, float]
+Verdict = tuple[bool, float]
 
 
-class Case(NamedTuple):
+class Trial(NamedTuple):
     """A promise put to the test: ``stated`` is the rate at which it may be broken, nan for what is
-    shown beside it and promises nothing; ``outcome`` draws anew and judges."""
+    shown beside it and promises nothing; ``judge`` draws anew and judges."""
 
     promise: str
     population: str
     n: int
     stated: float
     draws: int
-    outcome: Callable[[np.random.Generator], Outcome]
+    judge: Callable[[np.random.Generator], Verdict]
 
 
 def coverage(network: Population, effort: str) -> pa.Table:
     """Every promise on every population: a table of schema COVERAGE."""
-    cases = [*counted_cases(EFFORTS[effort]), *chosen_cases(network, EFFORTS[effort])]
+    trials = [*counted_trials(EFFORTS[effort]), *chosen_trials(network, EFFORTS[effort])]
     parts = [
         (number, first)
-        for number, case in enumerate(cases)
-        for first in range(0, case.draws, AT_A_TIME)
+        for number, trial in enumerate(trials)
+        for first in range(0, trial.draws, AT_A_TIME)
     ]
-    jobs = (joblib.delayed(outcomes)(cases[number], number, first) for number, first in parts)
+    jobs = (joblib.delayed(verdicts)(trials[number], number, first) for number, first in parts)
     # A process for every core; threads of their own would only wait for each other.
     with joblib.parallel_config(backend="loky", inner_max_num_threads=1):
         stream = joblib.Parallel(n_jobs=joblib.cpu_count(), return_as="generator")(jobs)
-        found = [next(stream) for _ in progress(parts, "promises", "part")]
-    rows = []
-    for number, case in enumerate(cases):
-        own = (part for (of, _), part in zip(parts, found, strict=True) if of == number)
-        here = [outcome for part in own for outcome in part]
-        broken = sum(outcome[0] for outcome in here)
-        low, high = interval(broken, len(here))
-        speedups = [speedup for _, speedup in here if np.isfinite(speedup)]
-        rows.append(
-            {"promise": case.promise, "population": case.population, "n": case.n}
-            | {"stated": None if np.isnan(case.stated) else case.stated}
-            | {"draws": len(here), "broken": broken, "rate": broken / len(here)}
-            | {"rate_low": low, "rate_high": high}
-            | {"speedup": float(np.median(speedups)) if speedups else None}
-        )
+        by_part = [next(stream) for _ in progress(parts, "promises", "part")]
+    by_trial: list[list[Verdict]] = [[] for _ in trials]
+    for (number, _), part in zip(parts, by_part, strict=True):
+        by_trial[number] += part
+    rows = [_row(trial, judged) for trial, judged in zip(trials, by_trial, strict=True)]
     return pa.Table.from_pylist(rows, schema=COVERAGE)
 
 
-def outcomes(case: Case, number: int, first: int) -> list[Outcome]:
-    """Those of some of a case's draws, from ``first`` on, each with a seed of its own."""
-    draws = range(first, min(first + AT_A_TIME, case.draws))
-    return [case.outcome(np.random.default_rng([SEED, number, draw])) for draw in draws]
+def verdicts(trial: Trial, number: int, first: int) -> list[Verdict]:
+    """Those of some of a trial's draws, from ``first`` on, each with a seed of its own."""
+    draws = range(first, min(first + AT_A_TIME, trial.draws))
+    return [trial.judge(np.random.default_rng([SEED, number, draw])) for draw in draws]
 
 
-def counted_cases(effort: Effort) -> Iterator[Case]:
+def _row(trial: Trial, judged: Sequence[Verdict]) -> dict[str, Any]:
+    """The row of the table for a trial, by the verdicts on all its draws."""
+    broken = sum(is_broken for is_broken, _ in judged)
+    low, high = interval(broken, len(judged))
+    speedups = [speedup for _, speedup in judged if np.isfinite(speedup)]
+    return (
+        {"promise": trial.promise, "population": trial.population, "n": trial.n}
+        | {"stated": None if np.isnan(trial.stated) else trial.stated}
+        | {"draws": len(judged), "broken": broken, "rate": broken / len(judged)}
+        | {"rate_low": low, "rate_high": high}
+        | {"speedup": float(np.median(speedups)) if speedups else None}
+    )
+
+
+def counted_trials(effort: Effort) -> Iterator[Trial]:
     """Bounds and intervals of counts, whose truth is a rate."""
     error = 1 - CONFIDENCE
     rates = {  # losses, gains
@@ -138,61 +142,61 @@ def counted_cases(effort: Effort) -> Iterator[Case]:
     for n in effort.sizes:
         for name, pair in rates.items():
             common = name, n
-            yield Case("drop", *common, error, effort.counts, partial(drop_broken, *pair, n))
-            yield Case(
+            yield Trial("drop", *common, error, effort.counts, partial(drop_broken, *pair, n))
+            yield Trial(
                 "difference, 95 %", *common, 0.05, effort.counts // 10,
                 partial(difference_missed, *pair, n),
             )  # fmt: skip
         for accuracy in (0.5, 0.9, 0.99, 0.995):
             common = f"accuracy {accuracy:g}", n
-            yield Case(
+            yield Trial(
                 "accuracy", *common, error, effort.counts, partial(accuracy_broken, accuracy, n)
             )
-            yield Case(
+            yield Trial(
                 "accuracy, 95 %",
                 *common,
                 0.05,
                 effort.counts,
                 partial(accuracy_missed, accuracy, n),
             )
-        yield Case(
+        yield Trial(
             "drop of the chosen", "ordered by luck", n, error, effort.counts // 10,
             partial(lucky_order, n),
         )  # fmt: skip
         for sharper in (1.0, 2.0):
             for classes in (10, 1_000):
                 name = f"{classes} classes, logits times {sharper:g}"
-                yield Case(
+                yield Trial(
                     "calibration error, 95 %", name, n, 0.05, effort.choices,
                     partial(calibration_error_missed, classes, sharper, n),
                 )  # fmt: skip
 
 
-def drop_broken(lost: float, gained: float, n: int, random: np.random.Generator) -> Outcome:
+def drop_broken(lost: float, gained: float, n: int, random: np.random.Generator) -> Verdict:
     """A policy with these rates of losses and gains."""
-    a, b, _ = random.multinomial(n, [lost, gained, 1 - lost - gained]).tolist()
-    return drop_bound(a, b, n, CONFIDENCE) < lost - gained - 1e-12, np.nan
+    losses, gains, _ = random.multinomial(n, [lost, gained, 1 - lost - gained]).tolist()
+    return drop_bound(losses, gains, n, CONFIDENCE) < lost - gained - 1e-12, np.nan
 
 
-def difference_missed(lost: float, gained: float, n: int, random: np.random.Generator) -> Outcome:
+def difference_missed(lost: float, gained: float, n: int, random: np.random.Generator) -> Verdict:
     """The paired interval of two answers that differ at these rates."""
     kind = random.choice(3, size=n, p=[lost, gained, 1 - lost - gained])
     _, low, high = paired_difference(kind != 0, kind != 1)
     return not low <= gained - lost <= high, np.nan
 
 
-def accuracy_broken(accuracy: float, n: int, random: np.random.Generator) -> Outcome:
+def accuracy_broken(accuracy: float, n: int, random: np.random.Generator) -> Verdict:
     """The lower bound of an accuracy."""
     return accuracy_bound(int(random.binomial(n, accuracy)), n, CONFIDENCE) > accuracy, np.nan
 
 
-def accuracy_missed(accuracy: float, n: int, random: np.random.Generator) -> Outcome:
+def accuracy_missed(accuracy: float, n: int, random: np.random.Generator) -> Verdict:
     """The interval of an accuracy."""
     low, high = interval(int(random.binomial(n, accuracy)), n)
     return not low <= accuracy <= high, np.nan
 
 
-def lucky_order(n: int, random: np.random.Generator) -> Outcome:
+def lucky_order(n: int, random: np.random.Generator) -> Verdict:
     """Five policies that lose a little more than they may, each by samples of its own: who leaves,
     and so what it takes, tells how much it lost on the draw."""
     leave, wrong = 0.1, (MAX_DROP + 1e-5) / 0.1
@@ -200,8 +204,8 @@ def lucky_order(n: int, random: np.random.Generator) -> Outcome:
     lost = random.binomial(left, wrong)
     policy = Policy("entropy", (0.5,))
     candidates = [
-        Candidate(policy, {"cutoff": i}, float(n - s), n - int(m), n, lost=int(m))
-        for i, (s, m) in enumerate(zip(left, lost, strict=True))
+        Candidate(policy, {"cutoff": i}, float(n - leaving), n - int(losses), n, lost=int(losses))
+        for i, (leaving, losses) in enumerate(zip(left, lost, strict=True))
     ]
     chosen = fastest_within_drop(candidates, max_drop=MAX_DROP, confidence=CONFIDENCE)
     return chosen is not None, np.nan
@@ -209,7 +213,7 @@ def lucky_order(n: int, random: np.random.Generator) -> Outcome:
 
 def calibration_error_missed(
     classes: int, sharper: float, n: int, random: np.random.Generator
-) -> Outcome:
+) -> Verdict:
     """The interval of the calibration error of logits that are ``sharper`` times too large: how
     often the confidence is right is known of each sample, and the error of a large population is
     the truth."""
@@ -234,7 +238,7 @@ def _true_calibration_error(classes: int, sharper: float) -> float:
     return float(np.abs(stated - real).mean())
 
 
-def chosen_cases(network: Population, effort: Effort) -> Iterator[Case]:
+def chosen_trials(network: Population, effort: Effort) -> Iterator[Trial]:
     """Thresholds and policies chosen on samples, judged on the population."""
     error = 1 - CONFIDENCE
     for n, population in product(effort.sizes, (network, *made_up())):
@@ -244,17 +248,17 @@ def chosen_cases(network: Population, effort: Effort) -> Iterator[Case]:
         for target, (method, rate) in product(
             TARGETS, (("guaranteed", error), ("empirical", np.nan))
         ):
-            tried = guaranteed if method == "guaranteed" else draws
+            repeats = guaranteed if method == "guaranteed" else draws
             name = f"{method}, {100 * target:g} % at every exit"
-            yield Case(name, *common, rate, tried, partial(exits_below, method, target, *asked))
-        yield Case("drop of the chosen", *common, error, draws, partial(loses_more, True, *asked))
-        yield Case(
+            yield Trial(name, *common, rate, repeats, partial(exits_below, method, target, *asked))
+        yield Trial("drop of the chosen", *common, error, draws, partial(loses_more, True, *asked))
+        yield Trial(
             "drop of the fastest on the draw", *common, np.nan, draws,
             partial(loses_more, False, *asked),
         )  # fmt: skip
-        yield Case("accuracy of the chosen", *common, error, draws, partial(less_accurate, *asked))
+        yield Trial("accuracy of the chosen", *common, error, draws, partial(less_accurate, *asked))
         if n < MANY:  # its resamples take half an hour there
-            yield Case(
+            yield Trial(
                 "expected accuracy (an estimate)", *common, 0.5, draws // 2,
                 partial(expected_too_high, *asked),
             )  # fmt: skip
@@ -289,23 +293,23 @@ def _population(name: str, scores: np.ndarray, correct: np.ndarray) -> Populatio
     exits, sizes = scores.shape[1], np.arange(BATCH + 1)
     parts = np.stack([np.tile(share * sizes, (exits, 1)) for share in (1.0, 0.1, 0.0)])
     model = TimeModel(parts, np.zeros((exits - 1, 3)), BATCH)
-    some = slice(0, POOL // 10)
-    known = known_policies("entropy", scores[some], correct[some])
-    return Population(name, CalibrationData(scores, correct), model, known)
+    tenth = slice(0, POOL // 10)
+    policies = policies_beforehand("entropy", scores[tenth], correct[tenth])
+    return Population(name, CalibrationData(scores, correct), model, policies)
 
 
-def known_policies(
+def policies_beforehand(
     criterion: str, scores: np.ndarray, correct: np.ndarray
 ) -> list[tuple[Policy, dict[str, Any]]]:
     """Shared cutoffs over some samples' scores float64 (n, K), and thresholds calibrated on them,
     with correct bool (n, K)."""
     side = scores.shape[1] - 1
     cutoffs = np.quantile(scores[:, :side], np.linspace(0, 1, CUTOFFS))
-    found = [(shared_cutoff(c, side, criterion), {"cutoff": c}) for c in np.unique(cutoffs)]
+    policies = [(shared_cutoff(c, side, criterion), {"cutoff": c}) for c in np.unique(cutoffs)]
     for target in WANTED:
         policy = Policy(criterion, calibrate_empirical(scores, correct, target))
-        found.append((policy, {"calibrated_on": "train", "target": target}))
-    return found
+        policies.append((policy, {"calibrated_on": "train", "target": target}))
+    return policies
 
 
 def drawn(population: Population, n: int, random: np.random.Generator) -> CalibrationData:
@@ -315,43 +319,42 @@ def drawn(population: Population, n: int, random: np.random.Generator) -> Calibr
 
 def speedup_of(population: Population, thresholds: Thresholds) -> float:
     """Over the full network, predicted, on the whole population."""
-    criterion = population.known[0][0].criterion
+    criterion = population.policies[0][0].criterion
     data, policy = population.data, Policy(criterion, thresholds)
     return float(evaluate(data.scores, data.correct, policy, population.model)["speedup"])
 
 
 def exits_below(
     method: str, target: float, population: Population, n: int, random: np.random.Generator
-) -> Outcome:
+) -> Verdict:
     """Whether an enabled exit is truly below the target."""
     sample = drawn(population, n, random)
     settings = {"method": method, "confidence": CONFIDENCE}
     costs = costs_of(population.model)
     (thresholds,) = thresholds_for(settings, sample, [target], costs)
     data = population.data
-    found = evaluate(data.scores, data.correct, Policy("entropy", thresholds), population.model)
-    exits = [k for k, t in enumerate(thresholds, 1) if t is not None and found["n"][k]]
-    below = found["correct"][exits] < target * found["n"][exits] - 1e-9
-    return bool(below.any()), float(found["speedup"])
+    truth = evaluate(data.scores, data.correct, Policy("entropy", thresholds), population.model)
+    exits = [k for k, t in enumerate(thresholds, 1) if t is not None and truth["n"][k]]
+    below = truth["correct"][exits] < target * truth["n"][exits] - 1e-9
+    return bool(below.any()), float(truth["speedup"])
 
 
 def candidates_on(population: Population, sample: CalibrationData) -> list[Candidate]:
     """Those known beforehand and those fitted jointly to the first half of a sample, which of all
     methods makes the most of its luck; with figures."""
     half = sample.sample(np.arange(fitting_part(len(sample.scores))))
-    like, model = population.known[0][0], population.model
+    policies, model = [*population.policies], population.model
     targets = half.correct[:, -1].mean() + np.linspace(-MAX_DROP, MAX_DROP, len(WANTED))
-    found = thresholds_for({"method": "joint"}, half, targets, costs_of(model))
-    policies = [*population.known]
-    for target, thresholds in zip(targets, found, strict=True):
+    fitted = thresholds_for({"method": "joint"}, half, targets, costs_of(model))
+    for target, thresholds in zip(targets, fitted, strict=True):
         origin = {"calibrated_on": "val_half", "target": float(target)}
-        policies.append((like._replace(thresholds=thresholds), origin))
+        policies.append((policies[0][0]._replace(thresholds=thresholds), origin))
     return [candidate_on(sample.scores, sample.correct, p, model, o) for p, o in policies]
 
 
 def loses_more(
     promised: bool, population: Population, n: int, random: np.random.Generator
-) -> Outcome:
+) -> Verdict:
     """Whether the policy chosen on a sample truly loses more than MAX_DROP: as the pipeline chooses
     it, or the fastest that keeps it on the sample."""
     candidates = candidates_on(population, drawn(population, n, random))
@@ -367,22 +370,22 @@ def loses_more(
     return lost > MAX_DROP + 1e-12, speedup_of(population, thresholds)
 
 
-def less_accurate(population: Population, n: int, random: np.random.Generator) -> Outcome:
+def less_accurate(population: Population, n: int, random: np.random.Generator) -> Verdict:
     """Whether the policy chosen for an accuracy truly falls short of it: one point less than the
     full network has."""
     data = population.data
-    wanted = float(data.correct[:, -1].mean()) - 0.01
+    least = float(data.correct[:, -1].mean()) - 0.01
     candidates = candidates_on(population, drawn(population, n, random))
-    limits = {"min_accuracy": wanted, "confidence": CONFIDENCE}
+    limits = {"min_accuracy": least, "confidence": CONFIDENCE}
     chosen = fastest_above_accuracy(candidates, **limits)
     if chosen is None:
         return False, 1.0
     thresholds = chosen.policy.thresholds
     truth = data.correct[:, -1].mean() - accuracy_drop(data.scores, data.correct, thresholds)
-    return truth < wanted - 1e-12, speedup_of(population, thresholds)
+    return truth < least - 1e-12, speedup_of(population, thresholds)
 
 
-def expected_too_high(population: Population, n: int, random: np.random.Generator) -> Outcome:
+def expected_too_high(population: Population, n: int, random: np.random.Generator) -> Verdict:
     """Whether thresholds fitted to a sample lose more on the population than they lose on the
     sample with the optimism added."""
     sample, data = drawn(population, n, random), population.data
@@ -390,7 +393,7 @@ def expected_too_high(population: Population, n: int, random: np.random.Generato
     settings = {"method": "joint", "confidence": CONFIDENCE}
     target = [float(sample.correct[:, -1].mean()) - MAX_DROP]
     (thresholds,) = thresholds_for(settings, sample, target, costs)
-    lucky = max(0.0, float(optimism(settings, sample, target, costs)[0]))
-    expected = accuracy_drop(sample.scores, sample.correct, thresholds) + lucky
+    added = max(0.0, float(optimism(settings, sample, target, costs)[0]))
+    expected = accuracy_drop(sample.scores, sample.correct, thresholds) + added
     truth = accuracy_drop(data.scores, data.correct, thresholds)
     return truth > expected, speedup_of(population, thresholds)

@@ -40,7 +40,7 @@ class SplitData(NamedTuple):
     correct: np.ndarray
 
 
-class Known(NamedTuple):
+class Validation(NamedTuple):
     """Validation data under one criterion: ``scores`` float64 (N, K), ``correct`` bool (N, K) and
     what `expected_correct` makes of them, ``expected`` float64 (N, K)."""
 
@@ -66,7 +66,7 @@ class Curve(NamedTuple):
     seconds: np.ndarray
 
 
-def shared_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
+def shared_policies(criterion: str, data: Validation, model: TimeModel) -> list[Policy]:
     """Cutoffs at which evenly spread shares of the samples leave before the final exit."""
     side_exits = data.scores.shape[1] - 1
     minima = np.sort(data.scores[:, :-1].min(axis=1))
@@ -74,19 +74,19 @@ def shared_policies(criterion: str, data: Known, model: TimeModel) -> list[Polic
     return [shared_cutoff(c, side_exits, criterion) for c in cutoffs]
 
 
-def empirical_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
+def empirical_policies(criterion: str, data: Validation, model: TimeModel) -> list[Policy]:
     """The same accuracy wanted at every exit, for TARGETS."""
-    found = {calibrate_empirical(data.scores, data.correct, target) for target in TARGETS}
-    return [Policy(criterion, thresholds) for thresholds in sorted(found, key=str)]
+    calibrated = {calibrate_empirical(data.scores, data.correct, target) for target in TARGETS}
+    return [Policy(criterion, thresholds) for thresholds in sorted(calibrated, key=str)]
 
 
-def joint_policies(criterion: str, data: Known, model: TimeModel) -> list[Policy]:
+def joint_policies(criterion: str, data: Validation, model: TimeModel) -> list[Policy]:
     """The least time found, at evenly spread places of that part of its frontier which loses at
     most MOST_LOST points."""
     return along_frontier(criterion, data, costs_of(model, criterion))
 
 
-def along_frontier(criterion: str, data: Known, costs: Costs) -> list[Policy]:
+def along_frontier(criterion: str, data: Validation, costs: Costs) -> list[Policy]:
     """The same by any costs."""
     least = data.correct[:, -1].sum() - MOST_LOST / 100 * len(data.correct)
     levels = np.arange(least, len(data.correct) + 1)
@@ -123,25 +123,25 @@ def curves(
     turns = [(*kind, method) for kind in kinds for method in METHODS]
     half = SplitData(*(part[fitting_part(len(val.label)) :] for part in val))
     parts = [(part, expected_correct(part.logits, part.label)) for part in (val, half)]
-    found, cost = [], partial(seconds_each, model)
+    all_curves, cost = [], partial(seconds_each, model)
     for criterion, scaled, method in progress(turns, "frontiers", "curve"):
         divisors = tuple(temperatures) if scaled else None
-        used, expected = parts[scaled]
+        part, expected = parts[scaled]
         if CRITERIA[criterion].fitted:
-            known = scores_left_out(deferral, used.logits)
+            val_scores = scores_left_out(deferral, part.logits)
             scores = scores_of(criterion, test.logits, weights=weights_of(deferral))
         else:
-            known, scores = (scores_of(criterion, s.logits, divisors) for s in (used, test))
-        data = Known(known, used.correct, expected)
+            val_scores, scores = (scores_of(criterion, s.logits, divisors) for s in (part, test))
+        data = Validation(val_scores, part.correct, expected)
         policies = METHODS[method](criterion, data, model)
-        policies.append(Policy(criterion, (None,) * (used.correct.shape[1] - 1)))
+        policies.append(Policy(criterion, (None,) * (part.correct.shape[1] - 1)))
         policies = undominated(policies, data, cost)
         right, seconds = outcomes(policies, scores, test.correct, cost)
-        found.append(Curve(criterion, scaled, method, policies, right, seconds))
-    return found
+        all_curves.append(Curve(criterion, scaled, method, policies, right, seconds))
+    return all_curves
 
 
-def undominated(policies: Sequence[Policy], data: Known, cost: Cost) -> list[Policy]:
+def undominated(policies: Sequence[Policy], data: Validation, cost: Cost) -> list[Policy]:
     """Those that no other beats in cost and expected accuracy on these data, from cheap to dear."""
     samples = len(data.scores)
     candidates = []
@@ -180,10 +180,10 @@ def multiply_adds_each(
     return (multiply_adds[0] + multiply_adds[1] * runs[0]).cumsum()[taken - 1]
 
 
-def frontiers_table(found: Sequence[Curve]) -> pa.Table:
+def frontiers_table(all_curves: Sequence[Curve]) -> pa.Table:
     """One row per policy of every curve, on test data."""
     rows = []
-    for curve in found:
+    for curve in all_curves:
         where = {"criterion": curve.criterion, "scaled": curve.scaled, "method": curve.method}
         for m, policy in enumerate(curve.policies):
             n, right = len(curve.right), int(curve.right[:, m].sum())
@@ -197,7 +197,9 @@ def frontiers_table(found: Sequence[Curve]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=FRONTIERS)
 
 
-def equal_accuracy_table(found: Sequence[Curve], correct: np.ndarray, model: TimeModel) -> pa.Table:
+def equal_accuracy_table(
+    all_curves: Sequence[Curve], correct: np.ndarray, model: TimeModel
+) -> pa.Table:
     """One row per curve and POINTS_LOST: seconds on the test split at that accuracy, and how many
     times faster that is than the best shared cutoff of the entropy and than the full network, with
     95 % intervals.
@@ -217,11 +219,11 @@ def equal_accuracy_table(found: Sequence[Curve], correct: np.ndarray, model: Tim
                 weight @ curve.seconds.astype(np.float32),
                 wanted,
             )
-            for curve in found
+            for curve in all_curves
         ]
-        kinds = [curve[:3] for curve in found]
+        kinds = [curve[:3] for curve in all_curves]
         yardstick = needed[kinds.index(("entropy", False, "shared"))]
-        for curve, seconds in zip(found, needed, strict=True):
+        for curve, seconds in zip(all_curves, needed, strict=True):
             rows.append(
                 {"criterion": curve.criterion, "scaled": curve.scaled, "method": curve.method}
                 | {"points_lost": lost}
@@ -239,9 +241,10 @@ def resamples(samples: int) -> np.ndarray:
     return np.vstack([np.ones(samples), drawn]).astype(np.float32)
 
 
-def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b of seconds; where both are infinite, neither is faster: 1."""
-    return np.divide(a, b, out=np.ones_like(a), where=np.isfinite(a) | np.isfinite(b))
+def ratio(seconds: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Seconds over others; where both are infinite, neither is faster: 1."""
+    finite = np.isfinite(seconds) | np.isfinite(others)
+    return np.divide(seconds, others, out=np.ones_like(seconds), where=finite)
 
 
 def with_interval(name: str, values: np.ndarray) -> dict[str, float | None]:
@@ -262,11 +265,11 @@ def seconds_at(accuracy: np.ndarray, seconds: np.ndarray, wanted: np.ndarray) ->
     level are put together at their mean time, and the curve is read in a straight line. Source:
     Barlow et al., "Statistical Inference under Order Restrictions" (1972).
     """
-    found = np.full(wanted.shape, np.inf)
+    needed = np.full(wanted.shape, np.inf)
     for r in range(len(wanted)):
         order = np.argsort(seconds[r], kind="stable")
         rising = isotonic_regression(accuracy[r, order].astype(np.float64)).x
         levels, level_of = np.unique(rising, return_inverse=True)
         time = np.bincount(level_of, seconds[r, order]) / np.bincount(level_of)
-        found[r] = np.interp(wanted[r], levels, time, right=np.inf)
-    return found
+        needed[r] = np.interp(wanted[r], levels, time, right=np.inf)
+    return needed

@@ -35,14 +35,14 @@ def risk_controlled(
     confidence bound of Waudby-Smith and Ramdas.
     """
     side, samples = scores.shape[1] - 1, np.arange(len(scores))
-    found: Thresholds = (None,) * side
+    proved: Thresholds = (None,) * side
     for cutoff in cutoffs.tolist():
         taken = exits_of(scores, (cutoff,) * side)
         gap = correct[:, -1].astype(np.float64) - correct[samples, taken - 1]
         if not mean_is_below(gap, max_drop, confidence):
             break
-        found = (cutoff,) * side
-    return found
+        proved = (cutoff,) * side
+    return proved
 
 
 def mean_is_below(values: np.ndarray, limit: float, confidence: float) -> bool:
@@ -55,12 +55,12 @@ def mean_is_below(values: np.ndarray, limit: float, confidence: float) -> bool:
     (2024), as Bates et al., "Distribution-Free, Risk-Controlling Prediction Sets" (2021), set the
     bets.
     """
-    count, wanted = np.arange(1, len(values) + 1), -math.log(1 - confidence)
+    count, log_wealth = np.arange(1, len(values) + 1), -math.log(1 - confidence)
     mean = (0.5 + values.cumsum()) / (1 + count)
     variance = (0.25 + ((values - mean) ** 2).cumsum()) / (1 + count)
     before = np.append(0.25, variance[:-1])
-    bet = np.minimum(np.sqrt(2 * wanted / (len(values) * before)), 1.0)
-    return bool(np.log1p(-bet * (values - limit)).cumsum().max(initial=0.0) > wanted)
+    bet = np.minimum(np.sqrt(2 * log_wealth / (len(values) * before)), 1.0)
+    return bool(np.log1p(-bet * (values - limit)).cumsum().max(initial=0.0) > log_wealth)
 
 
 def geometric(scores: np.ndarray, ratio: float) -> Thresholds:
@@ -113,12 +113,13 @@ def reliability(scores: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Re
     return Reliability(edges, np.array(accuracy))
 
 
-def inaccuracy(scores: np.ndarray, known: Reliability) -> np.ndarray:
+def inaccuracy(scores: np.ndarray, diagrams: Reliability) -> np.ndarray:
     """PCEE's scores, float64 (N, K): how often validation samples of like confidence are wrong at
     the exit. A shared cutoff of 1 - delta lets those leave whose like are at least delta right."""
-    places = [np.searchsorted(*pair) for pair in zip(known.edges, scores.T, strict=True)]
+    bins = [np.searchsorted(*pair) for pair in zip(diagrams.edges, scores.T, strict=True)]
     return np.stack(
-        [1 - row[place] for row, place in zip(known.accuracy, places, strict=True)], axis=1
+        [1 - accuracy[bin_of] for accuracy, bin_of in zip(diagrams.accuracy, bins, strict=True)],
+        axis=1,
     )
 
 
@@ -146,15 +147,15 @@ def pareto_tested(
     (2023).
     """
     samples, full = np.arange(len(scores)), correct[:, -1]
-    found: Thresholds = (None,) * (scores.shape[1] - 1)
+    passed: Thresholds = (None,) * (scores.shape[1] - 1)
     for i in range(len(front.cost) - 1, -1, -1):
         thresholds = front.thresholds(i)
         right = correct[samples, exits_of(scores, thresholds) - 1]
         lost, gained = int((full & ~right).sum()), int((right & ~full).sum())
         if drop_bound(lost, gained, len(scores), confidence) > max_drop:
             break
-        found = thresholds
-    return found
+        passed = thresholds
+    return passed
 
 
 def earlyon(
@@ -181,9 +182,10 @@ def earlyon(
     flops = {point.layer_name: float(s) for point, s in zip(points, spent, strict=True)}
     forward: Any = _Table(config, flops)
     loader: Any = [(torch.from_numpy(logits), torch.from_numpy(labels))]
-    found = calibrate_thresholds(forward, loader, target_accuracy_drop=max_drop)
+    result = calibrate_thresholds(forward, loader, target_accuracy_drop=max_drop)
     return tuple(
-        t if on else None for t, on in zip(found.thresholds, found.enabled_exits, strict=True)
+        threshold if enabled else None
+        for threshold, enabled in zip(result.thresholds, result.enabled_exits, strict=True)
     )
 
 

@@ -29,15 +29,15 @@ def settings_of(model: str, seed: int, epochs: int | None) -> dict[str, Any]:
     return recipe_of(model) | {"seed": seed} | ({} if epochs is None else {"epochs": epochs})
 
 
-def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
+def train_one(model: str, seed: int, options: argparse.Namespace) -> None:
     """Train one network under one seed; weights and curves into a folder of their own, where a run
     that is cut off goes on."""
-    device, machine = prepare({"device": given.device, "threads": given.threads})
-    folder = folder_of(given.out, model, seed)
+    device, machine = prepare({"device": options.device, "threads": options.threads})
+    folder = folder_of(options.out, model, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = settings_of(model, seed, given.epochs)
-    dataset = given.data.name
-    splits = [open_split(given.data, dataset, name, None) for name in ("train", "val")]
+    settings = settings_of(model, seed, options.epochs)
+    dataset = options.data.name
+    splits = [open_split(options.data, dataset, name, None) for name in ("train", "val")]
     config = {"model": {"name": model}, "dataset": {"name": dataset}, "train": settings}
     origin = provenance(config, "", "train") | machine
     resume = folder / "resume.pt"
@@ -56,26 +56,26 @@ def train_one(model: str, seed: int, given: argparse.Namespace) -> None:
         resume.unlink()
 
 
-def train_all(given: argparse.Namespace) -> None:
+def train_all(options: argparse.Namespace) -> None:
     """All networks and seeds, each in a process of its own: one alone leaves most of a GPU idle.
 
     Raises OfframpError that names the logs of those that failed.
     """
-    wanted = [
+    missing = [
         (model, seed)
-        for model in given.networks
-        for seed in given.seeds
-        if not (folder_of(given.out, model, seed) / "training.parquet").exists()
+        for model in options.networks
+        for seed in options.seeds
+        if not (folder_of(options.out, model, seed) / "training.parquet").exists()
     ]
     running = {}
-    for model, seed in wanted:
-        log = folder_of(given.out, model, seed).with_suffix(".log")
+    for model, seed in missing:
+        log = folder_of(options.out, model, seed).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "offramp.studies.seeds", "--one", model, str(seed)]
-        command += ["--data", given.data, "--out", given.out, "--device", given.device]
-        command += ["--threads", str(given.threads)]
-        command += [] if given.epochs is None else ["--epochs", str(given.epochs)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
+        command += ["--data", options.data, "--out", options.out, "--device", options.device]
+        command += ["--threads", str(options.threads)]
+        command += [] if options.epochs is None else ["--epochs", str(options.epochs)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads)}
         with log.open("w") as file:
             running[log] = subprocess.Popen([*map(str, command)], env=environment, stderr=file)
     failed = [str(log) for log in progress(running, "train", "network") if running[log].wait()]
@@ -95,20 +95,20 @@ def final_accuracies(curves: str | Path) -> list[float]:
     return [row["val_accuracy"] for row in rows if row["epoch"] == last]
 
 
-def report(given: argparse.Namespace) -> None:
+def report(options: argparse.Namespace) -> None:
     """A line a training: validation accuracy of every exit, and minutes. The accuracies of all
     seeds go into the first one's table, whose card will say how far they spread."""
-    for model in given.networks:
-        paths = {s: folder_of(given.out, model, s) / "training.parquet" for s in given.seeds}
-        found = {seed: final_accuracies(path) for seed, path in paths.items()}
+    for model in options.networks:
+        paths = {s: folder_of(options.out, model, s) / "training.parquet" for s in options.seeds}
+        accuracies = {seed: final_accuracies(path) for seed, path in paths.items()}
         for seed, path in paths.items():
-            accuracy = " ".join(f"{a:.2%}" for a in found[seed])
+            accuracy = " ".join(f"{a:.2%}" for a in accuracies[seed])
             rows: list[Mapping] = read(path, "training").to_pylist()
             minutes = sum(row["seconds"] for row in rows if row["exit"] == 1) / 60
             print(f"{model}, seed {seed}: val {accuracy}; {minutes:.1f} minutes")
-        first = paths[given.seeds[0]]
+        first = paths[options.seeds[0]]
         curves = read(first, "training")
-        write(first, curves, "training", origin_of(curves) | {"seeds": json.dumps(found)})
+        write(first, curves, "training", origin_of(curves) | {"seeds": json.dumps(accuracies)})
 
 
 def arguments() -> argparse.Namespace:
@@ -128,12 +128,12 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    given = arguments()
+    options = arguments()
     try:
-        if given.one:
-            train_one(given.one[0], int(given.one[1]), given)
+        if options.one:
+            train_one(options.one[0], int(options.one[1]), options)
         else:
-            train_all(given)
-            report(given)
+            train_all(options)
+            report(options)
     except OfframpError as error:
         sys.exit(f"error: {error}")
