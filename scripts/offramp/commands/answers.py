@@ -30,8 +30,8 @@ def read_clock(results: Path) -> Clock:
     """The clock of a results folder."""
     table = read(results / "timings.parquet", "timings")
     sizes = table["batch_size"].to_numpy()
-    passed = table["split"].to_numpy(zero_copy_only=False) != "probe"
-    return Clock(fit_time_model(table, int(sizes[passed].max())), table)
+    of_pass = table["split"].to_numpy(zero_copy_only=False) != "probe"
+    return Clock(fit_time_model(table, int(sizes[of_pass].max())), table)
 
 
 def sweep(results: Path, split: str, cutoffs: Sequence[float]) -> list[dict[str, Any]]:
@@ -39,19 +39,19 @@ def sweep(results: Path, split: str, cutoffs: Sequence[float]) -> list[dict[str,
     of the samples that leaves at each exit."""
     if not np.isfinite(cutoffs).all():
         raise OfframpError(f"cutoffs: want finite numbers, not {', '.join(map(str, cutoffs))}")
-    known, clock = read_scores(results / f"scores/{split}.parquet"), read_clock(results)
-    same_weights([known.table, clock.table])
+    scored, clock = read_scores(results / f"scores/{split}.parquet"), read_clock(results)
+    same_weights([scored.table, clock.table])
     grid = np.unique(cutoffs)
-    found = sweep_split(known.scores, known.correct, grid, clock.model)
-    seconds = found["seconds"].sum(axis=1)
-    samples = len(known.scores)
+    counts = sweep_split(scored.scores, scored.correct, grid, clock.model)
+    seconds = counts["seconds"].sum(axis=1)
+    samples = len(scored.scores)
     return [
         {
             "cutoff": float(cutoff),
-            "accuracy": int(found["correct"][m].sum()) / samples,
+            "accuracy": int(counts["correct"][m].sum()) / samples,
             "seconds": float(seconds[m]),
-            "speedup": float(found["full"][0] / seconds[m]),
-            **{f"exit_{k}": int(n) / samples for k, n in enumerate(found["n"][m], 1)},
+            "speedup": float(counts["full"][0] / seconds[m]),
+            **{f"exit_{k}": int(n) / samples for k, n in enumerate(counts["n"][m], 1)},
         }
         for m, cutoff in enumerate(grid)
     ]
@@ -59,8 +59,8 @@ def sweep(results: Path, split: str, cutoffs: Sequence[float]) -> list[dict[str,
 
 def policy_file(results: Path, name: str) -> Path:
     """The file of a policy, by its name in the results folder or its path."""
-    named = results / f"policies/{name}.json"
-    return named if named.exists() else Path(name)
+    file = results / f"policies/{name}.json"
+    return file if file.exists() else Path(name)
 
 
 def policy_of_tables(path: Path, weights_sha256: str, side_exits: int) -> Policy:
@@ -79,34 +79,35 @@ def policy_of_tables(path: Path, weights_sha256: str, side_exits: int) -> Policy
     return policy
 
 
-def explain(results: Path, split: str, policy: str, sample_id: int) -> dict[str, Any]:
+def explain(results: Path, split: str, name: str, sample_id: int) -> dict[str, Any]:
     """What each exit says of a sample, where it leaves under a policy, and why."""
     path = results / f"logits/{split}.parquet"
-    known = read_logits(path)
-    [places] = np.nonzero(known.sample_id == sample_id)
+    dumped = read_logits(path)
+    [places] = np.nonzero(dumped.sample_id == sample_id)
     if not len(places):
         raise OfframpError(
-            f"{path}: no sample {sample_id}; it has {known.sample_id[:3].tolist()}, ..."
+            f"{path}: no sample {sample_id}; it has {dumped.sample_id[:3].tolist()}, ..."
         )
-    logits = known.logits[places]
-    origin = origin_of(known.table)
-    rule = policy_of_tables(
-        policy_file(results, policy), origin["weights_sha256"], logits.shape[1] - 1
+    logits = dumped.logits[places]
+    origin = origin_of(dumped.table)
+    policy = policy_of_tables(
+        policy_file(results, name), origin["weights_sha256"], logits.shape[1] - 1
     )
     names = names_of(origin, logits.shape[2])
-    leaves = int(outcome_of_tables(rule, logits).exits[0])
-    rows = exit_rows(rule, logits, leaves, names)
-    answer, truth = rows[leaves - 1]["answer"], names[known.label[places[0]]]
+    leaves = int(outcome_of_tables(policy, logits).exits[0])
+    rows = exit_rows(policy, logits, leaves, names)
+    answer, truth = rows[leaves - 1]["answer"], names[dumped.label[places[0]]]
     verdict = "right" if answer == truth else f"wrong, it is {truth}"
+    why = reason(policy, rows, leaves)
     return {
         "sample_id": sample_id,
         "dataset": origin["dataset"],
-        "policy": policy,
+        "policy": name,
         "label": truth,
         "exit": leaves,
         "answer": answer,
         "exits": rows,
-        "why": f"It leaves at exit {leaves} as {answer} ({verdict}): {reason(rule, rows, leaves)}.",
+        "why": f"It leaves at exit {leaves} as {answer} ({verdict}): {why}.",
     }
 
 
@@ -117,43 +118,43 @@ def names_of(origin: Mapping[str, str], classes: int) -> Sequence[str]:
 
 
 def exit_rows(
-    rule: Policy, logits: np.ndarray, leaves: int, names: Sequence[str]
+    policy: Policy, logits: np.ndarray, leaves: int, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """A row per exit of one sample, logits float32 (1, K, C)."""
     probabilities = np.exp(logits[0] - logits[0].max(axis=1, keepdims=True))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    scores = [*policy_scores(rule, logits)[0].tolist(), None]
-    if not CRITERIA[rule.criterion].fitted:
-        scores[-1] = float(scores_of(rule.criterion, logits)[0, -1])
+    scores = [*policy_scores(policy, logits)[0].tolist(), None]
+    if not CRITERIA[policy.criterion].fitted:
+        scores[-1] = float(scores_of(policy.criterion, logits)[0, -1])
     rows = []
-    for k, (score, threshold) in enumerate(zip(scores, [*rule.thresholds, None], strict=True), 1):
+    for k, (score, threshold) in enumerate(zip(scores, [*policy.thresholds, None], strict=True), 1):
         final = k == len(scores)
-        what = "stays" if k < leaves else "leaves" if k == leaves else "is not asked"
+        event = "stays" if k < leaves else "leaves" if k == leaves else "is not asked"
         if threshold is None and not final:
-            what = "is disabled"
+            event = "is disabled"
         best = int(probabilities[k - 1].argmax())
         rows.append(
             {
                 "exit": k,
                 "answer": names[best],
                 "probability": float(probabilities[k - 1, best]),
-                rule.criterion: score,
+                policy.criterion: score,
                 "threshold": threshold,
-                "what": what,
+                "what": event,
             }
         )
     return rows
 
 
-def reason(rule: Policy, rows: Sequence[dict[str, Any]], leaves: int) -> str:
+def reason(policy: Policy, rows: Sequence[dict[str, Any]], leaves: int) -> str:
     """Why a sample leaves where it does, in words."""
     row = rows[leaves - 1]
-    if all(threshold is None for threshold in rule.thresholds):
+    if all(threshold is None for threshold in policy.thresholds):
         return "all exits before are disabled"
     if leaves == len(rows):
         return "no exit before was sure enough, and the last takes all who remain"
     return (
-        f"its {rule.criterion} there, {row[rule.criterion]:.4f}, is at most the threshold, "
+        f"its {policy.criterion} there, {row[policy.criterion]:.4f}, is at most the threshold, "
         f"{row['threshold']:.4f}; at no exit before was it"
     )
 
@@ -174,23 +175,23 @@ def image_of(results: Path, split: str, sample_id: int) -> np.ndarray | None:
 def compare(results: Path, names: Sequence[str]) -> dict[str, Any]:
     """Two policies on test data: accuracy, predicted seconds and speed-up of each, and the paired
     difference in accuracy of the first less the second with its 95 % interval."""
-    known, clock = read_logits(results / "logits/test.parquet"), read_clock(results)
-    weights = same_weights([known.table, clock.table])
-    right = known.logits.argmax(axis=2) == known.label[:, None]
-    rows, correct = [], []
+    dumped, clock = read_logits(results / "logits/test.parquet"), read_clock(results)
+    weights = same_weights([dumped.table, clock.table])
+    correct = dumped.logits.argmax(axis=2) == dumped.label[:, None]
+    rows, right = [], []
     for name in names:
         path = policy_file(results, name)
-        policy = policy_of_tables(path, weights, right.shape[1] - 1)
-        exits = outcome_of_tables(policy, known.logits).exits
-        took = evaluate_exits(exits, right, policy.runs, clock.model)
-        correct.append(right[np.arange(len(right)), exits - 1])
+        policy = policy_of_tables(path, weights, correct.shape[1] - 1)
+        exits = outcome_of_tables(policy, dumped.logits).exits
+        figures = evaluate_exits(exits, correct, policy.runs, clock.model)
+        right.append(correct[np.arange(len(correct)), exits - 1])
         rows.append(
             {
                 "policy": name,
-                "accuracy": float(correct[-1].mean()),
-                "seconds": float(took["seconds"][0]),
-                "speedup": float(took["speedup"]),
+                "accuracy": float(right[-1].mean()),
+                "seconds": float(figures["seconds"][0]),
+                "speedup": float(figures["speedup"]),
             }
         )
-    difference, low, high = paired_difference(*correct)
-    return {"policies": rows, "difference": difference, "low": low, "high": high, "n": len(right)}
+    difference, low, high = paired_difference(*right)
+    return {"policies": rows, "difference": difference, "low": low, "high": high, "n": len(correct)}

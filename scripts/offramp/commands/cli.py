@@ -3,7 +3,7 @@ imported by the command that needs it."""
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,15 +38,23 @@ of_split = click.option(
 )
 
 
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """Print rows in aligned columns."""
-    cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for line in cells:
-        click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+def tell(answer: Any, lines: Iterable[str], as_json: bool) -> None:
+    """Print an answer: as JSON for a machine, else as its lines of text."""
+    if as_json:
+        lines = [json.dumps(answer)]
+    for line in lines:
+        click.echo(line)
 
 
-def _text(value: Any) -> str:
+def aligned(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Rows in aligned columns, line by line."""
+    table = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        yield "  ".join(map(str.ljust, cells, widths)).rstrip()
+
+
+def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e-3 else f"{value:.4f}"
     return "" if value is None else str(value)
@@ -81,10 +89,8 @@ def run(
     _need_snakemake()
     if not Path("Snakefile").exists():
         raise OfframpError("no Snakefile here: go into a clone of the repository, then run again")
-    told = pipeline.snakemake(
-        Path("Snakefile"), cores, [*targets, *(["-n"] if dry_run else [])], config, as_json
-    )
-    _end(told, as_json)
+    arguments = [*targets, *(["-n"] if dry_run else [])]
+    _exit(pipeline.snakemake(Path("Snakefile"), cores, arguments, config, as_json), as_json)
 
 
 def _need_snakemake() -> None:
@@ -92,11 +98,10 @@ def _need_snakemake() -> None:
         raise ModuleNotFoundError(name="snakemake")
 
 
-def _end(told: dict[str, Any], as_json: bool) -> None:
-    """End with the exit code of a run."""
-    if as_json:
-        click.echo(json.dumps(told))
-    sys.exit(told["exit_code"])
+def _exit(outcome: dict[str, Any], as_json: bool) -> None:
+    """Exit with the code of a run, of which people have seen all."""
+    tell(outcome, [], as_json)
+    sys.exit(outcome["exit_code"])
 
 
 @offramp.command("from-logits")
@@ -134,13 +139,13 @@ def from_logits(
         raise click.BadParameter(f"{costs}: want numbers, as in 1,1,2,2") from None
     _need_snakemake()
     snakefile = pipeline.snakefile()
-    own: dict[str, Any] = {"results": results, "logits": {"val": val, "test": test}}
-    own["logits"] |= {"train": train} if train else {}
-    own["costs"] = {"blocks": blocks, "heads": [0.0] * len(blocks), "unit": unit}
-    config = Path(results, "config.yaml")
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(yaml.safe_dump(own, sort_keys=False))
-    _end(pipeline.snakemake(snakefile, cores, [], [str(config)], as_json), as_json)
+    config: dict[str, Any] = {"results": results, "logits": {"val": val, "test": test}}
+    config["logits"] |= {"train": train} if train else {}
+    config["costs"] = {"blocks": blocks, "heads": [0.0] * len(blocks), "unit": unit}
+    file = Path(results, "config.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    _exit(pipeline.snakemake(snakefile, cores, [], [str(file)], as_json), as_json)
 
 
 @offramp.command()
@@ -157,11 +162,11 @@ def sweep(cutoffs: str, results: str, split: str, as_json: bool) -> None:
     from offramp.commands import answers
 
     try:
-        wanted = [float(text) for text in cutoffs.split(",")]
+        values = [float(text) for text in cutoffs.split(",")]
     except ValueError:
         raise click.BadParameter(f"{cutoffs}: want numbers, as in 0.3,0.6") from None
-    rows = answers.sweep(Path(results), split, wanted)
-    click.echo(json.dumps(rows)) if as_json else show(rows)
+    rows = answers.sweep(Path(results), split, values)
+    tell(rows, aligned(rows), as_json)
 
 
 @offramp.command()
@@ -178,15 +183,16 @@ def explain(sample_id: int, results: str, policy: str, split: str, as_json: bool
     """
     from offramp.commands import answers, picture
 
-    found = answers.explain(Path(results), split, policy, sample_id)
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    image = answers.image_of(Path(results), split, sample_id)
-    if image is not None:
-        click.echo(picture.drawn(image, colours=sys.stdout.isatty()))
-    show(found["exits"])
-    click.echo(found["why"])
+    answer = answers.explain(Path(results), split, policy, sample_id)
+
+    def lines() -> Iterator[str]:
+        image = answers.image_of(Path(results), split, sample_id)
+        if image is not None:
+            yield picture.drawn(image, colours=sys.stdout.isatty())
+        yield from aligned(answer["exits"])
+        yield answer["why"]
+
+    tell(answer, lines(), as_json)
 
 
 @offramp.group()
@@ -201,12 +207,8 @@ def policy_show(file: str, as_json: bool) -> None:
     """What is in a policy FILE, in words."""
     from offramp.commands import use
 
-    found = use.described(Path(file))
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    for name, value in found.items():
-        click.echo(f"{name:14}{value}")
+    facts = use.described(Path(file))
+    tell(facts, (f"{name:14}{value}" for name, value in facts.items()), as_json)
 
 
 @policy.command("compare")
@@ -222,13 +224,10 @@ def policy_compare(a: str, b: str, results: str, as_json: bool) -> None:
     """
     from offramp.commands import answers
 
-    found = answers.compare(Path(results), [a, b])
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    show(found["policies"])
-    points, low, high = (100 * found[key] for key in ("difference", "low", "high"))
-    click.echo(f"{a} less {b}: {points:+.2f} percentage points [{low:+.2f}, {high:+.2f}]")
+    answer = answers.compare(Path(results), [a, b])
+    points, low, high = (100 * answer[key] for key in ("difference", "low", "high"))
+    difference = f"{a} less {b}: {points:+.2f} percentage points [{low:+.2f}, {high:+.2f}]"
+    tell(answer, [*aligned(answer["policies"]), difference], as_json)
 
 
 @offramp.command()
@@ -246,10 +245,8 @@ def export(policy: str, folder: str, weights: str | None, as_json: bool) -> None
     from offramp.inference.export import export as write
 
     manifest = write(policy, weights, folder)
-    told = {"folder": folder, **manifest}
-    click.echo(
-        json.dumps(told) if as_json else f"{folder}: python {folder}/run.py IMAGES.npy OUT.npz"
-    )
+    usage = f"{folder}: python {folder}/run.py IMAGES.npy OUT.npz"
+    tell({"folder": folder, **manifest}, [usage], as_json)
 
 
 @offramp.command()
@@ -264,4 +261,4 @@ def predict(folder: str, images: tuple[str, ...], as_json: bool) -> None:
     from offramp.commands import use
 
     rows = use.predict(Path(folder), images)
-    click.echo(json.dumps(rows)) if as_json else show(rows)
+    tell(rows, aligned(rows), as_json)

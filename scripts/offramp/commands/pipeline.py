@@ -48,8 +48,8 @@ def snakemake(
         ) as process:
             jobs = dict(_jobs(_passed_on(process.stdout)))
         code = process.returncode
-    told = {"exit_code": code, "seconds": round(time.perf_counter() - start, 3)}
-    return told | ({} if jobs is None else {"jobs": jobs})
+    outcome = {"exit_code": code, "seconds": round(time.perf_counter() - start, 3)}
+    return outcome | ({} if jobs is None else {"jobs": jobs})
 
 
 def _passed_on(lines: IO[str] | None) -> Iterator[str]:

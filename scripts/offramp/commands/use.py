@@ -16,17 +16,17 @@ def described(path: Path) -> dict[str, Any]:
     policy, about = load_policy(path), read_about(path)
     chosen = chosen_for(path, about)
     limits = ", ".join("disabled" if t is None else f"{t:.4g}" for t in policy.thresholds)
-    found = {
+    facts = {
         "network": f"{chosen.model} on {chosen.dataset}, weights of sha256 {chosen.sha256[:12]}",
         "criterion": policy.criterion,
         "thresholds": f"{limits} (exits 1 to {len(policy.thresholds)}; lower scores leave)",
     }
     if policy.temperatures:
-        found["temperatures"] = ", ".join(f"{t:.4g}" for t in policy.temperatures)
+        facts["temperatures"] = ", ".join(f"{t:.4g}" for t in policy.temperatures)
     for name in ("origin", "selection", "expected"):
         if about.get(name):
-            found[name] = ", ".join(f"{key} {value}" for key, value in about[name].items())
-    return found
+            facts[name] = ", ".join(f"{key} {value}" for key, value in about[name].items())
+    return facts
 
 
 def predict(folder: Path, images: Sequence[str]) -> list[dict[str, Any]]:
@@ -39,17 +39,17 @@ def predict(folder: Path, images: Sequence[str]) -> list[dict[str, Any]]:
         runner = Runner(folder)
     except ValueError as error:
         raise OfframpError(f"{error}; export again") from None
-    wanted = runner.manifest["input"]
-    if wanted["dtype"] != "uint8":
-        raise OfframpError(f"{folder}: takes no pictures but {wanted['dtype']} {wanted['shape']}")
-    _, height, width, channels = wanted["shape"]
+    sample = runner.manifest["input"]
+    if sample["dtype"] != "uint8":
+        raise OfframpError(f"{folder}: takes no pictures but {sample['dtype']} {sample['shape']}")
+    _, height, width, channels = sample["shape"]
     mode = "RGB" if channels == 3 else "L"
     pixels = np.stack([read_picture(path, (width, height), mode) for path in images])
-    found = zip(images, *(values.tolist() for values in runner(pixels)), strict=True)
+    answers = zip(images, *(values.tolist() for values in runner(pixels)), strict=True)
     names = runner.manifest["classes"]
     return [
         {"image": image, "label": names[label], "exit": exit_, "score": score}
-        for image, label, exit_, score in found
+        for image, label, exit_, score in answers
     ]
 
 

@@ -52,11 +52,11 @@ def shrink(picture: Path, place: Path) -> None:
 def shoot(browser: str, page: Path, size: tuple[int, int], scheme: str, place: Path) -> None:
     """A picture of the top of a page, as a browser shows it to someone who prefers a scheme."""
     with tempfile.TemporaryDirectory() as folder:
-        taken = Path(folder, "page.png")
+        screenshot = Path(folder, "page.png")
         options = ["--headless=new", "--no-sandbox", "--hide-scrollbars", "--disable-gpu"]
         options += [f"--user-data-dir={folder}", "--virtual-time-budget=5000"]
         options += [f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"]
-        options += [f"--window-size={size[0]},{size[1]}", f"--screenshot={taken}"]
+        options += [f"--window-size={size[0]},{size[1]}", f"--screenshot={screenshot}"]
         command = [browser, *options, page.resolve().as_uri()]
         subprocess.run(command, check=True, capture_output=True, timeout=120)
-        shrink(taken, place)
+        shrink(screenshot, place)

@@ -38,14 +38,14 @@ def pages(root: Path) -> dict[str, str]:
     )
     environment.filters |= {"percent": percent, "points": points, "number": number}
     facts = record(root)
-    found = {}
+    texts = {}
     for name in sorted(environment.list_templates(extensions=["j2"])):
         target = name.removesuffix(".j2")
         if not target.startswith("_"):
             path = target if target == "README.md" else f"docs/{target}"
             text = environment.get_template(name).render(facts)
-            found[path] = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
-    return found
+            texts[path] = re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE)
+    return texts
 
 
 def record(root: Path) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def origin(policy: Mapping[str, Any]) -> str:
 def tables_of(path: Path) -> dict[str, Rows]:
     """The first table under each heading of a page, as rows by column name; a column without one is
     called by its place."""
-    found: dict[str, Rows] = {}
+    tables: dict[str, Rows] = {}
     title, header = "", list[str]()
     for line in path.read_text().splitlines():
         if line.startswith("#"):
@@ -110,22 +110,24 @@ def tables_of(path: Path) -> dict[str, Rows]:
             if not header:
                 header = [text or f"column {place}" for place, text in enumerate(cells, 1)]
             elif not set(cells) <= {"---"}:
-                found.setdefault(title, []).append(dict(zip(header, cells, strict=True)))
-    return found
+                tables.setdefault(title, []).append(dict(zip(header, cells, strict=True)))
+    return tables
 
 
 def cell(rows: Rows, column: str, **where: str) -> str:
     """One cell of a table of a page, of the only row that has these values; a column is named by
     its beginning."""
     fits = [
-        row for row in rows if all(_of(row, k.replace("_", " ")) == v for k, v in where.items())
+        row
+        for row in rows
+        if all(_cell_of(row, name.replace("_", " ")) == text for name, text in where.items())
     ]
     if len(fits) != 1:
         raise ValueError(f"{len(fits)} rows, not one, with {where}")
-    return _of(fits[0], column)
+    return _cell_of(fits[0], column)
 
 
-def _of(row: Mapping[str, str], column: str) -> str:
+def _cell_of(row: Mapping[str, str], column: str) -> str:
     return next(value for name, value in row.items() if name.startswith(column))
 
 

@@ -59,10 +59,10 @@ def take_all(root: Path) -> list[Path]:
     taken = []
     for network, (results, command) in RUNS.items():
         if (root / results / "summary.json").exists():
-            take(root / results, root / "docs/record" / network, command)
+            take_run(root / results, root / "docs/record" / network, command)
             taken.append(root / results)
-    here = {name: root / results for name, (results, _) in RUNS.items()}
-    take_gallery(here, root / "docs/record/gallery")
+    folders = {name: root / results for name, (results, _) in RUNS.items()}
+    take_gallery(folders, root / "docs/record/gallery")
     if (root / "results/coverage.md").exists():
         take_coverage(root / "results", root / "docs")
     if all((root / RUNS[name][0] / "equal_accuracy.parquet").exists() for name in COMPARED):
@@ -72,38 +72,47 @@ def take_all(root: Path) -> list[Path]:
     return taken
 
 
-def take(results: Path, record: Path, command: str) -> None:
+def take_run(results: Path, record: Path, command: str) -> None:
     """Copy what is shown of one run, with its day; what the run did not make stays as it is."""
     record.mkdir(parents=True, exist_ok=True)
     summary = json.loads((results / "summary.json").read_text())
     write_json(record / "summary.json", without_folders(summary))
+    take_policies(results, record)
+    for name in PICTURES[record.name]:
+        if (results / "figures" / name).exists():
+            shutil.copyfile(results / "figures" / name, record / name)
+    file = record / "run.json"
+    about = json.loads(file.read_text()) if file.exists() else {}
+    about |= {"command": command, "measured": day_of(results / "summary.json")}
+    take_benchmarks(results, record / "benchmarks.md", about)
+    write_json(file, about)
+
+
+def take_policies(results: Path, record: Path) -> None:
+    """Copy the run's policies in the place of those that are there."""
     shutil.rmtree(record / "policies", ignore_errors=True)
     (record / "policies").mkdir()
     for path in sorted((results / "policies").glob("*.json")):
         policy = without_folders(json.loads(path.read_text()))
         (record / "policies" / path.name).write_text(json.dumps(policy, indent=2) + "\n")
-    for name in PICTURES[record.name]:
-        if (results / "figures" / name).exists():
-            shutil.copyfile(results / "figures" / name, record / name)
-    about = json.loads((record / "run.json").read_text()) if (record / "run.json").exists() else {}
-    about |= {"command": command, "measured": day_of(results / "summary.json")}
+
+
+def take_benchmarks(results: Path, page: Path, about: dict[str, Any]) -> None:
+    """Copy the run's benchmarks to ``page``, all of them or the parts that were measured again, and
+    note in ``about`` when and from what commit."""
     if (results / "benchmarks.md").exists():
-        shutil.copyfile(results / "benchmarks.md", record / "benchmarks.md")
-        about["benchmarks"] = {
-            "measured": day_of(results / "benchmarks.md"),
-            "commit": commit_of(results),
-        }
-    page = record / "benchmarks.md"
+        shutil.copyfile(results / "benchmarks.md", page)
+        day, commit = day_of(results / "benchmarks.md"), commit_of(results)
+        about["benchmarks"] = {"measured": day, "commit": commit}
+        return
     for part in sorted((results / "measured").glob("*.md")):
-        if not (results / "benchmarks.md").exists():
-            known = page.read_text() if page.exists() else part.read_text()
-            titles, whole = with_part(known, part.read_text())
-            page.write_text(whole)
-            made = origin_of(read(part.with_suffix(".parquet"), "benchmarks"))
-            again = {"measured": day_of(part), "commit": made["git_commit"][:12]}
-            known_again = about.setdefault("benchmarks", {}).setdefault("again", {})
-            known_again |= dict.fromkeys(titles, again)
-    write_json(record / "run.json", about)
+        before = page.read_text() if page.exists() else part.read_text()
+        titles, whole = with_part(before, part.read_text())
+        page.write_text(whole)
+        origin = origin_of(read(part.with_suffix(".parquet"), "benchmarks"))
+        measured = {"measured": day_of(part), "commit": origin["git_commit"][:12]}
+        again = about.setdefault("benchmarks", {}).setdefault("again", {})
+        again |= dict.fromkeys(titles, measured)
 
 
 def without_folders(value: Any) -> Any:
@@ -113,19 +122,19 @@ def without_folders(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {
-        key: Path(v).name
-        if key == "weights" and isinstance(v, str) and Path(v).is_absolute()
-        else without_folders(v)
-        for key, v in value.items()
+        key: Path(entry).name
+        if key == "weights" and isinstance(entry, str) and Path(entry).is_absolute()
+        else without_folders(entry)
+        for key, entry in value.items()
     }
 
 
 def with_part(page: str, part: str) -> tuple[list[str], str]:
     """The page of all benchmarks with the sections of a part that was measured again, or that are
     new; their titles come first."""
-    known = {section.splitlines()[0]: section.rstrip() for section in page.split("\n## ")}
+    old = {section.splitlines()[0]: section.rstrip() for section in page.split("\n## ")}
     new = {section.splitlines()[0]: section.rstrip() for section in part.split("\n## ")[1:]}
-    return list(new), "\n\n## ".join((known | new).values()) + "\n"
+    return list(new), "\n\n## ".join((old | new).values()) + "\n"
 
 
 def take_coverage(results: Path, docs: Path) -> None:
@@ -138,11 +147,11 @@ def take_coverage(results: Path, docs: Path) -> None:
 def frontiers(root: Path) -> dict[str, Any]:
     """How many times as fast as the best shared cutoff of the entropy each criterion is, at equal
     accuracy, with its interval, by network."""
-    found: dict[str, dict[tuple[str, str], list[float]]] = {}
+    by_network: dict[str, dict[tuple[str, str], list[float]]] = {}
     for network in COMPARED:
         results, _ = RUNS[network]
         table = read(root / results / "equal_accuracy.parquet", "equal_accuracy")
-        found[network] = {
+        by_network[network] = {
             (row["criterion"], row["method"]): [
                 round(row[f"over_shared{end}"], 2) for end in ("", "_low", "_high")
             ]
@@ -152,7 +161,7 @@ def frontiers(root: Path) -> dict[str, Any]:
             and (row["criterion"], row["method"]) in CRITERIA_SHOWN
         }
     rows = [
-        {"criterion": words} | {network: found[network][kind] for network in COMPARED}
+        {"criterion": words} | {network: by_network[network][kind] for network in COMPARED}
         for kind, words in CRITERIA_SHOWN.items()
     ]
     about = _about(root, root / "results/equal_accuracy.parquet", "snakemake results/frontiers.md")
@@ -164,11 +173,11 @@ def baseline(root: Path, results: Path) -> dict[str, Any]:
     rows = read(results / "baseline.parquet", "baseline").to_pylist()
     networks = []
     for name, words in CONTESTANTS.items():
-        here = [row for row in rows if row["network"] == name]
-        seconds = [row["seconds"] for row in here]
+        repeats = [row for row in rows if row["network"] == name]
+        seconds = [row["seconds"] for row in repeats]
         ends = (min(seconds), max(seconds)) if len(seconds) > 1 else (None, None)
         networks.append(
-            {"name": words, "accuracy": here[0]["correct"] / here[0]["n"]}
+            {"name": words, "accuracy": repeats[0]["correct"] / repeats[0]["n"]}
             | {"seconds": statistics.median(seconds), "low": ends[0], "high": ends[1]}
         )
     plain = next(row for row in rows if row["network"] == "baseline")
