@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 with job_log(snakemake.log[0]):
     params = snakemake.params
     timings = read(snakemake.input.timings, "timings")
-    found = read_splits(snakemake.input.scores)
-    tables = {split: scored.table for split, scored in found.items()}
-    splits = {split: CalibrationData(s.scores, s.correct) for split, s in found.items()}
+    scored = read_splits(snakemake.input.scores)
+    tables = {split: s.table for split, s in scored.items()}
+    splits = {split: CalibrationData(s.scores, s.correct) for split, s in scored.items()}
     logits, label = read_logits_of(tables["val"], snakemake.input.logits)
     splits["val"] = splits["val"]._replace(logits=logits, label=label)
     criterion = decided_by(tables["val"]).criterion

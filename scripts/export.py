@@ -22,9 +22,9 @@ with job_log(snakemake.log[0]):
     folder, table = snakemake.output.folder, snakemake.output.table
     # onnxruntime runs it on the CPU, so torch does too.
     _, machine = prepare({"device": "cpu", "backend": "eager", "threads": params.threads})
-    own = is_own(params.model["name"])
-    dataset = dataset_of(params.dataset)
-    network = build(params.model, dataset.classes, blank(dataset, 3)) if own else None
+    dataset, network = dataset_of(params.dataset), None
+    if is_own(params.model["name"]):
+        network = build(params.model, dataset.classes, blank(dataset, 3))
     export(paths.policy, paths.weights, folder, network)
     cascade = Cascade.load(paths.policy, paths.weights, network=network)
     test = read_logits(paths.logits)

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     paths, outputs = snakemake.input, snakemake.output
-    found = read_logits(paths.logits)
+    test = read_logits(paths.logits)
     timings = read(paths.timings, "timings")
-    weights = same_weights([found.table, timings])
-    network = Identity(origin_of(found.table)["model"], paths.logits, weights)
-    policy = load_policy_for(paths.policy, *found.logits.shape[1:], network)
+    weights = same_weights([test.table, timings])
+    network = Identity(origin_of(test.table)["model"], paths.logits, weights)
+    policy = load_policy_for(paths.policy, *test.logits.shape[1:], network)
     model = fit_time_model(timings, snakemake.params.batch_size)
-    outcome, predicted = outcome_of_tables(policy, found.logits), found.logits.argmax(axis=2)
-    correct = predicted == found.label[:, None]
-    origin = derived(snakemake.config, [timings, found.table], "test")
+    outcome, predicted = outcome_of_tables(policy, test.logits), test.logits.argmax(axis=2)
+    correct = predicted == test.label[:, None]
+    origin = derived(snakemake.config, [timings, test.table], "test")
     origin |= {"policy": Path(paths.policy).stem}
-    counts = confusion_by_exit(outcome, found.label, *found.logits.shape[1:])
+    counts = confusion_by_exit(outcome, test.label, *test.logits.shape[1:])
     write(outputs.leaving, leaving_table(counts), "leaving", origin)
-    write(outputs.agreement, agreement_table(predicted, found.label), "agreement", origin)
+    write(outputs.agreement, agreement_table(predicted, test.label), "agreement", origin)
     oracle = oracle_table(correct, outcome, policy, model)
     write(outputs.oracle, oracle, "oracle", origin)

@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     params = snakemake.params
-    found = read_logits(snakemake.input.logits)
-    exits, about = found.logits.shape[1], origin_of(found.table)
+    dumped = read_logits(snakemake.input.logits)
+    exits, about = dumped.logits.shape[1], origin_of(dumped.table)
     if isinstance(params.costs, str):
         timings = read_costs(params.costs, exits)
         clock = origin_of(timings)
     else:
         timings = own_costs(params.costs, exits, params.batch_size)
         clock = {"unit": params.costs["unit"]}
-    known = {key: about[key] for key in ("dataset", "model", "weights_sha256", "logits")}
-    origin = provenance(snakemake.config, about["weights_sha256"]) | clock | known
+    of_logits = {key: about[key] for key in ("dataset", "model", "weights_sha256", "logits")}
+    origin = provenance(snakemake.config, about["weights_sha256"]) | clock | of_logits
     write(snakemake.output[0], timings, "timings", origin)

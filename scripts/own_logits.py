@@ -18,7 +18,7 @@ with job_log(snakemake.log[0]):
     listed = ", ".join(file for source in sources.values() for file in own_files(source))
     for path in snakemake.output:
         split = Path(path).stem
-        known = splits[split]
-        about = {"dataset": OWN, "model": OWN} | known.origin | {"split": split, "logits": listed}
+        samples = splits[split]
+        about = {"dataset": OWN, "model": OWN} | samples.origin | {"split": split, "logits": listed}
         origin = provenance(snakemake.config, weights, split) | about
-        write(path, own_table(known), "logits", origin)
+        write(path, own_table(samples), "logits", origin)

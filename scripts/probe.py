@@ -20,8 +20,8 @@ with job_log(snakemake.log[0]):
     side = len(network.heads) - 1
     # What is divided by and weighed takes no part in how long that takes.
     temperatures = (1.0,) * side if params.temperatures else None
-    known = ((0.0,) * (FEATURES + classes),) * side if CRITERIA[params.criterion].fitted else None
-    policy = shared_cutoff(0.0, side, params.criterion, temperatures, known)
+    weights = ((0.0,) * (FEATURES + classes),) * side if CRITERIA[params.criterion].fitted else None
+    policy = shared_cutoff(0.0, side, params.criterion, temperatures, weights)
     timings = probe(network, policy, split, params.batch_size, device)
     origin = provenance(snakemake.config, network.identity.weights_sha256, "probe") | machine
     write(snakemake.output[0], timings, "timings", origin)

@@ -15,10 +15,10 @@ with job_log(snakemake.log[0]):
     temperatures = read(paths.temperatures, "temperatures")
     splits, tables = {}, [temperatures]
     for split in ("val", "test"):
-        known = read_logits(getattr(paths, split))
-        rest = slice(fitting_part(len(known.label)) if split == "val" else 0, None)
-        splits[split] = known.logits[rest], known.label[rest]
-        tables.append(known.table)
+        dumped = read_logits(getattr(paths, split))
+        rest = slice(fitting_part(len(dumped.label)) if split == "val" else 0, None)
+        splits[split] = dumped.logits[rest], dumped.label[rest]
+        tables.append(dumped.table)
     same_weights(tables)
     divisors = temperatures["temperature"].to_pylist()
     origin = origin_of(tables[-1]) | {"split": "val, test"}

@@ -23,18 +23,18 @@ with job_log(snakemake.log[0]):
     sample_id, label, logits, table = read_logits(paths.logits)
     rows, temperatures, weights = slice(None), None, None
     if params.temperatures:
-        found = read(paths.temperatures, "temperatures")
-        same_weights([table, found])
-        temperatures = tuple(found["temperature"].to_pylist())
+        fitted = read(paths.temperatures, "temperatures")
+        same_weights([table, fitted])
+        temperatures = tuple(fitted["temperature"].to_pylist())
         # Thresholds may not see what fitted the temperatures.
         if on_val:
             rows = slice(fitting_part(len(label)), None)
     if CRITERIA[params.criterion].fitted:
-        found = read(paths.deferral, "deferral")
-        same_weights([table, found])
-        weights = weights_of(found)
+        deferral = read(paths.deferral, "deferral")
+        same_weights([table, deferral])
+        weights = weights_of(deferral)
     if weights and on_val:
-        values = scores_left_out(found, logits)
+        values = scores_left_out(deferral, logits)
     else:
         values = scores_of(params.criterion, logits[rows], temperatures, weights)
     scores = scores_table(sample_id[rows], label[rows], logits[rows], values, params.criterion)

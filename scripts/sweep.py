@@ -19,15 +19,15 @@ with job_log(snakemake.log[0]):
     params = snakemake.params
     timings = read(snakemake.input.timings, "timings")
     model = fit_time_model(timings, params.batch_size)
-    found = read_splits(snakemake.input.scores)
-    criterion = decided_by(found["val"].table).criterion
-    wanted, report = params.sweep["cutoffs"], params.sweep["report_cutoff"]
-    train = found["train"].scores[:, :-1] if "train" in found else None
-    ends = cutoff_ends(criterion, classes_of(found["val"].table), wanted, train)
-    cutoffs = cutoff_grid(wanted, report, ends, criterion)
+    splits = read_splits(snakemake.input.scores)
+    criterion = decided_by(splits["val"].table).criterion
+    asked, report = params.sweep["cutoffs"], params.sweep["report_cutoff"]
+    train = splits["train"].scores[:, :-1] if "train" in splits else None
+    ends = cutoff_ends(criterion, classes_of(splits["val"].table), asked, train)
+    cutoffs = cutoff_grid(asked, report, ends, criterion)
     pieces = []
-    for split, known in found.items():
-        result = sweep_split(known.scores, known.correct, cutoffs, model)
+    for split, scored in splits.items():
+        result = sweep_split(scored.scores, scored.correct, cutoffs, model)
         pieces.append(pa.table(sweep_rows(split, criterion, cutoffs, result), schema=SWEEP))
-    origin = derived(snakemake.config, [timings, *(s.table for s in found.values())])
+    origin = derived(snakemake.config, [timings, *(s.table for s in splits.values())])
     write(snakemake.output[0], pa.concat_tables(pieces), "sweep", origin)

@@ -11,5 +11,5 @@ if TYPE_CHECKING:
 
 with job_log(snakemake.log[0]):
     val = read_logits(snakemake.input[0])
-    found = temperatures_table(val.logits, val.label)
-    write(snakemake.output[0], found, "temperatures", origin_of(val.table))
+    rows = temperatures_table(val.logits, val.label)
+    write(snakemake.output[0], rows, "temperatures", origin_of(val.table))
