@@ -26,12 +26,12 @@ with job_log(snakemake.log[0]):
     if is_own(params.model["name"]):
         network = build(params.model, dataset.classes, blank(dataset, 3))
     export(paths.policy, paths.weights, folder, network)
-    cascade = Cascade.load(paths.policy, paths.weights, network=network)
+    deployed = Cascade.load(paths.policy, paths.weights, network=network)
     test = read_logits(paths.logits)
     data = Path(snakemake.input.data[0]).parent
     split = open_split(data, params.dataset, "test", params.validation)
-    proof = prove(folder, cascade, split, test.logits)
-    seconds = time_export(folder, cascade, split, int(machine["threads"]))
+    proof = prove(folder, deployed, split, test.logits)
+    seconds = time_export(folder, deployed, split, int(machine["threads"]))
     note_measured(folder, proof, seconds, machine)
     origin = provenance(snakemake.config, same_weights([test.table]), "test") | machine
     write(table, seconds, "export", origin)

@@ -392,7 +392,7 @@ def test_the_students_cascade_answers_as_ours_does(run):
     network, split, logits, scores, _ = run
     cutoff = float(np.median(scores[:, 0])) + 1e-3
     taken = exits_of(scores, (cutoff,) * (EXITS - 1))
-    found = bench_tables._student(network, cutoff, load_images(split, slice(None), CPU))
+    found = bench_tables._students_labels(network, cutoff, load_images(split, slice(None), CPU))
     assert found.tolist() == logits[np.arange(SAMPLES), taken - 1].argmax(1).tolist()
 
 

@@ -64,10 +64,10 @@ def export(
     `Cascade.load` does, and when the folder holds what no export wrote, or a package is missing.
     """
     folder = Path(folder)
-    cascade = Cascade.load(policy, weights, network=network)
+    deployed = Cascade.load(policy, weights, network=network)
     about, text = read_about(policy), Path(policy).read_text()  # it may lie in the folder itself
     make_room(folder)
-    stages = write_stages(cascade, folder)
+    stages = write_stages(deployed, folder)
     (folder / "policy.json").write_text(text)
     source = Path(runner.__file__).read_text()
     (folder / "run.py").write_text(source.replace("offramp.scoring.criteria", "criteria"))
@@ -75,8 +75,8 @@ def export(
     manifest = {
         "made_by": f"{MADE_BY} {__version__}",
         "network": about.get("network") or about["provenance"],
-        "input": input_of(cascade.dataset),
-        "classes": list(cascade.names),
+        "input": input_of(deployed.dataset),
+        "classes": list(deployed.names),
         "opset": stages[0].pop("opset"),
         "stages": stages,
         "batch_size": BATCH_SIZE,
@@ -124,10 +124,10 @@ def write_manifest(folder: str | Path, manifest: dict[str, Any]) -> None:
 
 
 @torch.inference_mode()
-def write_stages(cascade: Cascade, folder: Path) -> list[dict[str, Any]]:
+def write_stages(deployed: Cascade, folder: Path) -> list[dict[str, Any]]:
     """Write one ONNX file per stage, each checked, and return what the manifest says of them."""
-    network, policy = cascade.network, cascade.policy
-    x = blank(cascade.dataset, 2)
+    network, policy = deployed.network, deployed.policy
+    x = blank(deployed.dataset, 2)
     stages = []
     parts = list(zip(network.blocks, network.heads, strict=True))
     for k, (block, head) in enumerate(progress(parts, "ONNX", "stage")):

@@ -18,7 +18,7 @@ from offramp import OfframpError
 from offramp.common.progress import progress
 from offramp.data.splits import Split, blank, load_images
 from offramp.inference.backends import onnx_bytes
-from offramp.inference.cascade import cascade as run
+from offramp.inference.cascade import cascade
 from offramp.inference.deployed import Cascade
 from offramp.inference.export import MANIFEST, FullNetwork, write_manifest
 from offramp.inference.machine import timed
@@ -33,7 +33,9 @@ CPU = torch.device("cpu")
 REPEATS = 5
 
 
-def prove(folder: str | Path, cascade: Cascade, split: Split, logits: np.ndarray) -> dict[str, Any]:
+def prove(
+    folder: str | Path, deployed: Cascade, split: Split, logits: np.ndarray
+) -> dict[str, Any]:
     """Run the folder's own runner on a split, in a process of its own, and hold it against the
     tables, ``logits`` float32 (N, K, C) of the split. Returns what the manifest says of it.
 
@@ -48,10 +50,10 @@ def prove(folder: str | Path, cascade: Cascade, split: Split, logits: np.ndarray
             raise OfframpError(f"{folder}/run.py failed: {process.stderr.strip()}")
         answers = np.load(output, allow_pickle=False)
     live = Outcome(answers["exits"], answers["labels"])
-    case = Case("the export", cascade.policy, True)
+    case = Case("the export", deployed.policy, True)
     comparison = compared(case, logits, outcome_of_tables(case.policy, logits), live)
     fail_on_differences([comparison], split.order)
-    exits = np.bincount(live.exits, minlength=len(cascade.network.heads) + 1)[1:]
+    exits = np.bincount(live.exits, minlength=len(deployed.network.heads) + 1)[1:]
     return {
         "split": "test",
         "n": len(live.labels),
@@ -62,12 +64,12 @@ def prove(folder: str | Path, cascade: Cascade, split: Split, logits: np.ndarray
     }
 
 
-def time_export(folder: str | Path, cascade: Cascade, split: Split, threads: int) -> pa.Table:
+def time_export(folder: str | Path, deployed: Cascade, split: Split, threads: int) -> pa.Table:
     """Seconds of every batch under the exported stages, under torch, and through one plain ONNX
     file of the full network, in turns of a few batches and in another order every repeat, so that
     all meet the same minutes. All start with float32 images in the layout that each likes best.
     """
-    contenders = contenders_of(Path(folder), cascade, threads)
+    contenders = contenders_of(Path(folder), deployed, threads)
     order, rows = np.random.default_rng(0), []
     for repeat in progress(range(REPEATS), "race", "repeat"):
         for size, count in TIMED_BATCHES.items():
@@ -91,18 +93,18 @@ def time_export(folder: str | Path, cascade: Cascade, split: Split, threads: int
 
 
 def contenders_of(
-    folder: Path, cascade: Cascade, threads: int
+    folder: Path, deployed: Cascade, threads: int
 ) -> dict[str, Callable[[Any], object]]:
     """Whom `time_export` times, each a function of a batch."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     with torch.inference_mode():
-        x = blank(cascade.dataset, 2)
-        model = onnx_bytes(FullNetwork(cascade.network), x, ["logits"])
+        x = blank(deployed.dataset, 2)
+        model = onnx_bytes(FullNetwork(deployed.network), x, ["logits"])
     full = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     return {
         "export": Runner(folder, threads).cascade,
-        "torch": lambda x: run(cascade.network, cascade.policy, x),
+        "torch": lambda x: cascade(deployed.network, deployed.policy, x),
         "full_onnx": lambda x: full.run(None, {"inputs": x})[0].argmax(1),
     }
 

@@ -119,12 +119,12 @@ def _logits_rows(seen: Sequence[Tensor], split: Split, rows: slice, schema: pa.S
     """One batch of the logits table: ``seen`` are every exit's logits (n, C) of these rows."""
     columns = [pa.array(split.order[rows]), pa.array(split.labels[rows])]
     for k, logits in enumerate(seen):
-        values = _checked(logits, split, rows, k)
+        values = _finite(logits, split, rows, k)
         columns.append(pa.FixedSizeListArray.from_arrays(values.ravel(), values.shape[1]))
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _checked(logits: Tensor, split: Split, rows: slice, k: int):
+def _finite(logits: Tensor, split: Split, rows: slice, k: int):
     values = logits.cpu()
     finite = torch.isfinite(values).all(1)
     if not bool(finite.all()):

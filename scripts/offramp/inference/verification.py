@@ -178,14 +178,15 @@ def run_interleaved(
     runs.append(partial(run_full_network, network))
     batches = list(split.batches(batch_size)) * rounds
     seconds, order = np.zeros((len(batches), len(runs))), np.random.default_rng(0)
-    for b in progress(range(len(batches)), "live cascade", "batch"):
-        between(b)
-        x = load_images(split, batches[b], device)
+    for batch in progress(range(len(batches)), "live cascade", "batch"):
+        between(batch)
+        rows = batches[batch]
+        x = load_images(split, rows, device)
         for c in order.permutation(len(runs)):
-            result, seconds[b, c] = timed(partial(runs[c], x), device)
+            result, seconds[batch, c] = timed(partial(runs[c], x), device)
             if c < len(cases):
                 labels, exits = (answer.cpu() for answer in result)
-                outcomes[c].exits[batches[b]], outcomes[c].labels[batches[b]] = exits, labels
+                outcomes[c].exits[rows], outcomes[c].labels[rows] = exits, labels
     return outcomes, seconds
 
 

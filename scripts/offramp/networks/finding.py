@@ -34,19 +34,19 @@ def chosen_for(path: str | Path, about: dict[str, Any]) -> ChosenFor:
     Raises OfframpError when it does not say so.
     """
     origin, network = about.get("provenance") or {}, about.get("network") or {}
-    said: dict[str, Any] = {
+    recorded: dict[str, Any] = {
         "model": network.get("name", origin.get("model")),
         "dataset": origin.get("dataset"),
         "sha256": network.get("weights_sha256", origin.get("weights_sha256")),
     }
-    missing = [name for name, value in said.items() if not isinstance(value, str)]
+    missing = [name for name, value in recorded.items() if not isinstance(value, str)]
     if missing:
         raise OfframpError(
             f"{path}: provenance: does not say the {missing[0]} that the policy was chosen for; "
             "take a policy that a run wrote"
         )
     file, options = network.get("weights"), network.get("options")
-    return ChosenFor(**said, file=file, known=origin.get("known"), options=options)
+    return ChosenFor(**recorded, file=file, known=origin.get("known"), options=options)
 
 
 def find_weights(policy: str | Path, chosen: ChosenFor, given: str | Path | None) -> Path:
@@ -56,17 +56,17 @@ def find_weights(policy: str | Path, chosen: ChosenFor, given: str | Path | None
     Raises OfframpError when the given file is another, or none is found.
     """
     if given is not None:
-        return _checked(policy, chosen, Path(given))
+        return _given_file(policy, chosen, Path(given))
     for file in _candidates(Path(policy), chosen.file):
         if sha256(file) == chosen.sha256:
             return file
     raise OfframpError(
-        f"{policy}: chosen for {_named(chosen.model, chosen.sha256)}; no such weights lie beside "
-        "it, in model/ of its results folder or in weights/: name the file"
+        f"{policy}: chosen for {_known_as(chosen.model, chosen.sha256)}; no such weights lie "
+        "beside it, in model/ of its results folder or in weights/: name the file"
     )
 
 
-def _checked(policy: str | Path, chosen: ChosenFor, given: Path) -> Path:
+def _given_file(policy: str | Path, chosen: ChosenFor, given: Path) -> Path:
     if not given.is_file():
         raise OfframpError(f"{given}: no such file")
     digest = sha256(given)
@@ -74,13 +74,13 @@ def _checked(policy: str | Path, chosen: ChosenFor, given: Path) -> Path:
         entries = read_index(given.parent / INDEX).values()
         model = next((entry["model"] for entry in entries if entry["sha256"] == digest), None)
         raise OfframpError(
-            f"{policy}: chosen for {_named(chosen.model, chosen.sha256)}, not for {given} "
-            f"({_named(model, digest)}); name the weights it was chosen for, or another policy"
+            f"{policy}: chosen for {_known_as(chosen.model, chosen.sha256)}, not for {given} "
+            f"({_known_as(model, digest)}); name the weights it was chosen for, or another policy"
         )
     return given
 
 
-def _named(model: str | None, digest: str) -> str:
+def _known_as(model: str | None, digest: str) -> str:
     return f"{model or 'an unknown network'} with weights of sha256 {digest[:12]}"
 
 

@@ -80,7 +80,7 @@ def load_batches(split: Split, images: int, batch_size: int, device: torch.devic
     ]
 
 
-def each(call: Callable[[Tensor], Any], batches: Sequence[Tensor]) -> Callable[[], None]:
+def over_batches(call: Callable[[Tensor], Any], batches: Sequence[Tensor]) -> Callable[[], None]:
     """A call that does all batches."""
 
     def run() -> None:
@@ -104,8 +104,8 @@ def speed(
                 partial(run_full_network, network),
                 partial(cascade, network, policy),
             )
-            contenders[f"{backend}: full network"] = each(full, batches)
-            contenders[f"{backend}: cascade"] = each(early, batches)
+            contenders[f"{backend}: full network"] = over_batches(full, batches)
+            contenders[f"{backend}: cascade"] = over_batches(early, batches)
             contenders[f"{backend}: cascade, regrouped"] = partial(
                 cascade_regrouped, network, policy, batches, batch_size
             )
@@ -148,7 +148,7 @@ def overhead(
     where = {"batch_size": batch_size, "images": sum(map(len, batches))}
     rows = []
     for repeat in progress(range(REPEATS + 1), "overhead", "turn"):
-        seconds = seconds_of(each(partial(cascade, network, policy), batches), device)
+        seconds = seconds_of(over_batches(partial(cascade, network, policy), batches), device)
         watch = Stopwatch(device, "bench")
         for x in batches:
             _time_parts(network, policy, x, watch)
@@ -189,8 +189,8 @@ def peak(
         "cascade": int((reached * (multiply_adds[0] + multiply_adds[1] * heads)).sum()),
     }
     contenders: dict[str, Callable[[], Any]] = {
-        "full network": each(partial(run_full_network, network), batches),
-        "cascade": each(partial(cascade, network, policy), batches),
+        "full network": over_batches(partial(run_full_network, network), batches),
+        "cascade": over_batches(partial(cascade, network, policy), batches),
     }
     for channels, side in PEAK_CONVOLUTIONS:
         name = f"convolution of {channels} channels, {side}x{side}"
@@ -225,7 +225,7 @@ def profile(
     """Where the cascade's time goes, as shares of the whole: torch's profiler over operations on
     the CPU; what is not inside one is Python, dispatch and the profiler itself."""
     batches = load_batches(split, SIZES[256], batch_size, device)
-    run = each(partial(cascade, _labelled(network), policy), batches)
+    run = over_batches(partial(cascade, _labelled(network), policy), batches)
     run()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
         whole = seconds_of(run, device)

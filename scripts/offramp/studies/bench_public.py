@@ -17,7 +17,7 @@ from offramp.networks.loading import IMAGE_SHAPE, describe
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import Policy, exits_of
 from offramp.scoring.scores import fitting_part
-from offramp.studies.bench_live import each, interleaved, load_batches, row
+from offramp.studies.bench_live import interleaved, load_batches, over_batches, row
 from offramp.thresholds.calibration import CalibrationData, thresholds_for
 from offramp.thresholds.joint import costs_of
 from offramp.thresholds.survivors import Thresholds
@@ -140,9 +140,12 @@ def against_public_networks(
     others = {name: built(name, device) for name in PUBLIC}
     batches = load_batches(split, IMAGES, SIZE, device)
     contenders: dict[str, Callable[[], Any]] = {
-        **{name: each(partial(run_full_network, other), batches) for name, other in others.items()},
-        "full network": each(partial(run_full_network, network), batches),
-        **{n: each(partial(cascade, network, p), batches) for n, p in policies.items()},
+        **{
+            name: over_batches(partial(run_full_network, other), batches)
+            for name, other in others.items()
+        },
+        "full network": over_batches(partial(run_full_network, network), batches),
+        **{n: over_batches(partial(cascade, network, p), batches) for n, p in policies.items()},
     }
     where = {"images": sum(map(len, batches)), "batch_size": SIZE}
     with torch.inference_mode():
@@ -157,12 +160,12 @@ def against_public_networks(
         spent = (multiply_adds[0] + heads).cumsum()[taken].mean()
         rows += _figures(name, _right_where_left(*test, policy.thresholds).mean(), spent, network)
         rows.append(
-            _accuracy(
+            _accuracy_row(
                 name, _right_where_left(val.scores, val.correct, policy.thresholds).mean(), "on val"
             )
         )
     for name, accuracy in _crossed(val, model).items():
-        rows.append(_accuracy(name, accuracy, "on val, crossed"))
+        rows.append(_accuracy_row(name, accuracy, "on val, crossed"))
     return rows
 
 
@@ -172,13 +175,13 @@ def _figures(
     parts = *network.blocks, *network.heads
     parameters = sum(each.numel() for part in parts for each in part.parameters())
     return [
-        _accuracy(name, accuracy, "accuracy"),
+        _accuracy_row(name, accuracy, "accuracy"),
         row("public", name, 1, multiply_adds, "multiply-adds", case="multiply-adds"),
         row("public", name, 1, parameters, "parameters", case="parameters"),
     ]
 
 
-def _accuracy(name: str, accuracy: float, case: str) -> dict:
+def _accuracy_row(name: str, accuracy: float, case: str) -> dict:
     return row("public", name, 1, accuracy, "accuracy", case=case)
 
 

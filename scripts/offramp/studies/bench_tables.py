@@ -29,7 +29,7 @@ from offramp.networks.loading import load
 from offramp.networks.multiexit import MultiExitNetwork
 from offramp.scoring.policy import shared_cutoff
 from offramp.scoring.scores import read_scores
-from offramp.studies.bench_live import each, interleaved, load_batches, row
+from offramp.studies.bench_live import interleaved, load_batches, over_batches, row
 from offramp.tables.files import read, write
 from offramp.tables.schemas import SWEEP
 from offramp.thresholds.sweep import cutoff_grid, sweep_rows, sweep_split
@@ -71,7 +71,7 @@ def sweep_against_reruns(
         }
         for cutoff in RERUN_CUTOFFS:
             policy = shared_cutoff(cutoff, len(network.heads) - 1)
-            contenders[f"live run of cutoff {cutoff:g}"] = each(
+            contenders[f"live run of cutoff {cutoff:g}"] = over_batches(
                 partial(cascade, network, policy), batches
             )
         where = {"images": len(split.order), "batch_size": batch_size}
@@ -165,15 +165,17 @@ def students_cascade(
     plain = plain.to(memory_format=torch.contiguous_format)
     contiguous = [x.contiguous() for x in batches]
     contenders = {
-        "as a student writes it": each(lambda x: _student(plain, cutoff, x), contiguous),
-        "offramp": each(partial(cascade, network, policy), batches),
+        "as a student writes it": over_batches(
+            lambda x: _students_labels(plain, cutoff, x), contiguous
+        ),
+        "offramp": over_batches(partial(cascade, network, policy), batches),
     }
     where = {"images": sum(map(len, batches)), "batch_size": batch_size}
     return interleaved("student", contenders, device, repeats=3, **where)
 
 
 @torch.no_grad()
-def _student(network: MultiExitNetwork, cutoff: float, x: Tensor) -> Tensor:
+def _students_labels(network: MultiExitNetwork, cutoff: float, x: Tensor) -> Tensor:
     labels = torch.zeros(len(x), dtype=torch.int64)
     index = torch.arange(len(x))
     for k, (block, head) in enumerate(zip(network.blocks, network.heads, strict=True)):

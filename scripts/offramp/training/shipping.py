@@ -113,7 +113,10 @@ def _accuracy_lines(correct: Mapping[str, np.ndarray], changed: Mapping[str, int
         "Every sample at every exit, with 95 % intervals (exact):",
         table(
             ["exit", *(f"{name} ({len(rows):,})" for name, rows in correct.items())],
-            [[k + 1, *(_accuracy(rows[:, k]) for rows in correct.values())] for k in range(exits)],
+            [
+                [k + 1, *(_accuracy_cell(rows[:, k]) for rows in correct.values())]
+                for k in range(exits)
+            ],
         ),
         "Kernels and matrices are stored in half precision. Against single precision that changes "
         + ", ".join(
@@ -160,5 +163,5 @@ def _parts_lines(network: MultiExitNetwork) -> list[str]:
     ]
 
 
-def _accuracy(right: np.ndarray) -> str:
+def _accuracy_cell(right: np.ndarray) -> str:
     return percent(right.mean(), *interval(int(right.sum()), len(right)))

@@ -128,7 +128,7 @@ def _epochs(
         for epoch in range(done, epochs):
             progress_bar.set_description(f"train epoch {epoch + 1}/{epochs}")
             start = time.perf_counter()
-            batches = _counted(batches_of(epoch), progress_bar)
+            batches = _counting(batches_of(epoch), progress_bar)
             result = _epoch(network, optimisers, batches, settings, epoch * steps, epochs * steps)
             _refuse_infinite(result["loss"], network, epoch, settings)
             result["val_accuracy"] = correct_of(network, validation, device).mean(axis=0).tolist()
@@ -140,7 +140,7 @@ def _epochs(
             yield result
 
 
-def _counted(batches: Batches, progress_bar: tqdm) -> Batches:
+def _counting(batches: Batches, progress_bar: tqdm) -> Batches:
     """The batches, each counted on the progress bar once it is done."""
     for batch in batches:
         yield batch

@@ -204,7 +204,7 @@ def _blocks(
     cut = split_module(
         whole, whole, parts.__getitem__, keep_original_node_name=True, tuple_return=True
     )
-    calls = [_call(cut, f"submod_{k}") for k in range(len(outputs) + 1)]
+    calls = [_node_called(cut, f"submod_{k}") for k in range(len(outputs) + 1)]
     last = cut.graph.output_node().args[0]
     before = [node for node in cut.graph.nodes if node.op == "placeholder"]
     names = {node: node.name for node in before}
@@ -229,7 +229,7 @@ def _blocks(
     return blocks, places
 
 
-def _call(cut: fx.GraphModule, name: str) -> Any:
+def _node_called(cut: fx.GraphModule, name: str) -> Any:
     return next(node for node in cut.graph.nodes if node.target == name)
 
 

@@ -28,8 +28,8 @@ def check_network(network: MultiExitNetwork, what: str, x: Features, classes: in
     ``x`` is a batch of a few samples; the network is left in the mode that it is in, which should
     be that of inference.
     """
-    together = _run(network, what, x, classes)
-    for name, again in _run(network, what, x, classes).items():
+    together = _outputs_of(network, what, x, classes)
+    for name, again in _outputs_of(network, what, x, classes).items():
         if not _alike(again, together[name]):
             raise OfframpError(
                 f"{what}: {name} gives other values when it is called again with the same samples; "
@@ -37,7 +37,7 @@ def check_network(network: MultiExitNetwork, what: str, x: Features, classes: in
             )
     for row in range(count(x)):
         sample = slice(row, row + 1)
-        for name, alone in _run(network, what, take(x, sample), classes).items():
+        for name, alone in _outputs_of(network, what, take(x, sample), classes).items():
             if not _alike(alone, take(together[name], sample)):
                 raise OfframpError(
                     f"{what}: {name} depends on the other samples of a batch: it gives something "
@@ -45,7 +45,7 @@ def check_network(network: MultiExitNetwork, what: str, x: Features, classes: in
                 )
 
 
-def _run(network: MultiExitNetwork, what: str, x: Features, classes: int) -> Outputs:
+def _outputs_of(network: MultiExitNetwork, what: str, x: Features, classes: int) -> Outputs:
     """What every part gives for a batch, each looked at."""
     outputs: Outputs = {}
     n = count(x)
