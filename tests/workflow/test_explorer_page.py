@@ -270,7 +270,8 @@ def test_the_report_opens_its_pages_however_large_and_their_tables_sort(tree, br
     report.switch_to.default_content()
     opened(browser, tree / "report.html")
     wait = page_in_report(report, "summary")
-    table = wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "table:has(th[tabindex])"))[0]
+    sortable = "table:has(th[tabindex])"
+    table = wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, sortable))[0]
     rows = [row.text for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")]
     orders = []
     for _ in range(2):

@@ -79,7 +79,7 @@ def check_room(folder: str | Path) -> None:
 
 
 def check_wanted(files: Iterable[str | Path]) -> None:
-    """Raise OfframpError where one of these files has to be made and its folder can't be written."""
+    """Raise OfframpError where one of these files is missing and its folder can't be written."""
     for path in map(Path, files):
         folder = next(p for p in path.absolute().parents if p.exists())
         if not path.exists() and not os.access(folder, os.W_OK):
