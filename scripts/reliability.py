@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from offramp.scoring.scores import fitting_part
-from offramp.scoring.temperatures import confidence_table, reliability_table
+from offramp.scoring.temperatures import answers_of, confidence_table, reliability_table
 from offramp.tables.files import origin_of, read, read_logits, same_weights, write
 from offramp.workflow.job import job_log
 
@@ -22,6 +22,7 @@ with job_log(snakemake.log[0]):
     same_weights(tables)
     divisors = temperatures["temperature"].to_pylist()
     origin = origin_of(tables[-1]) | {"split": "val, test"}
-    reliability = reliability_table(splits, divisors)
-    write(snakemake.output.reliability, reliability, "reliability", origin)
-    write(snakemake.output.confidence, confidence_table(splits, divisors), "confidence", origin)
+    # Answered twice, since all at once may be more than the memory holds.
+    for name, table_of in (("reliability", reliability_table), ("confidence", confidence_table)):
+        table = table_of(answers_of(splits, divisors))
+        write(getattr(snakemake.output, name), table, name, origin)

@@ -10,6 +10,7 @@ from offramp.scoring.scores import fitting_part
 from offramp.scoring.temperatures import (
     BINS,
     WIDE_BINS,
+    answers_of,
     bin_of,
     calibration_error,
     calibration_error_interval,
@@ -154,7 +155,7 @@ def test_the_tables_have_a_row_per_exit_and_bins_that_add_up():
     assert [row["exit"] for row in found] == [1, 2]
     assert all(row["nll_scaled"] <= row["nll"] for row in found)
     divisors = [row["temperature"] for row in found]
-    table = reliability_table({"test": (exits, label)}, divisors).to_pandas()
+    table = reliability_table(answers_of({"test": (exits, label)}, divisors)).to_pandas()
     assert len(table) == 2 * 2 * (BINS + 1)
     for (k, scaled), rows in table.groupby(["exit", "scaled"]):
         overall, bins = rows[rows["bin"] == 0].iloc[0], rows[rows["bin"] > 0]
@@ -173,7 +174,7 @@ def test_the_histogram_of_confidences_is_the_slow_count():
     logits[:20] = 100 * np.eye(logits.shape[1])[label[:20]]  # sure to the last bit
     exits = np.stack([logits, logits / 3], axis=1)
     divisors = [1.7, 0.5]
-    rows = confidence_table({"test": (exits, label)}, divisors).to_pylist()
+    rows = confidence_table(answers_of({"test": (exits, label)}, divisors)).to_pylist()
     assert len(rows) == 2 * 2 * WIDE_BINS
     for row in rows:
         z = exits[:, row["exit"] - 1] / (divisors[row["exit"] - 1] if row["scaled"] else 1.0)

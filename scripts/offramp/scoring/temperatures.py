@@ -1,8 +1,8 @@
 """A temperature per exit, and how well an exit's confidence says how often it is right."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -148,55 +148,62 @@ def temperatures_table(logits: np.ndarray, label: np.ndarray) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=TEMPERATURES)
 
 
-def reliability_table(
+class Answers(NamedTuple):
+    """What one exit answers on one split, raw or scaled: ``where`` holds these three; logits z
+    float64 (N, C), labels (N,), the largest probability float64 (N,), who is right bool (N,)."""
+
+    where: dict[str, Any]
+    z: np.ndarray
+    label: np.ndarray
+    confidence: np.ndarray
+    right: np.ndarray
+
+
+def answers_of(
     splits: Mapping[str, tuple[np.ndarray, np.ndarray]], temperatures: Sequence[float]
-) -> pa.Table:
-    """The bins of the reliability diagrams, and of each exit (bin 0) its calibration error and
-    negative log-likelihood; of raw logits and of those divided by ``temperatures`` (K,).
+) -> Iterator[Answers]:
+    """Every exit's answers, of raw logits and of those divided by ``temperatures`` (K,).
 
     ``splits`` gives logits (N, K, C) and labels (N,) by split: samples that fitted no temperature.
     """
-    rows = []
     for split, (logits, label) in splits.items():
         for k, temperature in enumerate(temperatures):
             for scaled, divisor in ((False, 1.0), (True, temperature)):
                 z = logits[:, k].astype(np.float64) / divisor
-                confidence, right = confidence_of(z), z.argmax(axis=1) == label
                 where = {"split": split, "exit": k + 1, "scaled": scaled}
-                error = calibration_error_interval(confidence, right)
-                overall = _bin_row(0, confidence, right)
-                overall |= dict(zip(("ece", "ece_low", "ece_high"), error, strict=True))
-                overall["nll"] = negative_log_likelihood(z, label)
-                place = bin_of(confidence)
-                bins = [(b, place == b) for b in np.unique(place)]
-                bin_rows = [
-                    _bin_row(b + 1, confidence[inside], right[inside]) for b, inside in bins
-                ]
-                rows += [where | row for row in (overall, *bin_rows)]
+                yield Answers(where, z, label, confidence_of(z), z.argmax(axis=1) == label)
+
+
+def reliability_table(answers: Iterable[Answers]) -> pa.Table:
+    """The bins of the reliability diagrams, and of each exit (bin 0) its calibration error and
+    negative log-likelihood."""
+    rows = []
+    for where, z, label, confidence, right in answers:
+        error = calibration_error_interval(confidence, right)
+        overall = _bin_row(0, confidence, right)
+        overall |= dict(zip(("ece", "ece_low", "ece_high"), error, strict=True))
+        overall["nll"] = negative_log_likelihood(z, label)
+        place = bin_of(confidence)
+        bins = [(b, place == b) for b in np.unique(place)]
+        bin_rows = [_bin_row(b + 1, confidence[inside], right[inside]) for b, inside in bins]
+        rows += [where | row for row in (overall, *bin_rows)]
     return pa.Table.from_pylist(rows, schema=RELIABILITY)
 
 
-def confidence_table(
-    splits: Mapping[str, tuple[np.ndarray, np.ndarray]], temperatures: Sequence[float]
-) -> pa.Table:
+def confidence_table(answers: Iterable[Answers]) -> pa.Table:
     """How many samples are so and so sure, and how many of them are right: WIDE_BINS equally wide
-    bins, low <= confidence < high, the last with 1 in it; arguments as of `reliability_table`.
+    bins, low <= confidence < high, the last with 1 in it.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks" (2017), their upper panels.
     """
     ends = np.linspace(0, 1, WIDE_BINS + 1)
     rows = []
-    for split, (logits, label) in splits.items():
-        for k, temperature in enumerate(temperatures):
-            for scaled, divisor in ((False, 1.0), (True, temperature)):
-                z = logits[:, k].astype(np.float64) / divisor
-                confidence, right = confidence_of(z), z.argmax(axis=1) == label
-                n, correct = (np.histogram(c, ends)[0] for c in (confidence, confidence[right]))
-                where = {"split": split, "exit": k + 1, "scaled": scaled}
-                rows += [
-                    where | {"low": low, "high": high, "n": int(a), "correct": int(b)}
-                    for low, high, a, b in zip(ends[:-1], ends[1:], n, correct, strict=True)
-                ]
+    for where, _, _, confidence, right in answers:
+        n, correct = (np.histogram(c, ends)[0] for c in (confidence, confidence[right]))
+        rows += [
+            where | {"low": low, "high": high, "n": int(a), "correct": int(b)}
+            for low, high, a, b in zip(ends[:-1], ends[1:], n, correct, strict=True)
+        ]
     return pa.Table.from_pylist(rows, schema=CONFIDENCE)
 
 
