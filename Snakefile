@@ -12,28 +12,28 @@ if Path("config.yaml").exists():
     configfile: "config.yaml"
 
 
-include: "rules/common.smk"
-include: "rules/analysis.smk"
+include: "rules/common.smk"  # the checked config, paths, what makes a job run again
+include: "rules/analysis.smk"  # from tables: scores, sweep, calibration, policies, ...
 
 
 if OWN is None:
 
-    include: "rules/data.smk"
-    include: "rules/model.smk"
-    include: "rules/inference.smk"
-    include: "rules/verification.smk"
+    include: "rules/data.smk"  # download
+    include: "rules/model.smk"  # train; what the network is made of
+    include: "rules/inference.smk"  # logits and seconds, once
+    include: "rules/verification.smk"  # the live cascade against the tables
     include: "rules/baseline.smk"
     include: "rules/export.smk"
 
 elif not isinstance(OWN, str):
 
-    include: "rules/own.smk"
+    include: "rules/own.smk"  # logits and costs of the user's own
 
 
-include: "rules/coverage.smk"
-include: "rules/frontiers.smk"
-include: "rules/report.smk"
-include: "rules/compare.smk"
+include: "rules/coverage.smk"  # are promises kept?
+include: "rules/frontiers.smk"  # criteria and methods side by side
+include: "rules/report.smk"  # figures, summary, explorer
+include: "rules/compare.smk"  # runs side by side
 
 
 if OWN is None:

@@ -1,5 +1,6 @@
 rule train:
-    """Train the network from nothing; after a kill it goes on from the last whole epoch."""
+    """Train the network from nothing, by its recipe (networks/recipes.json) and the config's train;
+    after a kill it goes on from the last whole epoch."""
     input:
         data=training_data,
     output:

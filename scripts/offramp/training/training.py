@@ -49,7 +49,7 @@ def train(
     Parameters: ``dataset`` is what `dataset_of` takes; ``split`` is the train split; ``validation``
     is looked at after each epoch for the curves and changes nothing; ``settings`` is the config's
     ``train``; ``resume`` is a file that holds the state after each whole epoch: a run that finds
-    one of the same purpose (see `recipe.purpose`) goes on from there, on the same device and
+    one of the same purpose (see `training.purpose`) goes on from there, on the same device and
     precision to the same result. A damaged file, or another training's, is put aside. Raises
     OfframpError when the loss is not finite any more, and where a network of one's own is none, see
     `check_network`.
