@@ -161,15 +161,25 @@ def leaving_counts(results: Results) -> np.ndarray:
     return rows["n"].to_numpy().reshape(-1, classes, classes)
 
 
+# Of what decides alike for every sample there is.
+SAME = {"points": 0.0, "low": 0.0, "high": 0.0}
+
+
 def against_full_network(results: Results, name: str, split: str) -> dict[str, float]:
     """How much more accurate a chosen policy is than the full network on a split, paired: points
-    (a fraction, negative where accuracy is lost) and their 95 % interval."""
+    (a fraction, negative where accuracy is lost) and their 95 % interval; exactly 0 where no exit
+    is enabled, since it is the full network then."""
+    if all(threshold is None for threshold in results.policies[name].thresholds):
+        return dict(SAME)
     full = results.scores[split][1][:, -1]
     return _paired(_right(results, name, split), full)
 
 
 def difference(results: Results, name: str, other: str, split: str) -> dict[str, float]:
-    """How much more accurate a chosen policy is than another one on a split, paired."""
+    """How much more accurate a chosen policy is than another one on a split, paired; exactly 0
+    where both are the same."""
+    if results.policies[name].thresholds == results.policies[other].thresholds:
+        return dict(SAME)
     return _paired(_right(results, name, split), _right(results, other, split))
 
 
