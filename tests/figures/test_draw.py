@@ -40,9 +40,7 @@ def test_what_is_cut_off_is_found():
 
 def test_a_drawn_picture_is_the_same_twice_and_whole(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setitem(
-        drawing.FIGURES, "made_up", lambda _: drawn.append(a_figure("x")) or drawn[-1]
-    )
+    monkeypatch.setitem(drawing.DRAW, "made_up", lambda _: drawn.append(a_figure("x")) or drawn[-1])
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         draw(tmp_path / folder / "made_up.svg", None)

@@ -33,7 +33,7 @@ from workflow_tables import (
     slow_thresholds,
 )
 
-from offramp.figures.draw import FIGURES as DRAW
+from offramp.figures.draw import DRAW
 
 pytest_plugins = ["workflow_helpers"]
 

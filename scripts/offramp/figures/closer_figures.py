@@ -143,8 +143,8 @@ def draw_entropy(results: Results) -> Figure:
     axes.grid(axis="x", visible=False)
     cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
     axes.axhline(cutoff, color="black", linestyle="--", linewidth=1)
-    said = f"report cutoff {cutoff:g}"
-    name_point(axes, axes.get_xlim()[1], cutoff, said, (4, 0), rotation=90)
+    label = f"report cutoff {cutoff:g}"
+    name_point(axes, axes.get_xlim()[1], cutoff, label, (4, 0), rotation=90)
     axes.legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 0.99), borderaxespad=0)
     middle, other = middles[True][0], middles[False][0]
     headline(
@@ -272,9 +272,9 @@ def _often_mistaken(names: Sequence[str], counts: np.ndarray) -> str:
     mistakes = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     if not mistakes.any():
         return "No sample is mistaken for another class"
-    true, said = np.unravel_index(mistakes.argmax(), mistakes.shape)
+    true, answered = np.unravel_index(mistakes.argmax(), mistakes.shape)
     return (
-        f"The most frequent mistake: {names[true]} called {names[said]}, {mistakes.max():,} of "
+        f"The most frequent mistake: {names[true]} called {names[answered]}, {mistakes.max():,} of "
         f"{mistakes.sum():,}"
     )
 

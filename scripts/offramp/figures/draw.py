@@ -35,7 +35,7 @@ STYLE: dict[str, Any] = {
 
 MARGIN = 0.06  # in inches, around figures and panels
 
-FIGURES: dict[str, Callable[[Any], Figure]] = {
+DRAW: dict[str, Callable[[Any], Figure]] = {
     "report_cutoff": task_figures.draw_report_cutoff,
     "target": task_figures.draw_target,
     "time_accuracy": task_figures.draw_time_accuracy,
@@ -66,7 +66,7 @@ def draw(path: str | Path, results: Any) -> None:
     with mpl.rc_context():
         mpl.rcdefaults()  # whatever matplotlibrc a user has
         mpl.rcParams.update(STYLE)  # type: ignore[arg-type]
-        figure = FIGURES[path.stem](results)
+        figure = DRAW[path.stem](results)
         # Once for both files: as the figure's own it would draw each a second time.
         ConstrainedLayoutEngine(w_pad=MARGIN, h_pad=MARGIN).execute(figure)
         with replacing(path.with_suffix(".svg")) as part:

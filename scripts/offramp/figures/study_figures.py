@@ -75,14 +75,14 @@ def draw_baseline(results: Results) -> Figure:
         "full": ("X", "black", "full network"),
         "baseline": ("s", DARK, "plain network, no side exits"),
     }
-    found = {}
+    measured = {}
     for name, (marker, color, label) in styles.items():
         rows = baseline[baseline["network"] == name]
         correct, n = int(rows["correct"].to_numpy()[0]), int(rows["n"].to_numpy()[0])
         low, high = interval(correct, n)
         runs, accuracy = rows["seconds"].to_numpy(), correct / n
         seconds = float(np.median(runs))
-        found[name] = f"{accuracy:.2%} right in {seconds:.2f} s"
+        measured[name] = f"{accuracy:.2%} right in {seconds:.2f} s"
         axes.errorbar(
             seconds, 100 * accuracy, fmt=marker, color=color, markersize=8, capsize=2,
             xerr=[[seconds - runs.min()], [runs.max() - seconds]],
@@ -91,7 +91,7 @@ def draw_baseline(results: Results) -> Figure:
         name_point(axes, seconds, 100 * accuracy, label, (10, -9), color=color)
     axes.set(xlabel=total_time(n), ylabel="overall accuracy [%]; bars: 95 %", xlim=(0, None))
     axes.legend(loc="lower right")
-    headline(figure, f"Cascade: {found['cascade']}; plain network: {found['baseline']}")
+    headline(figure, f"Cascade: {measured['cascade']}; plain network: {measured['baseline']}")
     return figure
 
 
@@ -105,13 +105,13 @@ def draw_coverage(results: Results) -> Figure:
         sharex=True, squeeze=False,
     )  # fmt: skip
     for axes, promise in zip(panels.flat, promises, strict=False):
-        here = rows[rows["promise"] == promise]
-        for _, line in here.groupby("population", sort=False):
+        promised = rows[rows["promise"] == promise]
+        for _, line in promised.groupby("population", sort=False):
             axes.plot(line["n"], 100 * line["rate"], color=MIDDLE, marker=".", linewidth=0.8)
-        stated = 100 * here["stated"].iloc[0]
+        stated = 100 * promised["stated"].iloc[0]
         axes.axhline(stated, color="black", linestyle=":")
         axes.set_title(promise, fontsize=8.5, loc="left")
-        axes.set(xscale="log", ylim=(0, max(1.5 * stated, 105 * here["rate"].max())))
+        axes.set(xscale="log", ylim=(0, max(1.5 * stated, 105 * promised["rate"].max())))
     for axes in panels.flat[len(promises) :]:
         axes.axis("off")
     figure.supylabel("broken [% of draws]; dotted: may be broken", fontsize=9.5)
@@ -145,8 +145,8 @@ def draw_frontier(tables: Mapping[str, Any]) -> Figure:
     equal = tables["equal_accuracy"]
     equal = equal[(equal["criterion"] == "entropy") & ~equal["scaled"]]
     half = equal[equal["points_lost"] == HALF].set_index("method")["speedup"].dropna()
-    found = [f"{CHOSEN_IN_WORDS[m]} {half[m]:.2f}" for m in reversed(styles) if m in half]
-    headline(figure, f"Speed-ups at half a point lost: {', '.join(found) or 'none reached'}")
+    speedups = [f"{CHOSEN_IN_WORDS[m]} {half[m]:.2f}" for m in reversed(styles) if m in half]
+    headline(figure, f"Speed-ups at half a point lost: {', '.join(speedups) or 'none reached'}")
     return figure
 
 
@@ -162,12 +162,12 @@ def draw_criteria(tables: Mapping[str, Any]) -> Figure:
         "joint": ("s", DARK, -0.2),
     }
     for method, (marker, color, shift) in styles.items():
-        here = rows[(rows["method"] == method) & rows["seconds"].notna()]
-        heights = [names.index(name_of(row)) + shift for row in here.to_dict("records")]
+        of_method = rows[(rows["method"] == method) & rows["seconds"].notna()]
+        heights = [names.index(name_of(row)) + shift for row in of_method.to_dict("records")]
         # No error bars: of a crooked curve the interval need not hold the value.
-        axes.hlines(heights, here["seconds_low"], here["seconds_high"], color=color)
+        axes.hlines(heights, of_method["seconds_low"], of_method["seconds_high"], color=color)
         axes.plot(
-            here["seconds"], heights, marker, color=color, markersize=5,
+            of_method["seconds"], heights, marker, color=color, markersize=5,
             label=CHOSEN_IN_WORDS[method],
         )  # fmt: skip
     full = (rows["seconds"] * rows["speedup"]).dropna()
@@ -178,14 +178,14 @@ def draw_criteria(tables: Mapping[str, Any]) -> Figure:
     what = f"{cost_word(tables['unit'])} at 0.5 points lost [{in_text(tables['unit'])}]"
     axes.set(xlabel=f"predicted {what}, 95 % interval")
     figure.legend(loc="outside lower center", ncols=4)
-    found = "At half a point lost, no thresholds were found"
+    finding = "At half a point lost, no thresholds were found"
     if rows["speedup"].notna().any():
         best: Any = rows.loc[rows["speedup"].idxmax()]
-        found = (
+        finding = (
             f"The fastest at half a point lost: {name_of(best)}, {CHOSEN_IN_WORDS[best['method']]}"
         )
-        found += f", {best['speedup']:.2f} times as fast"
-    headline(figure, found)
+        finding += f", {best['speedup']:.2f} times as fast"
+    headline(figure, finding)
     return figure
 
 
@@ -202,16 +202,16 @@ def draw_benchmarks(rows: pd.DataFrame) -> Figure:
     }
     for axes, size in zip(panels[0], sizes, strict=True):
         for place, (name, (mark, color, _)) in enumerate(marks.items()):
-            here = errors[(errors["batch_size"] == size) & (errors["contender"] == name)]
-            spots = place + np.linspace(-0.25, 0.25, len(here))
-            axes.plot(spots, 100 * here["error"], mark, color=color, markersize=4)
+            contender = errors[(errors["batch_size"] == size) & (errors["contender"] == name)]
+            spots = place + np.linspace(-0.25, 0.25, len(contender))
+            axes.plot(spots, 100 * contender["error"], mark, color=color, markersize=4)
         axes.axhline(0, color="black", linewidth=0.8)
         axes.set_xticks(range(len(marks)), [label for *_, label in marks.values()], fontsize=7)
         axes.set_title(f"batch size {int(size)}", fontsize=10)
     panels[0, 0].set_ylabel("predicted over measured speed-up, error [%]")
     off = errors.assign(error=errors["error"].abs()).groupby("contender")["error"].median()
-    said = [f"{name} {off[name]:.1%}" for name in marks if name in off]
-    headline(figure, "Speed-ups are off, in the median: " + ", ".join(said))
+    medians = [f"{name} {off[name]:.1%}" for name in marks if name in off]
+    headline(figure, "Speed-ups are off, in the median: " + ", ".join(medians))
     return figure
 
 

@@ -43,7 +43,7 @@ def draw_report_cutoff(results: Results) -> Figure:
     cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
     rows = policy_rows(results, "report_cutoff", "test")
     figure = _by_exit(results, {"test": rows})
-    headline(figure, f"With a cutoff of {cutoff:g}, {_fares(results, rows)}")
+    headline(figure, f"With a cutoff of {cutoff:g}, {_policy_outcome(results, rows)}")
     return figure
 
 
@@ -54,7 +54,7 @@ def draw_target(results: Results) -> Figure:
     rows = {split: policy_rows(results, "target", split) for split in ("val", "test")}
     figure = _by_exit(results, rows)
     where = "overall" if joint else "at every exit"
-    headline(figure, f"With {wanted} wanted {where}, {_fares(results, rows['test'])}")
+    headline(figure, f"With {wanted} wanted {where}, {_policy_outcome(results, rows['test'])}")
     if not joint:  # else nothing is wanted of a single exit
         axes, height = figure.axes[0], 100 * origin["target"]
         axes.axhline(height, color="black", linestyle="--", linewidth=1)
@@ -62,7 +62,7 @@ def draw_target(results: Results) -> Figure:
     return figure
 
 
-def _fares(results: Results, rows: pd.DataFrame) -> str:
+def _policy_outcome(results: Results, rows: pd.DataFrame) -> str:
     """How a policy fares on test data, as half a sentence."""
     overall: Any = rows[rows["exit"] == 0].iloc[0]
     speed = times(overall["speedup"]).removesuffix("x")
@@ -208,11 +208,11 @@ def draw_exit_shares(results: Results) -> Figure:
     _over_cutoffs(axes, results)
     axes.set(xlim=(shares.index.min(), shares.index.max()), ylim=(0, 100))
     cutoff = results.about["report_cutoff"]["origin"]["cutoff"]
-    here = shares.loc[cutoff]
+    at_cutoff = shares.loc[cutoff]
     headline(
         figure,
-        f"At a cutoff of {cutoff:g}, {here.iloc[0]:.0f}% leave at exit 1 and {here.iloc[-1]:.0f}% "
-        "stay to the end",
+        f"At a cutoff of {cutoff:g}, {at_cutoff.iloc[0]:.0f}% leave at exit 1 and "
+        f"{at_cutoff.iloc[-1]:.0f}% stay to the end",
     )
     return figure
 
@@ -233,9 +233,9 @@ def _name_areas(axes: Axes, shares: pd.DataFrame, lines: list[float]) -> None:
         return
     tops = shares.cumsum(axis=1)
     for k, name in zip(exits, names, strict=True):
-        here = shares.loc[free, k].idxmax()
+        widest = shares.loc[free, k].idxmax()
         axes.text(
-            here, tops.loc[here, k] - shares.loc[here, k] / 2, name, ha="center", va="center",
+            widest, tops.loc[widest, k] - shares.loc[widest, k] / 2, name, ha="center", va="center",
             fontsize=8.5, color="white" if k <= 0.6 * last else "black", in_layout=False,
         )  # fmt: skip
 
@@ -263,8 +263,8 @@ def draw_targets(results: Results) -> Figure:
     origin = results.about["best_train"]["origin"]
     known = "training data" if "train" in results.scores else "half of val"
     if origin:
-        fares = _fares(results, policy_rows(results, "best_train", "test"))
-        headline(figure, f"Best target on {known}, {target(origin['target'])}: {fares}")
+        reached = _policy_outcome(results, policy_rows(results, "best_train", "test"))
+        headline(figure, f"Best target on {known}, {target(origin['target'])}: {reached}")
     else:
         right = f"{full['accuracy']:.1%} right"
         headline(figure, f"No faster target on {known} satisfies the rule; in full: {right}")

@@ -34,20 +34,22 @@ DISTURBED, UNSTEADY = 0.15, 0.5
 MEASURE_AGAIN = "snakemake --cores all --forcerun logits probe verification"
 
 
-def answer(s: Mapping[str, Any]) -> Iterable[str]:
+def answer(summary: Mapping[str, Any]) -> Iterable[str]:
     """The paragraphs that a summary opens with: plain words, which are reStructuredText as well as
     Markdown."""
-    yield from warning(s)
-    yield from _to_use(s) if s["best"]["selection"]["satisfied"] else _nothing_to_use(s)
-    yield "\n".join(f"- {line}" for line in _a_line_a_task(s))
+    yield from warning(summary)
+    yield from (
+        _to_use(summary) if summary["best"]["selection"]["satisfied"] else _nothing_to_use(summary)
+    )
+    yield "\n".join(f"- {line}" for line in _a_line_a_task(summary))
 
 
-def warning(s: Mapping[str, Any]) -> Iterable[str]:
+def warning(summary: Mapping[str, Any]) -> Iterable[str]:
     """A paragraph where times can't be trusted, else nothing."""
-    proof = s["verification"]
+    proof = summary["verification"]
     if not proof:  # nothing was timed live
         return
-    best = _apart(s["best"]["live"])
+    best = _apart(summary["best"]["live"])
     error = max(proof["median_speedup_error"], best["error"])
     spread = max(proof["median_spread"], best["spread"])
     if error <= max(DISTURBED, spread) and spread <= UNSTEADY:
@@ -69,34 +71,34 @@ def _apart(live: Mapping[str, float]) -> dict[str, float]:
     }
 
 
-def _to_use(s: Mapping[str, Any]) -> Iterable[str]:
+def _to_use(summary: Mapping[str, Any]) -> Iterable[str]:
     """Three sentences on the best policy."""
-    best, full = s["best"], s["full_network"]["test"]
-    found, judged = outcome(best, s), best["expected"]
-    how = "live it is" if found["live"] else "by the tables"
-    fitted = CRITERIA[s["about"]["criterion"]].fitted
+    best, full = summary["best"], summary["full_network"]["test"]
+    reached, judged = outcome(best, summary), best["expected"]
+    how = "live it is" if reached["live"] else "by the tables"
+    fitted = CRITERIA[summary["about"]["criterion"]].fitted
     estimate = ", which also fitted the criterion, so this is an estimate" if fitted else ""
-    yield f"**Use policies/best.json: {_leaves_where(s)}** ({origin(best['origin'])})."
+    yield f"**Use policies/best.json: {_leaves_where(summary)}** ({origin(best['origin'])})."
     yield (
-        f"On the {full['n']:,} test samples it is {percent(found)} right, "
+        f"On the {full['n']:,} test samples it is {percent(reached)} right, "
         f"{_against(best['against_full_network'])} the full network's {accuracy(full)}, and {how} "
-        f"{fast(found, '**')}, {_each(found, s)} a sample in place of "
-        f"{_each(found, s, found['speedup'])}."
+        f"{fast(reached, '**')}, {_time_a_sample(reached, summary)} a sample in place of "
+        f"{_time_a_sample(reached, summary, reached['speedup'])}."
     )
     yield (
-        f"How sure: of {best['selection']['of']} candidates it is {rule_in_words(best, s)}, judged "
-        f"on {judged['n']:,} validation samples{_bound(best)}{estimate}"
-        f"{_proven(s, '; and ')}."
+        f"How sure: of {best['selection']['of']} candidates it is {rule_in_words(best, summary)}, "
+        f"judged on {judged['n']:,} validation samples{_bound(best)}{estimate}"
+        f"{_proven(summary, '; and ')}."
     )
 
 
-def _nothing_to_use(s: Mapping[str, Any]) -> Iterable[str]:
+def _nothing_to_use(summary: Mapping[str, Any]) -> Iterable[str]:
     """Three sentences where no candidate satisfies the rule."""
-    best, full, unit = s["best"], s["full_network"], s["about"]["unit"]
+    best, full, unit = summary["best"], summary["full_network"], summary["about"]["unit"]
     n, of = full["test"]["n"], best["selection"]["of"]
     yield (
         f"**Use the full network: none of {of} policies is faster and satisfies the rule** "
-        f"({rule_in_words(best, s)})."
+        f"({rule_in_words(best, summary)})."
     )
     yield (
         f"On the {n:,} test samples it is {percent(full['test'])} right, and takes "
@@ -104,18 +106,18 @@ def _nothing_to_use(s: Mapping[str, Any]) -> Iterable[str]:
     )
     yield (
         f"More than {full['val']['n']:,} validation samples, or another selection.rule or limit of "
-        f"it, may let one pass{_proven(s, '; ')}."
+        f"it, may let one pass{_proven(summary, '; ')}."
     )
 
 
-def _leaves_where(s: Mapping[str, Any]) -> str:
+def _leaves_where(summary: Mapping[str, Any]) -> str:
     """Who leaves where under the best policy, for someone who has only this sentence."""
-    on = {k: t for k, t in enumerate(s["best"]["thresholds"], 1) if t is not None}
+    on = {k: t for k, t in enumerate(summary["best"]["thresholds"], 1) if t is not None}
     if not on:
         return "no side exit is enabled"
-    name = s["about"]["criterion"].replace("_", " ")
-    scaled = ", of logits divided by the temperatures," if s["about"]["temperatures"] else ""
-    every = len(on) == len(s["best"]["thresholds"]) > 1
+    name = summary["about"]["criterion"].replace("_", " ")
+    scaled = ", of logits divided by the temperatures," if summary["about"]["temperatures"] else ""
+    every = len(on) == len(summary["best"]["thresholds"]) > 1
     exits = f"1 to {len(on)}" if every else listed([str(k) for k in on])
     same = len(set(on.values())) == 1
     values = [f"{t:.3g}" for t in on.values()][: 1 if same else None]
@@ -125,40 +127,42 @@ def _leaves_where(s: Mapping[str, Any]) -> str:
     )
 
 
-def _a_line_a_task(s: Mapping[str, Any]) -> Iterable[str]:
+def _a_line_a_task(summary: Mapping[str, Any]) -> Iterable[str]:
     """An answer to every task, in a line each."""
-    one_a, one_b, two_a, two_b = (s[f"task_{name}"] for name in ("1a", "1b", "2a", "2b"))
+    one_a, one_b, two_a, two_b = (summary[f"task_{name}"] for name in ("1a", "1b", "2a", "2b"))
     yield (
-        f"**1a.** With the cutoff {one_a['cutoff']:g} at every side exit: {_fares(one_a, s)}. "
-        f"{hardest(one_a['test'], s['exit_accuracy'])}".strip()
+        f"**1a.** With the cutoff {one_a['cutoff']:g} at every side exit: "
+        f"{_task_outcome(one_a, summary)}. "
+        f"{hardest(one_a['test'], summary['exit_accuracy'])}".strip()
     )
     best = one_b["best"]
     yield f"**1b.** Of {one_b['cutoffs']} cutoffs, " + (
-        f"the best is {best['origin']['cutoff']:.4f}: {_fares(best, s)}."
+        f"the best is {best['origin']['cutoff']:.4f}: {_task_outcome(best, summary)}."
         if best["selection"]["satisfied"]
-        else f"{NONE} ({rule_in_words(best, s)})."
+        else f"{NONE} ({rule_in_words(best, summary)})."
     )
     where = "over all exits" if two_a["method"] == "joint" else "at every exit"
     yield (
         f"**2a.** With {target(two_a['target'])} wanted {where}, and thresholds from validation "
-        f"data: {_fares(two_a, s)}. {_kept(two_a)}"
+        f"data: {_task_outcome(two_a, summary)}. {_target_held(two_a)}"
     )
     best = two_b["best"]
-    known = "training data" if trained(s) else "half of the validation data"
+    known = "training data" if trained(summary) else "half of the validation data"
     yield f"**2b.** Of the sets of thresholds calibrated on {known}, " + (
-        f"the best is that for {target(best['origin']['target'])} wanted: {_fares(best, s)}."
+        f"the best is that for {target(best['origin']['target'])} wanted: "
+        f"{_task_outcome(best, summary)}."
         if best["selection"]["satisfied"]
-        else f"{NONE} ({rule_in_words(best, s)})."
+        else f"{NONE} ({rule_in_words(best, summary)})."
     )
-    yield f"**1b or 2b?** {compared(s)}"
+    yield f"**1b or 2b?** {compared(summary)}"
 
 
-def trained(s: Mapping[str, Any]) -> bool:
+def trained(summary: Mapping[str, Any]) -> bool:
     """Whether there is a training split; own logits may come without one."""
-    return "train" in s["about"]["splits"]
+    return "train" in summary["about"]["splits"]
 
 
-def outcome(task: Mapping[str, Any], s: Mapping[str, Any]) -> dict[str, Any]:
+def outcome(task: Mapping[str, Any], summary: Mapping[str, Any]) -> dict[str, Any]:
     """How a policy fares on test data, live if it ran, else as the tables predict: its accuracy
     with the interval, ``seconds`` for all, the speed-up and, if ``live``, those of the halves."""
     live = task["live"]
@@ -169,19 +173,19 @@ def outcome(task: Mapping[str, Any], s: Mapping[str, Any]) -> dict[str, Any]:
         return {**ends, **values, "live": True}
     rows = task["test"]
     # Where no candidate satisfies the rule all exits are disabled.
-    row = (rows[0] if isinstance(rows, list) else rows) or s["full_network"]["test"]
+    row = (rows[0] if isinstance(rows, list) else rows) or summary["full_network"]["test"]
     speedup = row.get("speedup", 1.0)
-    found = {key: row[key] for key in ("accuracy", "low", "high", "seconds")}
+    accuracies = {key: row[key] for key in ("accuracy", "low", "high", "seconds")}
     same = dict.fromkeys(("speedup", "speedup_low", "speedup_high"), speedup)
-    return {**found, **same, "live": False}
+    return {**accuracies, **same, "live": False}
 
 
-def _fares(task: Mapping[str, Any], s: Mapping[str, Any]) -> str:
+def _task_outcome(task: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """How a policy fares on test data, live where it ran."""
-    found = outcome(task, s)
+    reached = outcome(task, summary)
     return (
-        f"{accuracy(found)} right on test data ({points(task['against_full_network'])} points), "
-        f"{_speed(found)} times as fast, {_each(found, s)} a sample"
+        f"{accuracy(reached)} right on test data ({points(task['against_full_network'])} points), "
+        f"{_speed(reached)} times as fast, {_time_a_sample(reached, summary)} a sample"
     )
 
 
@@ -198,7 +202,7 @@ def hardest(rows: Sequence[Mapping[str, Any]], alone: Sequence[Mapping[str, Any]
     )
 
 
-def _kept(task: Mapping[str, Any]) -> str:
+def _target_held(task: Mapping[str, Any]) -> str:
     """Whether the wanted accuracy holds on test data, in a sentence."""
     if task["method"] == "joint":
         held = task["test"][0]["accuracy"] >= task["target"]
@@ -210,12 +214,15 @@ def _kept(task: Mapping[str, Any]) -> str:
     return f"On test data {below} of {len(side)} side exits in use did not reach it."
 
 
-def compared(s: Mapping[str, Any]) -> str:
+def compared(summary: Mapping[str, Any]) -> str:
     """The best shared cutoff against the best set of thresholds, in words."""
-    ends = s["task_1b"]["best"], s["task_2b"]["best"]
+    ends = summary["task_1b"]["best"], summary["task_2b"]["best"]
     if not all(best["selection"]["satisfied"] for best in ends):
         return "There is nothing to compare, since one of them has no policy that is good enough."
-    paired, (shared, own) = s["task_2b"]["against_task_1b"], (outcome(best, s) for best in ends)
+    paired, (shared, own) = (
+        summary["task_2b"]["against_task_1b"],
+        (outcome(best, summary) for best in ends),
+    )
     right = (paired["low"] > 0) - (paired["high"] < 0)
     quick = (own["speedup_low"] > shared["speedup_high"]) - (
         own["speedup_high"] < shared["speedup_low"]
@@ -248,9 +255,9 @@ def _speed(found: Mapping[str, Any]) -> str:
     return times(found["speedup"]).removesuffix("x")
 
 
-def rule_in_words(best: Mapping[str, Any], s: Mapping[str, Any]) -> str:
+def rule_in_words(best: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """The rule that a policy was chosen by."""
-    selection, unit = best["selection"], s["about"]["unit"]
+    selection, unit = best["selection"], summary["about"]["unit"]
     limits = {"points": 100 * selection["max_drop"], "sure": target(selection["confidence"])}
     limits["unit"] = "second" if unit == "s" else unit
     return RULES_IN_WORDS[selection["rule"]].format(**limits | dict(selection))
@@ -298,15 +305,17 @@ def _against(paired: Mapping[str, float]) -> str:
     return f"{value[1:]} points [{low}, {high}] {'below' if sign < 0 else 'above'}"
 
 
-def _each(found: Mapping[str, Any], s: Mapping[str, Any], factor: float = 1.0) -> str:
+def _time_a_sample(
+    reached: Mapping[str, Any], summary: Mapping[str, Any], factor: float = 1.0
+) -> str:
     """The time of one test sample, times a factor."""
-    n = s["full_network"]["test"]["n"]
-    return a_sample(factor * found["seconds"] / n, s["about"]["unit"])
+    n = summary["full_network"]["test"]["n"]
+    return a_sample(factor * reached["seconds"] / n, summary["about"]["unit"])
 
 
-def _proven(s: Mapping[str, Any], before: str) -> str:
+def _proven(summary: Mapping[str, Any], before: str) -> str:
     """What live runs say of the tables, with what stands ``before`` it; nothing where none ran."""
-    proof = s["verification"]
+    proof = summary["verification"]
     if not proof:
         return ""
     return f"{before}of {proof['decisions']:,} decisions taken live, {_differ(proof)}"

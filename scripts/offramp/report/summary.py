@@ -179,7 +179,7 @@ def compared_cutoffs(results: Results) -> list[dict[str, Any]]:
 
 def target_rows(results: Results) -> list[dict[str, Any]]:
     """Every target calibrated on train and on val: thresholds, and overall figures on test."""
-    found = []
+    targets = []
     for calibrated_on in ("train", "val") if "train" in results.scores else ("val",):
         rows = calibration_rows_of(results, "test", calibrated_on=calibrated_on)
         for target, group in rows.groupby("target"):
@@ -187,12 +187,12 @@ def target_rows(results: Results) -> list[dict[str, Any]]:
             thresholds = [None if pd.isna(t) else t for t in side["threshold"]]
             wanted = group[group["exit"] == 0] if group["method"].iloc[0] == "joint" else side
             missed = wanted[(wanted["n"] > 0) & (wanted["accuracy"] < target)]
-            found.append(
+            targets.append(
                 {"calibrated_on": calibrated_on, "target": target, "thresholds": thresholds}
                 | {"exits_below_target": missed["exit"].tolist()}
                 | records(group[group["exit"] == 0])[0]
             )
-    return found
+    return targets
 
 
 def verification(results: Results) -> dict[str, Any] | None:
@@ -222,7 +222,7 @@ def reliability(results: Results) -> list[dict[str, Any]]:
     interval, of raw logits and of those divided by the temperature."""
     rows = results.reliability
     overall = rows[(rows["split"] == "test") & (rows["bin"] == 0)]
-    found = []
+    exits = []
     for exit_, temperature in zip(
         results.temperatures["exit"], results.temperatures["temperature"], strict=True
     ):
@@ -231,8 +231,8 @@ def reliability(results: Results) -> list[dict[str, Any]]:
             name: of_exit.loc[scaled, ["ece", "ece_low", "ece_high"]].tolist()
             for name, scaled in (("raw", False), ("scaled", True))
         }
-        found.append({"exit": int(exit_), "temperature": float(temperature)} | errors)
-    return found
+        exits.append({"exit": int(exit_), "temperature": float(temperature)} | errors)
+    return exits
 
 
 def leaving(results: Results) -> dict[str, Any]:

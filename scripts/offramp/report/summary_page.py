@@ -46,23 +46,23 @@ METHODS_IN_WORDS = {
 }
 
 
-def as_markdown(s: Mapping[str, Any]) -> str:
+def as_markdown(summary: Mapping[str, Any]) -> str:
     """The summary as a page to read."""
-    about = s["about"]
+    about = summary["about"]
     parts = [
         [f"# Summary: {_of(about)}"],
         _not_live(about),
-        _inputs_hint(s["full_network"]["val"]["accuracy"]) if about["ran_live"] else (),
-        answer(s),
-        _measured(s),
-        _task_1a(s),
-        _task_1b(s),
-        _task_2a(s),
-        _task_2b(s),
-        _best_of_all(s),
-        _proof(s),
-        _reliability(s),
-        _leaving(s),
+        _inputs_hint(summary["full_network"]["val"]["accuracy"]) if about["ran_live"] else (),
+        answer(summary),
+        _measured(summary),
+        _task_1a(summary),
+        _task_1b(summary),
+        _task_2a(summary),
+        _task_2b(summary),
+        _best_of_all(summary),
+        _proof(summary),
+        _reliability(summary),
+        _leaving(summary),
     ]
     return "\n\n".join(line for part in parts for line in part if line) + "\n"
 
@@ -97,15 +97,15 @@ def _inputs_hint(accuracy: float) -> Iterable[str]:
         )
 
 
-def _measured(s: Mapping[str, Any]) -> Iterable[str]:
-    about, full = s["about"], s["full_network"]["test"]
+def _measured(summary: Mapping[str, Any]) -> Iterable[str]:
+    about, full = summary["about"], summary["full_network"]["test"]
     criterion, splits = about["criterion"], about["splits"]
     fitted = (
         ", fitted to validation data, so all that is promised of new data is an estimate"
         if CRITERIA[criterion].fitted
         else ""
     )
-    known = f"{splits['train']:,} training samples" if trained(s) else "no training samples"
+    known = f"{splits['train']:,} training samples" if trained(summary) else "no training samples"
     yield "## What was measured"
     yield (
         f"{_network(about)} with {about['classes']} classes: {known}, {splits['val']:,} for "
@@ -116,7 +116,7 @@ def _measured(s: Mapping[str, Any]) -> Iterable[str]:
         f"{'Weights' if about['device_name'] else 'Logits'} sha256 "
         f"`{about['weights_sha256'][:12]}`, code {short_commit(about['git_commit'])}."
     )
-    yield _formulas(s)
+    yield _formulas(summary)
     yield (
         f"Full network on test data: accuracy {percent(full)}, "
         f"{seconds(full['seconds'], about['unit'])} for {full['n']:,} samples (predicted). "
@@ -139,9 +139,9 @@ def _machine(about: Mapping[str, Any]) -> str:
     return f" on {about['device_name']}, {about['threads']} threads, torch {about['torch']}"
 
 
-def _formulas(s: Mapping[str, Any]) -> str:
+def _formulas(summary: Mapping[str, Any]) -> str:
     """How who leaves, accuracy and time are reckoned, as a block of code."""
-    about, exits = s["about"], len(s["exit_accuracy"])
+    about, exits = summary["about"], len(summary["exit_accuracy"])
     name, ends = about["criterion"], CRITERIA[about["criterion"]].range
     reach = ", {:g} to {:.7g}".format(*ends(about["classes"])) if ends else ""
     unit = f" {CRITERIA[name].unit}".rstrip()
@@ -159,32 +159,32 @@ def _formulas(s: Mapping[str, Any]) -> str:
     return "\n".join(["```text", *(f"{k:{width}}{v}" for k, v in lines.items()), "```"])
 
 
-def _task_1a(s: Mapping[str, Any]) -> Iterable[str]:
-    task = s["task_1a"]
+def _task_1a(summary: Mapping[str, Any]) -> Iterable[str]:
+    task = summary["task_1a"]
     yield "## Task 1a: the network, and one fixed cutoff"
     yield (
         "> What is the network made of? And if after each exit the samples leave whose score is at "
         f"most c = {task['cutoff']:g}, how accurate is each exit, and how long does it take?"
     )
-    yield _exit_table(task["test"], {}, s["about"]["unit"])
-    yield hardest(task["test"], s["exit_accuracy"])
-    yield _live_sentence(task["live"], s)
-    yield _figure("report_cutoff", s)
+    yield _exit_table(task["test"], {}, summary["about"]["unit"])
+    yield hardest(task["test"], summary["exit_accuracy"])
+    yield _live_sentence(task["live"], summary)
+    yield _figure("report_cutoff", summary)
     yield "Accuracy of each exit when all samples of a split leave there:"
-    splits = [split for split in ("train", "val", "test") if split in s["exit_accuracy"][0]]
+    splits = [split for split in ("train", "val", "test") if split in summary["exit_accuracy"][0]]
     yield table(
         ["exit", *splits],
-        [[r["exit"], *(f"{r[k]:.2%}" for k in splits)] for r in s["exit_accuracy"]],
+        [[r["exit"], *(f"{r[k]:.2%}" for k in splits)] for r in summary["exit_accuracy"]],
     )
     if task["network"]:
         yield "The network, part by part:"
         yield parts_table(task["network"])
 
 
-def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
-    task = s["task_1b"]
-    best, report = task["best"], s["task_1a"]["cutoff"]
-    unit = s["about"]["unit"]
+def _task_1b(summary: Mapping[str, Any]) -> Iterable[str]:
+    task = summary["task_1b"]
+    best, report = task["best"], summary["task_1a"]["cutoff"]
+    unit = summary["about"]["unit"]
     yield f"## Task 1b: {task['cutoffs']} cutoffs"
     yield (
         "> How do total time and overall accuracy depend on the cutoff, over its whole range? "
@@ -194,7 +194,7 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
     if best["origin"]:
         cutoff = best["origin"]["cutoff"]
         names[cutoff] = " and ".join([names[cutoff], "best"] if cutoff in names else ["best"])
-    yield _why(best, s, "cutoff")
+    yield _why(best, summary, "cutoff")
     if task["next_faster"] and best["origin"]:
         other = task["next_faster"]
         yield (
@@ -203,7 +203,7 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
             f"{seconds(best['val']['seconds'], unit)} on val and has "
             f"{other['accuracy']:.2%} there, against {best['val']['accuracy']:.2%}."
         )
-    yield _live_sentence(best["live"], s)
+    yield _live_sentence(best["live"], summary)
     yield "Some of the cutoffs on test data, times predicted (`sweep.parquet` has all, by exit):"
     yield table(
         ["cutoff", "accuracy", "time", "speed-up", ""],
@@ -214,11 +214,11 @@ def _task_1b(s: Mapping[str, Any]) -> Iterable[str]:
         ],
     )  # fmt: skip
     for name in ("time_accuracy", "time_cutoff", "accuracy_cutoff", "exit_shares"):
-        yield _figure(name, s)
+        yield _figure(name, summary)
 
 
-def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
-    task = s["task_2a"]
+def _task_2a(summary: Mapping[str, Any]) -> Iterable[str]:
+    task = summary["task_2a"]
     wanted, joint = target(task["target"]), task["method"] == "joint"
     where = "over all exits" if joint else "at every exit"
     yield f"## Task 2a: {wanted} wanted {where}"
@@ -230,11 +230,11 @@ def _task_2a(s: Mapping[str, Any]) -> Iterable[str]:
         target=wanted, confidence=target(task["confidence"])
     )
     thresholds = dict(enumerate(task["thresholds"], 1))
-    yield _exit_table(task["test"], thresholds, s["about"]["unit"], val=task["val"])
+    yield _exit_table(task["test"], thresholds, summary["about"]["unit"], val=task["val"])
     if not joint:
         yield _below_target(task, thresholds)
-    yield _live_sentence(task["live"], s)
-    yield _figure("target", s)
+    yield _live_sentence(task["live"], summary)
+    yield _figure("target", summary)
 
 
 def _below_target(task: Mapping[str, Any], thresholds: Mapping[int, float | None]) -> str:
@@ -256,40 +256,44 @@ def _below_target(task: Mapping[str, Any], thresholds: Mapping[int, float | None
     return f"On test data below the target: {listed}.{firm}{why}"
 
 
-def _task_2b(s: Mapping[str, Any]) -> Iterable[str]:
-    best = s["task_2b"]["best"]
-    known = "training data" if trained(s) else "validation data"
+def _task_2b(summary: Mapping[str, Any]) -> Iterable[str]:
+    best = summary["task_2b"]["best"]
+    known = "training data" if trained(summary) else "validation data"
     yield "## Task 2b: a range of wanted accuracies"
     yield (
         f"> Which thresholds and which time follow from other wanted accuracies, calibrated on "
         f"{known}? Which set of thresholds is the best, and how does it fare on test data?"
     )
-    if not trained(s):
+    if not trained(summary):
         yield (
             "There is no training split, so calibrated on validation data alone. The best is "
             "chosen of those that half of the validation data calibrated; the other half tested "
             "them."
         )
-    who = "train-calibrated" if trained(s) else "val-calibrated"
-    yield _why(best, s, f"{who} set of thresholds")
-    yield _live_sentence(best["live"], s)
+    who = "train-calibrated" if trained(summary) else "val-calibrated"
+    yield _why(best, summary, f"{who} set of thresholds")
+    yield _live_sentence(best["live"], summary)
     beside = (
         "; beside them what the same target gives when it is calibrated on validation data "
         "(`calibration.parquet` has all thresholds of both, exit by exit)"
-        if trained(s)
+        if trained(summary)
         else " (`calibration.parquet` has all thresholds, exit by exit)"
     )
     yield f"Some of the wanted accuracies, figures on test data, times predicted{beside}:"
-    yield _targets_table(s)
-    yield _figure("targets", s)
-    yield _fallen_short(s)
+    yield _targets_table(summary)
+    yield _figure("targets", summary)
+    yield _fallen_short(summary)
 
 
-def _targets_table(s: Mapping[str, Any]) -> str:
+def _targets_table(summary: Mapping[str, Any]) -> str:
     """The targets calibrated on train, where there is one, those that come to the same in one row,
     some of them; beside them those calibrated on val."""
-    task, best, unit = s["task_2b"], s["task_2b"]["best"]["origin"], s["about"]["unit"]
-    first_split = "train" if trained(s) else "val"
+    task, best, unit = (
+        summary["task_2b"],
+        summary["task_2b"]["best"]["origin"],
+        summary["about"]["unit"],
+    )
+    first_split = "train" if trained(summary) else "val"
     split = {
         split: {r["target"]: r for r in task["targets"] if r["calibrated_on"] == split}
         for split in dict.fromkeys((first_split, "val"))
@@ -310,22 +314,24 @@ def _targets_table(s: Mapping[str, Any]) -> str:
     # The best is of another row where half of val calibrated it.
     marked = best["target"] if best and best["calibrated_on"] == first_split else None
     body = []
-    for group in _some(groups, {s["task_2a"]["target"], marked}):
+    for group in _spread_and_wanted(groups, {summary["task_2a"]["target"], marked}):
         first, row = group[0], group[-1]
         other = split["val"][row["target"]]
         ends = [target(first["target"]), *([target(row["target"])] if len(group) > 1 else [])]
         mark = " (best)" if marked in [r["target"] for r in group] else ""
-        beside = [accuracy(other), times(other["speedup"])] if trained(s) else []
+        beside = [accuracy(other), times(other["speedup"])] if trained(summary) else []
         body.append(
             [" to ".join(ends) + mark, " ".join(map(threshold, row["thresholds"])),
              percent(row), seconds(row["seconds"], unit), times(row["speedup"]), *beside]
         )  # fmt: skip
     header = ["target", "thresholds 1 to K-1", "accuracy", "time", "speed-up"]
-    beside = ["from val: accuracy", "from val: speed-up"] if trained(s) else []
+    beside = ["from val: accuracy", "from val: speed-up"] if trained(summary) else []
     return table([*header, *beside], body)
 
 
-def _some(groups: Sequence[Sequence[Mapping[str, Any]]], wanted: set[float | None]) -> list:
+def _spread_and_wanted(
+    groups: Sequence[Sequence[Mapping[str, Any]]], wanted: set[float | None]
+) -> list:
     """At most TARGETS_SHOWN of the groups, evenly spread, and those of the wanted targets."""
     steps = min(TARGETS_SHOWN, len(groups)) - 1
     places = {round(i * (len(groups) - 1) / max(steps, 1)) for i in range(steps + 1)}
@@ -336,18 +342,18 @@ def _some(groups: Sequence[Sequence[Mapping[str, Any]]], wanted: set[float | Non
     ]
 
 
-def _fallen_short(s: Mapping[str, Any]) -> str:
+def _fallen_short(summary: Mapping[str, Any]) -> str:
     missed = {
         split: sum(
             len(r["exits_below_target"])
-            for r in s["task_2b"]["targets"]
+            for r in summary["task_2b"]["targets"]
             if r["calibrated_on"] == split
         )
         for split in ("train", "val")
     }
-    joint = s["task_2a"]["method"] == "joint"
+    joint = summary["task_2a"]["method"] == "joint"
     what = "sets of thresholds that fall" if joint else "enabled side exits that fall"
-    if not trained(s):
+    if not trained(summary):
         return f"Over all targets, {what} below their target on test data: {missed['val']}."
     return (
         f"Over all targets, {what} below their target on test data: {missed['train']} when "
@@ -357,18 +363,18 @@ def _fallen_short(s: Mapping[str, Any]) -> str:
     )
 
 
-def _best_of_all(s: Mapping[str, Any]) -> Iterable[str]:
-    n, unit = s["full_network"]["test"]["n"], s["about"]["unit"]
+def _best_of_all(summary: Mapping[str, Any]) -> Iterable[str]:
+    n, unit = summary["full_network"]["test"]["n"], summary["about"]["unit"]
     yield "## Which is the best of all?"
     places = {
-        "report_cutoff": s["task_1a"],
-        "best_cutoff": s["task_1b"]["best"],
-        "target": s["task_2a"],
-        "best_train": s["task_2b"]["best"],
-        "best": s["best"],
+        "report_cutoff": summary["task_1a"],
+        "best_cutoff": summary["task_1b"]["best"],
+        "target": summary["task_2a"],
+        "best_train": summary["task_2b"]["best"],
+        "best": summary["best"],
     }
-    rows = {name: outcome(task, s) for name, task in places.items()}
-    speed = "speed-up, live (halves)" if s["about"]["ran_live"] else "speed-up, predicted"
+    rows = {name: outcome(task, summary) for name, task in places.items()}
+    speed = "speed-up, live (halves)" if summary["about"]["ran_live"] else "speed-up, predicted"
     yield table(
         ["task", "policy", "accuracy", "points", speed, "time a sample"],
         [
@@ -377,33 +383,33 @@ def _best_of_all(s: Mapping[str, Any]) -> Iterable[str]:
             for name, r in rows.items()
         ],
     )  # fmt: skip
-    yield compared(s)
-    yield _why(s["best"], s, "policy")
-    yield _overlooked(s)
-    yield _live_sentence(s["best"]["live"], s)
+    yield compared(summary)
+    yield _why(summary["best"], summary, "policy")
+    yield _overlooked(summary)
+    yield _live_sentence(summary["best"]["live"], summary)
 
 
 def _halves(row: Mapping[str, Any]) -> str:
     return f" ({row['speedup_low']:.2f}, {row['speedup_high']:.2f})" if row["live"] else ""
 
 
-def _overlooked(s: Mapping[str, Any]) -> str:
+def _overlooked(summary: Mapping[str, Any]) -> str:
     """Why test data may know a better one; nothing where it knows none."""
-    if not s["overlooked"] or not s["best"]["selection"]["satisfied"]:
+    if not summary["overlooked"] or not summary["best"]["selection"]["satisfied"]:
         return ""
-    one = s["overlooked"] == 1
+    one = summary["overlooked"] == 1
     return (
-        f"On test data, {s['overlooked']} other cutoff{'' if one else 's'} or set"
+        f"On test data, {summary['overlooked']} other cutoff{'' if one else 's'} or set"
         f"{'' if one else 's'} of thresholds {'is' if one else 'are'} faster and no less accurate. "
         "That is known only afterwards: on the "
-        f"{s['best']['expected']['n']:,} validation samples the rule could not tell."
+        f"{summary['best']['expected']['n']:,} validation samples the rule could not tell."
     )
 
 
-def _proof(s: Mapping[str, Any]) -> Iterable[str]:
-    proof = s["verification"]
+def _proof(summary: Mapping[str, Any]) -> Iterable[str]:
+    proof = summary["verification"]
     if not proof:
-        yield _figure("entropy", s)
+        yield _figure("entropy", summary)
         return
     yield "## The proof"
     yield (
@@ -416,12 +422,12 @@ def _proof(s: Mapping[str, Any]) -> Iterable[str]:
         f"pace in that minute, are off by {proof['median_time_error']:.1%} and "
         f"{proof['worst_time_error']:.1%}."
     )
-    yield _figure("prediction", s)
-    yield _figure("entropy", s)
+    yield _figure("prediction", summary)
+    yield _figure("entropy", summary)
 
 
-def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
-    used = "did" if s["about"]["temperatures"] else "did not"
+def _reliability(summary: Mapping[str, Any]) -> Iterable[str]:
+    used = "did" if summary["about"]["temperatures"] else "did not"
 
     def error(three: Sequence[float]) -> str:
         return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * e for e in three))
@@ -437,10 +443,10 @@ def _reliability(s: Mapping[str, Any]) -> Iterable[str]:
         ["exit", "temperature", "raw logits", "with temperature"],
         [
             [r["exit"], f"{r['temperature']:.2f}", *(error(r[k]) for k in ("raw", "scaled"))]
-            for r in s["reliability"]
+            for r in summary["reliability"]
         ],
     )
-    yield _figure("reliability", s)
+    yield _figure("reliability", summary)
 
 
 def _leaving_classes(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -455,35 +461,35 @@ def _leaving_classes(classes: Sequence[Mapping[str, Any]]) -> str:
     return f"Under the best policy, test samples of {first} leave earliest, those of {last} latest."
 
 
-def _leaving(s: Mapping[str, Any]) -> Iterable[str]:
-    found = s["leaving"]
+def _leaving(summary: Mapping[str, Any]) -> Iterable[str]:
+    leaving = summary["leaving"]
     yield "## Which samples are easy"
-    yield _leaving_classes(found["classes"])
-    yield _figure("leaving", s)
-    yield _figure("confusion", s)
-    samples = found["exit_rules"]["full"]["n"]
+    yield _leaving_classes(leaving["classes"])
+    yield _figure("leaving", summary)
+    yield _figure("confusion", summary)
+    samples, unit = leaving["exit_rules"]["full"]["n"], summary["about"]["unit"]
     yield (
-        f"Overthinking: {found['overthinking']:,} of {samples:,} samples "
-        f"({found['overthinking'] / samples:.1%}) are right at an earlier exit and wrong at the "
+        f"Overthinking: {leaving['overthinking']:,} of {samples:,} samples "
+        f"({leaving['overthinking'] / samples:.1%}) are right at an earlier exit and wrong at the "
         "final one. An oracle that lets each sample leave at its first right exit (at the final "
         "one if none is) would win them all; no exit rule can be more accurate. Predicted:"
     )
     yield table(
         ["", "accuracy", "time", "speed-up"],
         [
-            [exit_rule_in_words(rule), percent(row), seconds(row["seconds"], s["about"]["unit"]),
+            [exit_rule_in_words(rule), percent(row), seconds(row["seconds"], unit),
              times(row["speedup"])]
-            for rule, row in found["exit_rules"].items()
+            for rule, row in leaving["exit_rules"].items()
         ],
     )  # fmt: skip
-    yield _figure("agreement", s)
+    yield _figure("agreement", summary)
 
 
-def _why(best: Mapping[str, Any], s: Mapping[str, Any], what: str) -> str:
+def _why(best: Mapping[str, Any], summary: Mapping[str, Any], what: str) -> str:
     """Which was chosen, by which rule, and how it fares."""
-    of, unit = best["selection"]["of"], s["about"]["unit"]
+    of, unit = best["selection"]["of"], summary["about"]["unit"]
     if not best["selection"]["satisfied"]:
-        rule = rule_in_words(best, s)
+        rule = rule_in_words(best, summary)
         return (
             f"**No {what} of {of} is faster than the full network and satisfies the rule ({rule}): "
             "all exits disabled.**"
@@ -494,23 +500,23 @@ def _why(best: Mapping[str, Any], s: Mapping[str, Any], what: str) -> str:
     own = "" if "cutoff" in best["origin"] else f", in turn {values}"
     return (
         f"**Best {what}: {origin(best['origin'])}**{own}. Of {of} candidates it is "
-        f"{rule_in_words(best, s)}, judged on {judged['n']:,} validation samples: "
+        f"{rule_in_words(best, summary)}, judged on {judged['n']:,} validation samples: "
         f"{judged['accuracy']:.2%} there against {judged['accuracy'] + lost:.2%} "
         f"({signed(-lost)} points; with {target(best['selection']['confidence'])} confidence "
         f"{promised(best)}). All validation samples take {seconds(val['seconds'], unit)} "
-        f"against {seconds(s['full_network']['val']['seconds'], unit)}. On test data: "
+        f"against {seconds(summary['full_network']['val']['seconds'], unit)}. On test data: "
         f"{percent(test)}, {points(best['against_full_network'])} points, "
         f"{seconds(test['seconds'], unit)}, "
         f"{times(test['speedup'])} (predicted)."
     )
 
 
-def _live_sentence(live: Mapping[str, float] | None, s: Mapping[str, Any]) -> str:
+def _live_sentence(live: Mapping[str, float] | None, summary: Mapping[str, Any]) -> str:
     if live is None:
         return ""
-    n = s["full_network"]["test"]["n"]
+    n = summary["full_network"]["test"]["n"]
     measured, predicted = live["seconds_measured"], live["seconds_predicted"]
-    speed = fast(outcome({"live": live}, s))
+    speed = fast(outcome({"live": live}, summary))
     return (
         f"Live, every batch in turn with the full network: accuracy {percent(live)}, {speed}; "
         f"predicted {times(live['speedup_predicted'])}. {seconds(measured)} for all, "
@@ -542,7 +548,7 @@ def _exit_table(
     return table(header, body[1:] + body[:1])
 
 
-def _figure(name: str, s: Mapping[str, Any]) -> str:
+def _figure(name: str, summary: Mapping[str, Any]) -> str:
     """A figure, and below it what is seen and what follows."""
-    said = caption(name, s["about"]["ran_live"], trained(s))
-    return f"![{name.replace('_', ' ')}](figures/{name}.svg)\n*{said}*"
+    seen = caption(name, summary["about"]["ran_live"], trained(summary))
+    return f"![{name.replace('_', ' ')}](figures/{name}.svg)\n*{seen}*"
