@@ -23,6 +23,7 @@ from workflow_helpers import (
     with_cell,
 )
 
+from offramp.data.datasets import pool_files
 from offramp.networks.branchynet import BranchyNet
 from offramp.networks.loading import load
 
@@ -113,6 +114,17 @@ def test_without_network_each_address_and_all_ways_out_are_named_within_half_a_m
     assert [address for address in addresses if address not in run.output] == []
     ways_out = ("dataset.sources", "OFFRAMP_DATA", "make demo")
     assert [way for way in ways_out if way not in run.output] == []
+
+
+def test_data_that_can_not_be_taken_anew_stay(clone):
+    files = [clone / "data/cifar10" / file for file in pool_files("cifar10")]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        file.write_text(f"old {file.name}")
+    config = config_file(clone, "nowhere.yaml", {"dataset": {"sources": ["/nowhere/at/all"]}})
+    run = fail(clone, "data/cifar10/train_images.npy", "--force", configs=[config])
+    assert "/nowhere/at/all" in run.output
+    assert [file.read_text() for file in files] == [f"old {file.name}" for file in files]
 
 
 def test_a_source_that_is_not_there_is_named(clone):

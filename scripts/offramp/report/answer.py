@@ -112,18 +112,18 @@ def _nothing_to_use(summary: Mapping[str, Any]) -> Iterable[str]:
 
 def _leaves_where(summary: Mapping[str, Any]) -> str:
     """Who leaves where under the best policy, for someone who has only this sentence."""
-    on = {k: t for k, t in enumerate(summary["best"]["thresholds"], 1) if t is not None}
-    if not on:
+    enabled = {k: t for k, t in enumerate(summary["best"]["thresholds"], 1) if t is not None}
+    if not enabled:
         return "no side exit is enabled"
     name = summary["about"]["criterion"].replace("_", " ")
     scaled = ", of logits divided by the temperatures," if summary["about"]["temperatures"] else ""
-    every = len(on) == len(summary["best"]["thresholds"]) > 1
-    exits = f"1 to {len(on)}" if every else listed([str(k) for k in on])
-    same = len(set(on.values())) == 1
-    values = [f"{t:.3g}" for t in on.values()][: 1 if same else None]
+    every = len(enabled) == len(summary["best"]["thresholds"]) > 1
+    exits = f"1 to {len(enabled)}" if every else listed([str(k) for k in enabled])
+    same = len(set(enabled.values())) == 1
+    values = [f"{t:.3g}" for t in enabled.values()][: 1 if same else None]
     return (
-        f"at exit{'s' if len(on) > 1 else ''} {exits} those leave whose {name}{scaled} is at most "
-        f"{listed(values)}{'' if same else ' in turn'}"
+        f"at exit{'s' if len(enabled) > 1 else ''} {exits} those leave whose {name}{scaled} is "
+        f"at most {listed(values)}{'' if same else ' in turn'}"
     )
 
 
@@ -147,8 +147,8 @@ def _a_line_a_task(summary: Mapping[str, Any]) -> Iterable[str]:
         f"data: {_task_outcome(two_a, summary)}. {_target_held(two_a)}"
     )
     best = two_b["best"]
-    known = "training data" if trained(summary) else "half of the validation data"
-    yield f"**2b.** Of the sets of thresholds calibrated on {known}, " + (
+    calibrated_on = "training data" if trained(summary) else "half of the validation data"
+    yield f"**2b.** Of the sets of thresholds calibrated on {calibrated_on}, " + (
         f"the best is that for {target(best['origin']['target'])} wanted: "
         f"{_task_outcome(best, summary)}."
         if best["selection"]["satisfied"]
@@ -219,13 +219,13 @@ def compared(summary: Mapping[str, Any]) -> str:
     ends = summary["task_1b"]["best"], summary["task_2b"]["best"]
     if not all(best["selection"]["satisfied"] for best in ends):
         return "There is nothing to compare, since one of them has no policy that is good enough."
-    paired, (shared, own) = (
+    paired, (shared, calibrated) = (
         summary["task_2b"]["against_task_1b"],
         (outcome(best, summary) for best in ends),
     )
     right = (paired["low"] > 0) - (paired["high"] < 0)
-    quick = (own["speedup_low"] > shared["speedup_high"]) - (
-        own["speedup_high"] < shared["speedup_low"]
+    quick = (calibrated["speedup_low"] > shared["speedup_high"]) - (
+        calibrated["speedup_high"] < shared["speedup_low"]
     )
     verdict = {
         (0, 0): "Neither is better beyond chance",
@@ -237,22 +237,22 @@ def compared(summary: Mapping[str, Any]) -> str:
     what = "speed-up" if shared["live"] else "predicted speed-up"
     return (
         f"{verdict}: with a threshold for each exit (2b) in place of one for all (1b), accuracy "
-        f"changes by {points(paired)} points, and the {what} is {times(own['speedup'])} "
+        f"changes by {points(paired)} points, and the {what} is {times(calibrated['speedup'])} "
         f"in place of {times(shared['speedup'])}{spread}."
     )
 
 
-def fast(found: Mapping[str, Any], mark: str = "") -> str:
+def fast(reached: Mapping[str, Any], mark: str = "") -> str:
     """How fast a policy is against the full network, with the halves of a live run; ``mark`` stands
     before and after what counts most."""
-    ends = f"{found['speedup_low']:.2f} and {found['speedup_high']:.2f} in the run's two halves"
-    slower = ", so slower" if found["speedup_high"] < 1 else ""
-    how = ends if found["live"] else "predicted"
-    return f"{mark}{_speed(found)} times as fast{mark}{slower} ({how})"
+    ends = f"{reached['speedup_low']:.2f} and {reached['speedup_high']:.2f} in the run's two halves"
+    slower = ", so slower" if reached["speedup_high"] < 1 else ""
+    how = ends if reached["live"] else "predicted"
+    return f"{mark}{_speed(reached)} times as fast{mark}{slower} ({how})"
 
 
-def _speed(found: Mapping[str, Any]) -> str:
-    return times(found["speedup"]).removesuffix("x")
+def _speed(reached: Mapping[str, Any]) -> str:
+    return times(reached["speedup"]).removesuffix("x")
 
 
 def rule_in_words(best: Mapping[str, Any], summary: Mapping[str, Any]) -> str:

@@ -34,10 +34,10 @@ def page(rows: pd.DataFrame, origin: Mapping[str, str]) -> str:
     machine = f"{origin['device_name']}, {origin['threads']} threads, torch {origin['torch']}"
     parts = [f"# Benchmarks of {origin['model']}", f"{machine}. Medians, with the extremes."]
     for name, title in TITLES.items():
-        here = rows[rows["benchmark"] == name]
-        if len(here):
-            parts += [f"## {title}", SECTIONS.get(name, _section)(here)]
-            parts += [FINDINGS[name](here)] if name in FINDINGS else []
+        of_benchmark = rows[rows["benchmark"] == name]
+        if len(of_benchmark):
+            parts += [f"## {title}", SECTIONS.get(name, _section)(of_benchmark)]
+            parts += [FINDINGS[name](of_benchmark)] if name in FINDINGS else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -59,7 +59,7 @@ def prediction_errors(rows: pd.DataFrame) -> pd.DataFrame:
     spread = faster.max(axis=1) / faster.min(axis=1) - 1
     total = halves.sum(axis=1)
     whole = _over_full_network(total.to_frame())[0]
-    found = []
+    pieces = []
     for contender, guesses in rows[rows["contender"] != "measured"].groupby(
         "contender", sort=False
     ):
@@ -72,8 +72,8 @@ def prediction_errors(rows: pd.DataFrame) -> pd.DataFrame:
                 "spread": spread,
             }
         )
-        found.append(errors.loc[seconds.index].drop("full network", level="case").reset_index())
-    return pd.concat(found, ignore_index=True)
+        pieces.append(errors.loc[seconds.index].drop("full network", level="case").reset_index())
+    return pd.concat(pieces, ignore_index=True)
 
 
 def _over_full_network(seconds: pd.DataFrame) -> pd.DataFrame:
@@ -178,9 +178,9 @@ def public_points(rows: pd.DataFrame) -> pd.DataFrame:
     """
     timed = rows[rows["case"].isna()]
     ms = (1000 * timed["value"] / timed["images"]).groupby(timed["contender"])
-    said = rows[rows["case"].notna()].pivot(index="contender", columns="case", values="value")
-    found = pd.DataFrame({"ms": ms.median(), "low": ms.min(), "high": ms.max()}).join(said)
-    return found.rename(columns={"multiply-adds": "multiply_adds"}).sort_values("ms")
+    stated = rows[rows["case"].notna()].pivot(index="contender", columns="case", values="value")
+    points = pd.DataFrame({"ms": ms.median(), "low": ms.min(), "high": ms.max()}).join(stated)
+    return points.rename(columns={"multiply-adds": "multiply_adds"}).sort_values("ms")
 
 
 def _public(rows: pd.DataFrame) -> str:

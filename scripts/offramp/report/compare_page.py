@@ -16,8 +16,8 @@ from offramp.tables.files import origin_of
 
 # What is compared, and where a summary holds it.
 COMPARED = {
-    "The best policy": lambda s: s["best"],
-    "Task 2a: the wanted accuracy": lambda s: s["task_2a"],
+    "The best policy": lambda summary: summary["best"],
+    "Task 2a: the wanted accuracy": lambda summary: summary["task_2a"],
 }
 
 
@@ -36,8 +36,8 @@ def read_run(folder: str) -> Compared:
     summary = json.loads(Path(folder, "summary.json").read_text())
     if "config" not in summary:
         raise OfframpError(f"{folder}/summary.json: of an older version; run its config again")
-    scores, correct, known = read_scores(f"{folder}/scores/test.parquet")
-    return Compared(summary, scores, correct, origin_of(known).get("samples_sha256"))
+    scores, correct, table = read_scores(f"{folder}/scores/test.parquet")
+    return Compared(summary, scores, correct, origin_of(table).get("samples_sha256"))
 
 
 def compare_page(runs: Mapping[str, Compared]) -> str:
@@ -139,12 +139,12 @@ def _clocks(runs: Mapping[str, Compared]) -> Iterable[str]:
 
 
 def _differences(runs: Mapping[str, Compared]) -> str:
-    known = {name: dict(_flat(run.summary["config"])) for name, run in runs.items()}
-    keys = dict.fromkeys(key for config in known.values() for key in config)
+    configs = {name: dict(_flat(run.summary["config"])) for name, run in runs.items()}
+    keys = dict.fromkeys(key for config in configs.values() for key in config)
     rows = [
-        [f"`{key}`", *(_value(config.get(key)) for config in known.values())]
+        [f"`{key}`", *(_value(config.get(key)) for config in configs.values())]
         for key in keys
-        if len({json.dumps(config.get(key)) for config in known.values()}) > 1
+        if len({json.dumps(config.get(key)) for config in configs.values()}) > 1
     ]
     if not rows:
         return "Nothing that counts."

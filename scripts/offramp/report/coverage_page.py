@@ -64,17 +64,20 @@ def page(table: pa.Table, origin: Mapping[str, str], date: str) -> str:
     stated = [row for row in rows if row["stated"] is not None]
     broken = beyond_chance(stated)
     sizes = sorted({row["n"] for row in rows})
-    found = f"No rate is above the stated one beyond chance, in {len(stated)} cells."
+    verdict = f"No rate is above the stated one beyond chance, in {len(stated)} cells."
     if broken:
         cells = Counter(row["promise"] for row in broken)
         named = "; ".join(f"{promise} in {count} cells" for promise, count in cells.items())
-        found = f"In {len(broken)} of {len(stated)} cells the rate is above the stated one beyond "
-        found += f"chance, in bold: {named}. In all others it is not."
+        verdict = (
+            f"In {len(broken)} of {len(stated)} cells the rate is above the stated one beyond "
+        )
+        verdict += f"chance, in bold: {named}. In all others it is not."
     lines = [
         "# Are the promises kept?",
         "How often each promise was broken on new draws of n samples, where the truth is known. "
-        f"{found} Beyond chance is what an exact test says at a level of {SIGNIFICANCE:g}, shared "
-        "by all cells. Where a policy was chosen, its median speed-up stands beside the rate.",
+        f"{verdict} Beyond chance is what an exact test says at a level of {SIGNIFICANCE:g}, "
+        "shared by all cells. Where a policy was chosen, its median speed-up stands beside the "
+        "rate.",
         f"Measured on {date} at commit {short_commit(origin.get('git_commit', 'unknown'))}, "
         f"{min(r['draws'] for r in rows):,} to {max(r['draws'] for r in rows):,} draws a cell. "
         f"`network` is {origin['model']}: its validation and test samples, drawn with replacement. "
@@ -83,12 +86,12 @@ def page(table: pa.Table, origin: Mapping[str, str], date: str) -> str:
         "![stated and measured rates](figures/coverage.svg)",
     ]
     for promise in dict.fromkeys(row["promise"] for row in rows):
-        here = [row for row in rows if row["promise"] == promise]
+        of_promise = [row for row in rows if row["promise"] == promise]
         lines += [
             f"## {promise[0].upper()}{promise[1:]}",
-            f"{promised(promise)} {_stated(here[0])}",
+            f"{promised(promise)} {_stated(of_promise[0])}",
         ]
-        lines.append(_by_population(here, sizes, broken))
+        lines.append(_by_population(of_promise, sizes, broken))
     lines += [
         "## The populations",
         "- " + "\n- ".join(f"*{n}*: {m}." for n, m in POPULATIONS.items()),

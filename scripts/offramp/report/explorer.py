@@ -133,9 +133,9 @@ def page_data(run: Run) -> dict[str, Any]:
 def about(run: Run) -> dict[str, Any]:
     """What the page says of the run."""
     origin = origin_of(run.val.table) | ({} if run.live is None else origin_of(run.live))
-    said = ("dataset", "model", "weights_sha256", "device_name", "threads", "git_commit")
+    keys_shown = ("dataset", "model", "weights_sha256", "device_name", "threads", "git_commit")
     criterion = decided_by(run.val.table).criterion
-    return {name: origin.get(name, "") for name in said} | {
+    return {name: origin.get(name, "") for name in keys_shown} | {
         "criterion": criterion.replace("_", " "),
         "unit": CRITERIA[criterion].unit,
         "tests": len(run.test.correct),
@@ -180,23 +180,23 @@ def frontiers_of(run: Run, criterion: str, rows: int) -> list[dict[str, Any]]:
     side_exits = scores.shape[1] - 1
     if not side_exits:
         return []
-    found = {
+    thresholds_by_kind = {
         "shared": [shared_cutoff(c, side_exits).thresholds for c in run.cutoffs],
         "targets": [calibrate_empirical(scores, correct, target) for target in TARGETS],
         "joint": joint_thresholds(run, criterion, rows),
     }
     return [
         {"kind": kind, "points": points_of(thresholds, criterion, run, rows)}
-        for kind, thresholds in found.items()
+        for kind, thresholds in thresholds_by_kind.items()
     ]
 
 
 def joint_thresholds(run: Run, criterion: str, rows: int) -> list[tuple[float | None, ...]]:
     """Thresholds of least time at accuracies down to MOST_LOST points below the full network's."""
-    some = slice(min(rows, JOINT_SAMPLES))
-    scores, correct = run.val.scores[some], run.val.correct[some]
+    fitted_to = slice(min(rows, JOINT_SAMPLES))
+    scores, correct = run.val.scores[fitted_to], run.val.correct[fitted_to]
     least = correct[:, -1].sum() - MOST_LOST / 100 * len(correct)
-    expected = expected_correct(run.logits[some], run.label[some])
+    expected = expected_correct(run.logits[fitted_to], run.label[fitted_to])
     levels = np.arange(least, len(correct) + 1)
     costs = costs_of(run.model, criterion)
     frontier = joint_frontier(scores, expected, costs, levels)
@@ -233,33 +233,33 @@ def policies_of(run: Run) -> list[dict[str, Any]]:
     """The run's policies, and the full network, with their figures on test data."""
     live = {} if run.live is None else overall_rows(run.live)
     scores, correct = run.test.scores, run.test.correct
-    found = []
+    policies = []
     for name, (policy, _) in run.policies.items():
         result = evaluate(scores, correct, policy, run.model)
         n, right = len(correct), int(result["correct"][0])
         test = {"n": n, "correct": right, "interval": interval(right, n)}
         test |= {"seconds": float(result["seconds"][0]), "speedup": float(result["speedup"])}
-        found.append(
+        policies.append(
             {"name": name, "thresholds": list(policy.thresholds), "test": test}
             | {"live": live.get(name)}
         )
-    return found
+    return policies
 
 
 def overall_rows(live: pa.Table) -> dict[str, dict[str, Any]]:
     """What the live run says of each policy that the run saved."""
-    wanted = ("n_live", "correct_live", "differ", "excused")
+    counts = ("n_live", "correct_live", "differ", "excused")
     ratios = tuple(f"speedup_{end}" for end in ("measured", "low", "high"))
     rows = [row for row in live.to_pylist() if row["exit"] == 0 and row["chosen"]]
-    return {row["policy"]: {name: row[name] for name in (*wanted, *ratios)} for row in rows}
+    return {row["policy"]: {name: row[name] for name in (*counts, *ratios)} for row in rows}
 
 
 def policy_base(run: Run) -> dict[str, Any]:
     """What a policy made in the page has in common with those that the run saved: all but its
     thresholds and what was said of them."""
-    _, said = next(iter(run.policies.values()))
-    own = ("thresholds", "origin", "selection", "expected")
-    return {key: value for key, value in said.items() if key not in own}
+    _, content = next(iter(run.policies.values()))
+    of_one_policy = ("thresholds", "origin", "selection", "expected")
+    return {key: value for key, value in content.items() if key not in of_one_policy}
 
 
 def pictures_of(images: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:

@@ -33,11 +33,11 @@ def page(table: pa.Table, origin: Mapping[str, str]) -> str:
         "takes to decide. With temperatures, thresholds come from half of the validation data.",
     ]
     for lost in sorted({row["points_lost"] for row in rows}):
-        here = [row for row in rows if row["points_lost"] == lost]
+        at_loss = [row for row in rows if row["points_lost"] == lost]
         parts.append(f"## {lost:g} points below the full network")
         body = [
-            [name_of(row), *(_cell(r, unit) for r in here if name_of(r) == name_of(row))]
-            for row in here
+            [name_of(row), *(_cell(r, unit) for r in at_loss if name_of(r) == name_of(row))]
+            for row in at_loss
             if row["method"] == "shared"
         ]
         parts.append(markdown.table(["criterion", *CHOSEN_IN_WORDS.values()], body))

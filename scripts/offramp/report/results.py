@@ -111,8 +111,8 @@ def policy_rows(results: Results, name: str, split: str) -> pd.DataFrame:
     origin = results.about[name]["origin"]
     if origin is None:
         return add_intervals(results.sweep.iloc[:0])
-    found = sweep_rows_of if "cutoff" in origin else calibration_rows_of
-    rows = found(results, split, **origin)
+    rows_of = sweep_rows_of if "cutoff" in origin else calibration_rows_of
+    rows = rows_of(results, split, **origin)
     if rows.empty:
         raise OfframpError(f"{name}.json: origin: {origin} is in no table of this run; {RECHOOSE}")
     return rows

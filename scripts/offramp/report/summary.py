@@ -185,8 +185,8 @@ def target_rows(results: Results) -> list[dict[str, Any]]:
         for target, group in rows.groupby("target"):
             side = group[(group["exit"] > 0) & (group["exit"] < group["exit"].max())]
             thresholds = [None if pd.isna(t) else t for t in side["threshold"]]
-            wanted = group[group["exit"] == 0] if group["method"].iloc[0] == "joint" else side
-            missed = wanted[(wanted["n"] > 0) & (wanted["accuracy"] < target)]
+            judged = group[group["exit"] == 0] if group["method"].iloc[0] == "joint" else side
+            missed = judged[(judged["n"] > 0) & (judged["accuracy"] < target)]
             targets.append(
                 {"calibrated_on": calibrated_on, "target": target, "thresholds": thresholds}
                 | {"exits_below_target": missed["exit"].tolist()}

@@ -105,12 +105,15 @@ def _measured(summary: Mapping[str, Any]) -> Iterable[str]:
         if CRITERIA[criterion].fitted
         else ""
     )
-    known = f"{splits['train']:,} training samples" if trained(summary) else "no training samples"
+    train_samples = (
+        f"{splits['train']:,} training samples" if trained(summary) else "no training samples"
+    )
     yield "## What was measured"
     yield (
-        f"{_network(about)} with {about['classes']} classes: {known}, {splits['val']:,} for "
-        f"validation (every choice is made there), {splits['test']:,} for the test (looked at "
-        f"once, to report). Batches of {about['batch_size']}{_machine(about)}. Samples leave by "
+        f"{_network(about)} with {about['classes']} classes: {train_samples}, "
+        f"{splits['val']:,} for validation (every choice is made there), "
+        f"{splits['test']:,} for the test (looked at once, "
+        f"to report). Batches of {about['batch_size']}{_machine(about)}. Samples leave by "
         f"{criterion.replace('_', ' ')} of "
         f"{'logits divided by temperatures' if about['temperatures'] else 'raw logits'}{fitted}. "
         f"{'Weights' if about['device_name'] else 'Logits'} sha256 "
@@ -258,11 +261,11 @@ def _below_target(task: Mapping[str, Any], thresholds: Mapping[int, float | None
 
 def _task_2b(summary: Mapping[str, Any]) -> Iterable[str]:
     best = summary["task_2b"]["best"]
-    known = "training data" if trained(summary) else "validation data"
+    calibrated_on = "training data" if trained(summary) else "validation data"
     yield "## Task 2b: a range of wanted accuracies"
     yield (
         f"> Which thresholds and which time follow from other wanted accuracies, calibrated on "
-        f"{known}? Which set of thresholds is the best, and how does it fare on test data?"
+        f"{calibrated_on}? Which set of thresholds is the best, and how does it fare on test data?"
     )
     if not trained(summary):
         yield (
@@ -397,11 +400,11 @@ def _overlooked(summary: Mapping[str, Any]) -> str:
     """Why test data may know a better one; nothing where it knows none."""
     if not summary["overlooked"] or not summary["best"]["selection"]["satisfied"]:
         return ""
-    one = summary["overlooked"] == 1
+    single = summary["overlooked"] == 1
     return (
-        f"On test data, {summary['overlooked']} other cutoff{'' if one else 's'} or set"
-        f"{'' if one else 's'} of thresholds {'is' if one else 'are'} faster and no less accurate. "
-        "That is known only afterwards: on the "
+        f"On test data, {summary['overlooked']} other cutoff{'' if single else 's'} or set"
+        f"{'' if single else 's'} of thresholds {'is' if single else 'are'} faster and no less "
+        "accurate. That is known only afterwards: on the "
         f"{summary['best']['expected']['n']:,} validation samples the rule could not tell."
     )
 
@@ -497,9 +500,9 @@ def _why(best: Mapping[str, Any], summary: Mapping[str, Any], what: str) -> str:
     val, test, judged = best["val"], best["test"], best["expected"]
     lost = (judged["lost"] - judged["gained"]) / judged["n"]
     values = " ".join(map(threshold, best["thresholds"]))
-    own = "" if "cutoff" in best["origin"] else f", in turn {values}"
+    values_in_turn = "" if "cutoff" in best["origin"] else f", in turn {values}"
     return (
-        f"**Best {what}: {origin(best['origin'])}**{own}. Of {of} candidates it is "
+        f"**Best {what}: {origin(best['origin'])}**{values_in_turn}. Of {of} candidates it is "
         f"{rule_in_words(best, summary)}, judged on {judged['n']:,} validation samples: "
         f"{judged['accuracy']:.2%} there against {judged['accuracy'] + lost:.2%} "
         f"({signed(-lost)} points; with {target(best['selection']['confidence'])} confidence "
