@@ -1,6 +1,5 @@
 rule train:
-    """Train the network from nothing, by its recipe (networks/recipes.json) and the config's train;
-    after a kill it goes on from the last whole epoch."""
+    """Train by the recipe in networks/recipes.json; a killed run goes on from its last whole epoch."""
     input:
         data=training_data,
     output:
