@@ -329,6 +329,7 @@ def _mark(
                 linestyle="none", zorder=5,
             )  # fmt: skip
             how = {} if shift[0] else {"ha": "center"}
+            axes.autoscale_view()  # else the limits are those before anything was drawn
             # In points, a name being about 110 wide and 10 high.
             spot = axes.transData.transform((place, height)) * 72 / axes.figure.dpi
             crowded = any(abs(spot[0] - x) < 110 and abs(spot[1] - y) < 10 for x, y in named)
