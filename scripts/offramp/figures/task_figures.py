@@ -83,7 +83,7 @@ def draw_time_accuracy(results: Results) -> Figure:
             color="black", markerfacecolor="white", markersize=5, capsize=3, linewidth=1,
             label="live runs; bars: the run's two halves",
         )  # fmt: skip
-    _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy", (8, -10))
+    _mark(axes, results, ["report_cutoff", "best_cutoff"], "seconds", "accuracy", (-8, 10))
     full = _mark_full_network(axes, results)
     axes.set(xlabel=total_time(full["n"], results.unit), ylabel="overall accuracy [%]")
     axes.set_xlim(0, None)
