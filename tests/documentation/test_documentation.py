@@ -9,12 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
-from conftest import faults
+from conftest import ORIGIN, faults
 from PIL import Image
 
 from offramp.documentation import gallery, record
 from offramp.documentation import pages as docs
 from offramp.tables import schemas as tables
+from offramp.tables.files import write
 
 ROOT = Path(__file__).parents[2]
 RENDERED = docs.pages(ROOT)
@@ -259,3 +260,11 @@ def test_a_picture_is_taken_small_and_the_same_each_time(tmp_path):
     assert first.name == "cpunet_baseline.png" and first.read_bytes() == again.read_bytes()
     with Image.open(first) as taken:
         assert taken.size == (gallery.WIDTH, 150)
+
+
+def test_a_record_names_the_commit_whose_code_made_the_table(tmp_path):
+    row = {"exit": 1, "temperature": 1.0, "n": 5, "nll": 0.1, "nll_scaled": 0.1}
+    table = pa.Table.from_pylist([row], schema=tables.TEMPERATURES)
+    path = tmp_path / "temperatures.parquet"
+    write(path, table, "temperatures", ORIGIN | {"git_commit": "0123456789abcdef" * 2})
+    assert record.commit_of(path) == "0123456789ab"

@@ -3,7 +3,6 @@
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,7 +101,8 @@ def take_benchmarks(results: Path, page: Path, about: dict[str, Any]) -> None:
     note in ``about`` when and from what commit."""
     if (results / "benchmarks.md").exists():
         shutil.copyfile(results / "benchmarks.md", page)
-        day, commit = day_of(results / "benchmarks.md"), commit_of(results)
+        day = day_of(results / "benchmarks.md")
+        commit = commit_of(results / "benchmarks.parquet")
         about["benchmarks"] = {"measured": day, "commit": commit}
         return
     for part in sorted((results / "measured").glob("*.md")):
@@ -164,7 +164,7 @@ def frontiers(root: Path) -> dict[str, Any]:
         {"criterion": words} | {network: by_network[network][kind] for network in COMPARED}
         for kind, words in CRITERIA_SHOWN.items()
     ]
-    about = _about(root, root / "results/equal_accuracy.parquet", "snakemake results/frontiers.md")
+    about = _about(root / "results/equal_accuracy.parquet", "snakemake results/frontiers.md")
     return about | {"points_lost": POINTS_LOST, "rows": rows}
 
 
@@ -183,7 +183,7 @@ def baseline(root: Path, results: Path) -> dict[str, Any]:
     plain = next(row for row in rows if row["network"] == "baseline")
     worse = (-plain[f"difference{end}"] for end in ("", "_high", "_low"))
     command = "snakemake results/cpu/figures/baseline.svg --configfile examples/cpu.yaml"
-    return _about(root, results / "baseline.parquet", command) | {
+    return _about(results / "baseline.parquet", command) | {
         "epochs": recipe_of("cpunet_static")["epochs"],
         "networks": networks,
         "plain_worse": {
@@ -193,8 +193,8 @@ def baseline(root: Path, results: Path) -> dict[str, Any]:
     }
 
 
-def _about(folder: Path, file: Path, command: str) -> dict[str, str]:
-    return {"measured": day_of(file), "commit": commit_of(folder), "command": command}
+def _about(table: Path, command: str) -> dict[str, str]:
+    return {"measured": day_of(table), "commit": commit_of(table), "command": command}
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -207,10 +207,9 @@ def day_of(path: Path) -> str:
     return datetime.fromtimestamp(path.stat().st_mtime, UTC).date().isoformat()
 
 
-def commit_of(folder: Path) -> str:
-    """The commit that is checked out."""
-    command = ["git", "-C", str(folder), "rev-parse", "--short=12", "HEAD"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+def commit_of(table: Path) -> str:
+    """The commit whose code made a table, as the table says; another one may be checked out now."""
+    return origin_of(read(table, table.stem))["git_commit"][:12]
 
 
 if __name__ == "__main__":
